@@ -1,0 +1,131 @@
+"""Typed configuration: the schema of every key, and the one place that finds ``conf/``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from deepfake_cls.errors import InputError
+
+
+@dataclass
+class DataConfig:
+    """What every data set shares.
+
+    Attributes:
+        name: ``synthetic``, ``unibuc`` or ``folder``; the layout.
+        cache: Folder for decoded images; None is the user's cache folder.
+        workers: Processes that decode or draw images; None is one for each core.
+        verify: Check the cached images against their SHA-256 before use.
+    """
+
+    name: str = "synthetic"
+    cache: str | None = None
+    workers: int | None = None
+    verify: bool = False
+
+
+@dataclass
+class SyntheticConfig(DataConfig):
+    """The embedded data set (``data=synthetic``).
+
+    Attributes:
+        seed: Seed of content and traces; together with class and index it determines an image.
+        train_size: Images in the training split, all classes together.
+        validation_size: The same for the validation split.
+        test_size: The same for the test split, whose labels are withheld.
+        strength: Factor on every trace; 0 makes the classes equal.
+        alpha: ``none``, ``constant``, ``mask`` or ``informative``.
+    """
+
+    seed: int = 0
+    train_size: int = 2500
+    validation_size: int = 1000
+    test_size: int = 250
+    strength: float = 1.0
+    alpha: str = "none"
+
+
+@dataclass
+class ImageFilesConfig(DataConfig):
+    """Image files on disk (``data=unibuc`` and ``data=folder``).
+
+    Attributes:
+        root: The folder that holds the data.
+        size: Height and width of an image; None takes the first image's.
+        resize: Resize images of another size, instead of refusing them.
+        on_error: ``raise``, or ``skip`` to set bad files aside in a list and go on.
+        val_fraction: Share of the training split that becomes validation where there is none.
+        val_seed: Seed of that cut.
+    """
+
+    root: str = "???"
+    size: list[int] | None = None
+    resize: bool = False
+    on_error: str = "raise"
+    val_fraction: float = 0.1
+    val_seed: int = 0
+
+
+@dataclass
+class RecipeConfig:
+    """How the network is trained; the defaults are the report's.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        rotation: Largest rotation in degrees, either way.
+        alpha_fill: What a rotated corner holds in the alpha plane: ``mask`` (0) or ``constant`` (255).
+        cutmix: Share of batches that are mixed.
+        cutmix_alpha: Both parameters of the Beta distribution of λ.
+        label_smoothing: Label smoothing of the cross-entropy.
+        weight_decay: Decoupled weight decay of AdamW.
+        warmup: Share of the steps in which the learning rate rises.
+    """
+
+    flip: float = 0.5
+    rotation: float = 10.0
+    alpha_fill: str = "mask"
+    cutmix: float = 0.5
+    cutmix_alpha: float = 1.0
+    label_smoothing: float = 0.1
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how arithmetic runs; chosen for the hardware where ``auto``.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``auto``, ``32-true`` or ``bf16-mixed``.
+        threads: CPU threads; None keeps torch's choice.
+        deterministic: Deterministic kernels on a GPU, for bit equality.
+        progress: Show progress bars.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    deterministic: bool = False
+    progress: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """``python -m deepfake_cls.train``."""
+
+    lr: float = 3e-4
+    epochs: int = 100
+    width: int = 64
+    dropout: float = 0.3
+    channels: str = "RGBA"
+    batch_size: int = 64
+    seed: int = 0
+    checkpoint: str | None = None
+    run_dir: str | None = None
+    force: bool = False
+    data: Any = field(default_factory=SyntheticConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)

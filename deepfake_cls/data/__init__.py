@@ -1,0 +1,1 @@
+"""Images in: which there are, decoded once, handed out in batches."""

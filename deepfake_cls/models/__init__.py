@@ -1,0 +1,1 @@
+"""The classifiers: a residual network and exact nearest neighbours."""
