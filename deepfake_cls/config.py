@@ -1,12 +1,9 @@
-"""Typed configuration: the schema of every key, and the one place that finds ``conf/``."""
+"""Typed configuration: the schema of every key."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
-
-from deepfake_cls.errors import InputError
+from typing import Any
 
 
 @dataclass
@@ -69,6 +66,20 @@ class ImageFilesConfig(DataConfig):
 
 
 @dataclass
+class UnibucConfig(ImageFilesConfig):
+    """CSV tables and a folder of images for each split (``data=unibuc``)."""
+
+    name: str = "unibuc"
+
+
+@dataclass
+class FolderConfig(ImageFilesConfig):
+    """``split/class/*`` (``data=folder``)."""
+
+    name: str = "folder"
+
+
+@dataclass
 class RecipeConfig:
     """How the network is trained; the defaults are the report's.
 
@@ -114,7 +125,23 @@ class TrainerConfig:
 
 @dataclass
 class TrainConfig:
-    """``python -m deepfake_cls.train``."""
+    """``python -m deepfake_cls.train``.
+
+    Attributes:
+        lr: Peak learning rate.
+        epochs: Passes over the training images.
+        width: Channels of the stem.
+        dropout: Dropout probability of the head.
+        channels: ``RGB`` or ``RGBA``.
+        batch_size: Images in a batch.
+        seed: Seed of weights, order, augmentation and dropout.
+        checkpoint: Resume from this file; None resumes the run's own last checkpoint, if any.
+        run_dir: Where the run lives; None is ``runs/cnn/<id>``. The parent of all jobs in a sweep.
+        force: Repeat a finished run.
+        data: The data set.
+        recipe: How the network is trained.
+        trainer: Where and how arithmetic runs.
+    """
 
     lr: float = 3e-4
     epochs: int = 100
@@ -129,3 +156,80 @@ class TrainConfig:
     data: Any = field(default_factory=SyntheticConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class KnnConfig:
+    """``python -m deepfake_cls.knn``.
+
+    Attributes:
+        k: Numbers of neighbours; all come from one pass.
+        features: ``raw``, ``histogram`` or ``spectrum``.
+    """
+
+    k: list[int] = field(default_factory=lambda: [3, 5, 7, 9, 11])
+    features: str = "raw"
+    channels: str = "RGB"
+    seed: int = 0
+    run_dir: str | None = None
+    force: bool = False
+    data: Any = field(default_factory=SyntheticConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """``python -m deepfake_cls.evaluate``.
+
+    Attributes:
+        checkpoint: The trained model.
+        split: A labelled split.
+        tta: ``none`` or ``flip``.
+    """
+
+    checkpoint: str = "???"
+    split: str = "validation"
+    tta: str = "none"
+    batch_size: int = 256
+    seed: int = 0
+    run_dir: str | None = None
+    force: bool = False
+    data: Any = field(default_factory=SyntheticConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class PredictConfig:
+    """``python -m deepfake_cls.predict``.
+
+    Attributes:
+        checkpoint: The trained model.
+        split: Any split, labelled or not.
+        tta: ``none`` or ``flip``.
+        output: The CSV that is written.
+        probabilities: Add a column with the probability of each class.
+        names: Write class names instead of label numbers.
+    """
+
+    checkpoint: str = "???"
+    split: str = "test"
+    tta: str = "none"
+    output: str = "submission.csv"
+    probabilities: bool = False
+    names: bool = False
+    batch_size: int = 256
+    data: Any = field(default_factory=SyntheticConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class ReportConfig:
+    """``python -m deepfake_cls.report``.
+
+    Attributes:
+        runs: Folder that is searched for ``result.json``.
+        output: Folder of the page.
+    """
+
+    runs: str = "runs"
+    output: str = "reports"

@@ -1,4 +1,4 @@
-"""The one kind of error that is the input's fault and not the program's."""
+"""The two ways in which a run ends early without a fault in the program."""
 
 from __future__ import annotations
 
@@ -9,3 +9,16 @@ class InputError(ValueError):
     The message names the file, the key or the value, what was expected, and how to mend it. Entry points print
     it without a traceback.
     """
+
+
+class Interrupted(BaseException):
+    """A signal asked for a stop, and a checkpoint was written.
+
+    Args:
+        signal: The signal's number.
+        message: What was kept and how to go on.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -1,0 +1,115 @@
+"""Flip, rotation and CutMix on whole batches: random parameters first, then pure functions.
+
+Images are uint8 (B, H, W, C), as they lie in the store; a batch is augmented where it is, on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """One CutMix of a batch (Yun et al. 2019): a box that is taken from another image.
+
+    Attributes:
+        box: (top, bottom, left, right) in pixels, after clipping; rows top to bottom−1 are replaced.
+        partner: int64 (B,), the image from which each image takes its box.
+        weight: λ after clipping: the share of pixels, and so of the label, that stays the image's own.
+    """
+
+    box: tuple[int, int, int, int]
+    partner: Tensor
+    weight: float
+
+
+def draw_flip(count: int, probability: float, draws: torch.Generator) -> Tensor:
+    """Which images are mirrored: bool (count,)."""
+    return torch.rand(count, generator=draws) < probability
+
+
+def draw_rotation(count: int, degrees: float, draws: torch.Generator) -> Tensor:
+    """Angles in degrees, uniform in ±degrees: float32 (count,)."""
+    return (torch.rand(count, generator=draws) * 2 - 1) * degrees
+
+
+def draw_cutmix(
+    count: int, height: int, width: int, probability: float, alpha: float, draws: torch.Generator
+) -> CutMix | None:
+    """One λ and one box for a batch, or None for a batch that is left alone.
+
+    λ ~ Beta(alpha, alpha); the box has sides √(1−λ) of the image's and a uniform centre, is clipped to the image,
+    and λ is computed again from the clipped box (Yun et al. 2019; the report's code).
+
+    Args:
+        count: Images in the batch.
+        height: Height of an image in pixels.
+        width: Width of an image in pixels.
+        probability: Share of batches that are mixed.
+        alpha: Both parameters of the Beta distribution.
+        draws: Source of randomness.
+    """
+    # Everything is drawn whether or not the batch is mixed: one decision then never shifts a later draw.
+    mixed = bool(torch.rand((), generator=draws) < probability)
+    gammas = torch._standard_gamma(torch.tensor([alpha, alpha], dtype=torch.float64), generator=draws)
+    centre = torch.rand(2, generator=draws, dtype=torch.float64)
+    partner = torch.randperm(count, generator=draws)
+    if not mixed:
+        return None
+    own = float(gammas[0] / gammas.sum())
+    side = (1.0 - own) ** 0.5
+    cut_height, cut_width = int(height * side), int(width * side)
+    row, column = int(centre[0] * height), int(centre[1] * width)
+    top, bottom = max(row - cut_height // 2, 0), min(row + cut_height // 2, height)
+    left, right = max(column - cut_width // 2, 0), min(column + cut_width // 2, width)
+    weight = 1.0 - (bottom - top) * (right - left) / (height * width)
+    return CutMix((top, bottom, left, right), partner, weight)
+
+
+def flip_and_rotate(images: Tensor, flipped: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
+    """Mirror, then rotate about the centre, with the nearest neighbour, in one gather.
+
+    Rotation follows torchvision's ``rotate(interpolation=NEAREST, expand=False)`` on tensors: positive angles turn
+    counter-clockwise, and pixels from outside the image take ``fill``.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        flipped: bool (B,), mirrored left to right before the rotation.
+        degrees: float32 (B,).
+        fill: uint8 (C,), the value of empty corners.
+
+    Returns:
+        uint8 (B, H, W, C).
+    """
+    count, height, width, channels = images.shape
+    device = images.device
+    angle = torch.deg2rad(degrees.to(device, torch.float32))[:, None, None]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
+    x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
+    # int32 halves the memory traffic of the index arithmetic; a batch has far fewer than 2³¹ pixels.
+    column = torch.round(cos * x - sin * y + (width - 1) / 2).to(torch.int32)  # (B, H, W)
+    row = torch.round(sin * x + cos * y + (height - 1) / 2).to(torch.int32)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    column = torch.where(flipped.to(device)[:, None, None], width - 1 - column, column)
+    start = torch.arange(count, device=device, dtype=torch.int32)[:, None, None] * (height * width)
+    # The fill is one more pixel behind the last, so that corners need no pass of their own.
+    pixel = torch.where(inside, start + row * width + column, count * height * width)
+    pixels = torch.cat([images.reshape(-1, channels), fill.to(device)[None]])
+    return pixels.index_select(0, pixel.view(-1)).view(count, height, width, channels)
+
+
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
+    return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(2), images)
+
+
+def apply_cutmix(images: Tensor, cutmix: CutMix) -> Tensor:
+    """Put each partner's box into each image: uint8 (B, H, W, C), a new tensor."""
+    top, bottom, left, right = cutmix.box
+    mixed = images.clone()
+    mixed[:, top:bottom, left:right] = images[cutmix.partner.to(images.device), top:bottom, left:right]
+    return mixed

@@ -1,0 +1,97 @@
+"""Lightning callbacks: a clean stop on signals, pictures for TensorBoard, the progress bar."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torchvision.utils import make_grid
+
+from deepfake_cls.errors import Interrupted
+from deepfake_cls.models.classifier import Classifier
+from deepfake_cls.results.figures import confusion_figure
+
+
+class StopCleanly(L.Callback):
+    """Turn SIGTERM and Ctrl-C into a checkpoint between two steps; a second Ctrl-C stops at once.
+
+    A stop is never taken at the last batch of an epoch: the epoch's validation would be lost, and with it a
+    chance at the best checkpoint. One batch later costs nothing and keeps the resumed run equal bit for bit.
+
+    Args:
+        checkpoint: Where the checkpoint goes.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over, after Lightning has set its own handlers."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+        print("\nStopping after this batch; once more stops at once.", flush=True)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the checkpoint and leave."""
+        if self.received is None or trainer.is_last_batch:
+            return
+        trainer.save_checkpoint(self.checkpoint)
+        raise Interrupted(
+            self.received,
+            f"Stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {batch_idx + 1} of"
+            f" {trainer.num_training_batches}; kept in {self.checkpoint}. The same command goes on from there.",
+        )
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+
+class Pictures(L.Callback):
+    """The confusion matrix of each epoch, the first augmented batch, and the learning rate, in TensorBoard."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Draw the first batch of a run as the network sees it."""
+        if trainer.global_step > 0 or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        assert isinstance(pl_module, Classifier)
+        images, _ = pl_module.augmented(batch[0][:16], trainer.current_epoch, batch_idx)
+        grid = make_grid(images[..., :3].permute(0, 3, 1, 2), nrow=8, padding=2, pad_value=255)
+        trainer.logger.experiment.add_image("augmented batch", grid, 0)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw the confusion matrix; callbacks run before the module forgets it."""
+        if trainer.sanity_checking or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        assert isinstance(pl_module, Classifier)
+        counts = pl_module.confusion.compute().cpu().numpy()
+        figure = confusion_figure(counts, pl_module.classes)
+        trainer.logger.experiment.add_figure("confusion", figure, trainer.current_epoch)
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, without the version number that says nothing here."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Loss, validation accuracy and images a second."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return dict(metrics)

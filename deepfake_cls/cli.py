@@ -1,0 +1,113 @@
+"""What every entry point shares: Hydra, typed configurations, errors in one line, exit statuses."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
+from deepfake_cls.errors import InputError, Interrupted
+
+Schema = TypeVar("Schema")
+LAYOUTS = {"synthetic": SyntheticConfig, "unibuc": UnibucConfig, "folder": FolderConfig}
+
+
+def conf_dir() -> Path:
+    """The folder of configurations: beside the package in a clone, inside it in a wheel.
+
+    Raises:
+        InputError: If neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise InputError(f"No conf/ in {package} or beside it: the installation is damaged; install the package again.")
+
+
+def typed(config: DictConfig, schema: type[Schema]) -> Schema:
+    """Check a composed configuration against its schema, key by key.
+
+    Args:
+        config: What Hydra composed.
+        schema: The dataclass of the entry point.
+
+    Returns:
+        An instance of the schema; its ``data`` has the schema of the chosen layout.
+
+    Raises:
+        InputError: If a key is unknown, missing, or of another type.
+    """
+    tree = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(tree, dict)
+    try:
+        data = tree.pop("data", None)
+        checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
+        if data is not None:
+            name = data.get("name")
+            if name not in LAYOUTS:
+                raise InputError(f"data={name}: expected one of {', '.join(LAYOUTS)}.")
+            layout = OmegaConf.structured(LAYOUTS[name])
+            checked.data = OmegaConf.to_object(OmegaConf.merge(layout, data))  # type: ignore[attr-defined]
+    except OmegaConfBaseException as error:
+        known = ", ".join(entry.name for entry in fields(schema))  # type: ignore[arg-type]
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{error.full_key or 'configuration'}: {reason} (keys here: {known})") from error
+    return checked  # type: ignore[no-any-return]
+
+
+def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:
+    """Run an entry point: once, or once for each job of a sweep.
+
+    A job that fails does not end the sweep: its error is printed when it happens and again at the end, and the
+    exit status is 1. A stop by signal ends it, with 128 plus the signal's number.
+
+    Args:
+        name: Name of the root configuration, without ``.yaml``.
+        schema: Its dataclass.
+        job: Called with the typed configuration, and whether this is one job of a sweep.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("lightning", "lightning.pytorch", "hydra", "matplotlib", "fsspec", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    failures: list[str] = []
+
+    def task(config: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        sweep = hydra_config.mode == RunMode.MULTIRUN
+        words = " ".join(hydra_config.overrides.task)
+        if sweep:
+            print(f"\n── job {hydra_config.job.num + 1}: {words}", flush=True)
+        try:
+            job(typed(config, schema), sweep)
+        except Interrupted as stop:
+            print(f"\n{stop}", file=sys.stderr, flush=True)
+            raise SystemExit(128 + stop.signal) from None
+        except InputError as error:
+            failures.append(f"{words}: {error}" if sweep else str(error))
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        except Exception as error:
+            failures.append(f"{words}: {type(error).__name__}: {error}")
+            traceback.print_exc()
+
+    try:
+        folder = str(conf_dir())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    entry: Any = hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)
+    entry()
+    if failures:
+        if len(failures) > 1 or "-m" in sys.argv or "--multirun" in sys.argv:
+            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,104 @@
+"""The images of a split with their ids and labels; no framework, so that what needs none imports none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
+from deepfake_cls.data.manifest import Manifest
+from deepfake_cls.data.store import Store, open_split
+from deepfake_cls.errors import InputError
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """The images of one split that could be read, with what is known of them.
+
+    Attributes:
+        ids: One for each image, in manifest order.
+        labels: int64 (N,), −1 where unknown.
+        store: The decoded images, uint8 (N, H, W, 3 or 4).
+    """
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    store: Store
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def open_images(manifest: Manifest, name: str, config: SyntheticConfig | ImageFilesConfig, progress: bool) -> SplitImages:
+    """Open one split, decoding it first where that has not been done.
+
+    Raises:
+        InputError: If there is no such split, or an image is bad.
+    """
+    if name not in manifest.splits:
+        raise InputError(f"split={name}: the data has {', '.join(manifest.splits)}.")
+    split = manifest.splits[name]
+    store = open_split(split, config, progress=progress)
+    ids = tuple(split.ids[row] for row in store.kept)
+    return SplitImages(ids, split.labels[store.kept], store)
+
+
+def fingerprint(classes: tuple[str, ...], splits: dict[str, SplitImages]) -> str:
+    """SHA-256 of all that a result takes from the data: pixels, ids, labels, class names, order.
+
+    Args:
+        classes: Names in label order.
+        splits: The splits that were used.
+    """
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for name, split in sorted(splits.items()):
+        digest.update(json.dumps([name, split.store.fingerprint, split.ids, split.labels.tolist()]).encode())
+    return digest.hexdigest()
+
+
+def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, Any]:
+    """What a record says of its data.
+
+    Args:
+        manifest: The data set.
+        splits: The splits that were used.
+    """
+    return {
+        "name": manifest.name,
+        "fingerprint": fingerprint(manifest.classes, splits),
+        "sizes": {name: len(split) for name, split in splits.items()},
+        "classes": list(manifest.classes),
+    }
+
+
+def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
+    """Id and reason of every file that was set aside."""
+    return [[*pair] for split in splits.values() for pair in split.store.skipped]
+
+
+def require_labels(split: SplitImages, name: str) -> None:
+    """Refuse to score what has no labels.
+
+    Raises:
+        InputError: If a label is unknown.
+    """
+    if bool((split.labels < 0).any()):
+        raise InputError(f"split={name}: has no labels to score against; choose a labelled split, or use predict.")
+
+
+def require_same_classes(known: list[str], manifest: Manifest) -> None:
+    """Refuse labels that mean something else than the model's.
+
+    Raises:
+        InputError: Naming both lists.
+    """
+    if list(manifest.classes) != known:
+        raise InputError(
+            f"The model's classes are {', '.join(known)}; the data's are {', '.join(manifest.classes)}."
+            " Labels would not mean the same: evaluate on data with the model's classes."
+        )

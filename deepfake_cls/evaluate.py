@@ -1,0 +1,75 @@
+"""Score a trained model on a labelled split: ``python -m deepfake_cls.evaluate checkpoint=FILE``."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from pathlib import Path
+
+from deepfake_cls.cli import main
+from deepfake_cls.config import EvaluateConfig
+
+
+def run(config: EvaluateConfig, sweep: bool) -> None:
+    """Evaluate one checkpoint.
+
+    Raises:
+        InputError: If the configuration, the checkpoint or the data is wrong.
+    """
+    started = time.perf_counter()
+    from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
+    from deepfake_cls.inference import check_tta, open_model, score_split
+    from deepfake_cls.results.record import Record, write_predictions, write_record
+    from deepfake_cls.results.scores import score
+    from deepfake_cls.results.tables import print_run
+    from deepfake_cls.runs import claim, identity_of, plain
+
+    check_tta(config.tta)
+    model, hardware = open_model(config)
+    manifest, split = score_split(config, model)
+    require_labels(split, config.split)
+    require_same_classes(model.classes, manifest)
+    splits = {config.split: split}
+    weights = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
+    identity = identity_of("evaluate", config, fingerprint(manifest.classes, splits), hardware, checkpoint=weights)
+    with claim("evaluate", identity, config, sweep=sweep) as claimed:
+        record = claimed.done
+        if record is not None:
+            print(f"{claimed.path}: already done; force=true repeats it.")
+        else:
+            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            setup = time.perf_counter() - started
+            before = time.perf_counter()
+            from deepfake_cls.inference import predict_split
+
+            probs = predict_split(config, model, split, hardware)
+            scores = score(split.labels, probs)
+            record = Record(
+                kind="evaluate",
+                status="ok",
+                identity=identity,
+                config=plain(config) | {"checkpoint_sha256": weights},
+                seed=model.seed,
+                data=describe(manifest, splits),
+                metrics=scores.prefixed(config.split),
+                recall=scores.recall,
+                confusion=scores.confusion,
+                seconds={
+                    "total": time.perf_counter() - started,
+                    "setup": setup,
+                    "evaluate": time.perf_counter() - before,
+                },
+                device=hardware.name,
+                precision=hardware.precision,
+                threads=hardware.threads,
+                skipped=skipped(splits),
+            )
+            write_predictions(claimed.path / "predictions.npz", split.ids, split.labels, probs)
+            write_record(claimed.path, record)
+        where = f"checkpoint={shlex.quote(config.checkpoint)} data={config.data.name}"
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict {where}")
+
+
+if __name__ == "__main__":
+    main("evaluate", EvaluateConfig, run)

@@ -1,0 +1,90 @@
+"""Device, precision and threads: chosen once for the machine, printed, recorded, part of a run's identity."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from deepfake_cls.config import TrainerConfig
+from deepfake_cls.errors import InputError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What arithmetic runs on.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        precision: ``32-true`` or ``bf16-mixed``, Lightning's names.
+        threads: CPU threads of torch.
+        name: The device in words, for the record.
+    """
+
+    device: str
+    precision: str
+    threads: int
+    name: str
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        return f"{self.name}, {self.precision}, {self.threads} threads"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware.
+
+    Without AVX512-BF16 or AMX torch emulates it: on an AVX2 machine a bf16 matrix product was measured 500 times
+    slower than fp32 (``experiments/LOG.md``), so asking for the capability is not optional.
+    """
+    return _cpu_supports("_is_avx512_bf16_supported") or _cpu_supports("_is_amx_tile_supported")
+
+
+def has_int8(device: str) -> bool:
+    """Whether the device sums int8 products in hardware (CUDA, AVX512-VNNI or AMX)."""
+    return device == "cuda" or _cpu_supports("_is_vnni_supported") or _cpu_supports("_is_amx_tile_supported")
+
+
+def _cpu_supports(probe: str) -> bool:
+    # torch has no public name for these; a torch without them gets the choice that is right everywhere.
+    found = getattr(torch.cpu, probe, None)
+    return bool(found()) if callable(found) else False
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def choose(config: TrainerConfig) -> Hardware:
+    """Resolve ``auto`` and set torch's threads.
+
+    Raises:
+        InputError: If a device or precision is unknown or absent.
+    """
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"trainer.device={config.device}: expected auto, cpu or cuda.")
+    if config.precision not in ("auto", "32-true", "bf16-mixed"):
+        raise InputError(f"trainer.precision={config.precision}: expected auto, 32-true or bf16-mixed.")
+    if config.threads is not None:
+        if config.threads < 1:
+            raise InputError(f"trainer.threads={config.threads}: expected 1 or more, or null for torch's choice.")
+        torch.set_num_threads(config.threads)
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise InputError("trainer.device=cuda: torch sees no CUDA device here; use trainer.device=auto or cpu.")
+    device = config.device if config.device != "auto" else ("cuda" if available else "cpu")
+    precision = config.precision
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
+        precision = "bf16-mixed" if fast else "32-true"
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
+    return Hardware(device, precision, torch.get_num_threads(), name)

@@ -1,0 +1,61 @@
+"""A checkpoint and a split in, probabilities out: what ``evaluate`` and ``predict`` share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from deepfake_cls.config import EvaluateConfig, ImageFilesConfig, PredictConfig
+from deepfake_cls.data.datamodule import Batches
+from deepfake_cls.data.images import SplitImages, open_images
+from deepfake_cls.data.manifest import Manifest, read_manifest
+from deepfake_cls.errors import InputError
+from deepfake_cls.hardware import Hardware, choose
+from deepfake_cls.models.classifier import Classifier, load_classifier, predict_all
+
+
+def check_tta(tta: str) -> None:
+    """Refuse an unknown test-time augmentation.
+
+    Raises:
+        InputError: Naming what there is.
+    """
+    if tta not in ("none", "flip"):
+        raise InputError(f"tta={tta}: expected none or flip.")
+
+
+def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Classifier, Hardware]:
+    """Rebuild the model of ``config.checkpoint`` on the chosen device, ready to predict."""
+    hardware = choose(config.trainer)
+    return load_classifier(config.checkpoint).to(hardware.device).eval(), hardware
+
+
+def score_split(config: EvaluateConfig | PredictConfig, model: Classifier) -> tuple[Manifest, SplitImages]:
+    """Open the split that is asked for, at the size the model was trained on.
+
+    Raises:
+        InputError: If the data is wrong, or of another size without ``data.resize=true``.
+    """
+    data = config.data
+    size = list(model.hparams["size"])
+    if isinstance(data, ImageFilesConfig) and data.size is None:
+        # The model's size is the expectation, not the first image's: a folder of photographs is then refused
+        # in one message that says so, and resized only where that was asked for.
+        data = dataclasses.replace(data, size=size)
+    manifest = read_manifest(data)
+    return manifest, open_images(manifest, config.split, data, config.trainer.progress)
+
+
+def predict_split(
+    config: EvaluateConfig | PredictConfig, model: Classifier, split: SplitImages, hardware: Hardware
+) -> NDArray[np.float32]:
+    """Class probabilities of a split, with a progress bar: float32 (N, classes), in the split's order."""
+    batches = Batches(split, config.batch_size, model.hparams["channels"])
+    with Progress(transient=True, disable=not config.trainer.progress) as bar:
+        task = bar.add_task("images", total=len(split))
+        return predict_all(
+            model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count)
+        )

@@ -1,0 +1,161 @@
+"""Score exact nearest neighbours: ``python -m deepfake_cls.knn 'k=[3,5,7,9,11]'``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from deepfake_cls.cli import main
+from deepfake_cls.config import KnnConfig
+from deepfake_cls.errors import InputError
+
+if TYPE_CHECKING:
+    from deepfake_cls.data.images import SplitImages
+    from deepfake_cls.data.manifest import Manifest
+    from deepfake_cls.hardware import Hardware
+    from deepfake_cls.results.record import Record
+    from deepfake_cls.runs import Run
+
+
+def check(config: KnnConfig) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        InputError: Naming the key, the value and what was expected.
+    """
+    if not config.k or min(config.k) < 1 or len(set(config.k)) < len(config.k):
+        raise InputError(f"k={config.k}: expected different numbers of 1 or more, such as 'k=[3,5,7]'.")
+    if config.features not in ("raw", "histogram", "spectrum"):
+        raise InputError(f"features={config.features}: expected raw, histogram or spectrum.")
+    if config.channels not in ("RGB", "RGBA"):
+        raise InputError(f"channels={config.channels}: expected RGB or RGBA.")
+
+
+def run(config: KnnConfig, sweep: bool) -> None:
+    """Classify the validation images by their nearest training images.
+
+    Raises:
+        InputError: If the configuration or the data is wrong.
+    """
+    check(config)
+    started = time.perf_counter()
+    from deepfake_cls.data.images import fingerprint, open_images
+    from deepfake_cls.data.manifest import read_manifest
+    from deepfake_cls.hardware import choose
+    from deepfake_cls.results.tables import print_run
+    from deepfake_cls.runs import claim, identity_of
+
+    hardware = choose(config.trainer)
+    manifest = read_manifest(config.data)
+    splits = {
+        name: open_images(manifest, name, config.data, config.trainer.progress) for name in ("train", "validation")
+    }
+    if max(config.k) > len(splits["train"]):
+        raise InputError(f"k={config.k}: the training split has only {len(splits['train'])} images.")
+    identity = identity_of("knn", config, fingerprint(manifest.classes, splits), hardware)
+    with claim("knn", identity, config, sweep=sweep) as claimed:
+        record = claimed.done
+        if record is not None:
+            print(f"{claimed.path}: already done; force=true repeats it.")
+        else:
+            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            record = classify(config, manifest, splits, hardware, claimed, started)
+        print_run(record, claimed.path, "python -m deepfake_cls.report")
+
+
+def classify(
+    config: KnnConfig,
+    manifest: Manifest,
+    splits: dict[str, SplitImages],
+    hardware: Hardware,
+    claimed: Run,
+    started: float,
+) -> Record:
+    """Find neighbours, count votes, write the record.
+
+    Args:
+        config: The configuration.
+        manifest: The data set.
+        splits: ``train`` and ``validation``.
+        hardware: What to run on.
+        claimed: The run's folder.
+        started: When the work on this run began, by ``time.perf_counter``.
+    """
+    from rich.progress import Progress
+
+    from deepfake_cls.data.features import features
+    from deepfake_cls.data.images import describe, skipped
+    from deepfake_cls.hardware import has_int8
+    from deepfake_cls.models.neighbors import nearest, votes
+    from deepfake_cls.results.record import Record, write_predictions, write_record
+    from deepfake_cls.results.scores import score
+    from deepfake_cls.runs import plain
+
+    train, validation = splits["train"], splits["validation"]
+    references = features(train.store.images, config.features, config.channels)
+    queries = features(validation.store.images, config.features, config.channels)
+    if references.shape[1:] != queries.shape[1:]:
+        raise InputError(
+            f"Training images are {references.shape[1:]}, validation images {queries.shape[1:]} (height, width,"
+            " channels). Set data.size=[H,W] and data.resize=true to bring them to one size."
+        )
+    read(references)
+    read(queries)
+    setup = time.perf_counter() - started
+
+    before = time.perf_counter()
+    int8 = has_int8(hardware.device)
+    with Progress(transient=True, disable=not config.trainer.progress) as bar:
+        task = bar.add_task("distances", total=len(references))
+        _, indices = nearest(
+            queries,
+            references,
+            max(config.k),
+            device=hardware.device,
+            int8=int8,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    counts = votes(indices, train.labels, len(manifest.classes), config.k)
+    fit = time.perf_counter() - before
+
+    probs = {k: (count / k).astype("float32") for k, count in zip(config.k, counts, strict=True)}
+    scores = {k: score(validation.labels, p) for k, p in probs.items()}
+    chosen = 5 if 5 in config.k else config.k[0]
+    record = Record(
+        kind="knn",
+        status="ok",
+        identity=claimed.identity,
+        config=plain(config),
+        seed=config.seed,
+        data=describe(manifest, splits),
+        metrics=scores[chosen].prefixed("validation"),
+        recall=scores[chosen].recall,
+        confusion=scores[chosen].confusion,
+        seconds={
+            "total": time.perf_counter() - started,
+            "setup": setup,
+            "fit": fit,
+            "evaluate": time.perf_counter() - before - fit,
+        },
+        device=hardware.name,
+        precision=("int8" if int8 else "float32 in exact blocks") if config.features == "raw" else "float64",
+        threads=hardware.threads,
+        by_k={str(k): result.prefixed("validation") for k, result in scores.items()},
+        skipped=skipped(splits),
+    )
+    write_predictions(claimed.path / "predictions.npz", validation.ids, validation.labels, probs[chosen])
+    write_record(claimed.path, record)
+    return record
+
+
+def read(images: object) -> None:
+    """Bring memory-mapped pixels into the page cache, so that disk time is setup and not ``seconds.fit``."""
+    import numpy as np
+
+    if isinstance(images, np.memmap):
+        for start in range(0, len(images), 1024):
+            images[start : start + 1024].max()
+
+
+if __name__ == "__main__":
+    main("knn", KnnConfig, run)

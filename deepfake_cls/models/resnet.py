@@ -1,0 +1,128 @@
+"""The report's residual network, in plain torch: no framework, no configuration.
+
+Source: the report's table 2 (layers) and its author's code (order inside a block, no bias before batch
+normalisation, batch normalisation on the skip). Where the table says 12×12 for the last stage, a 3×3 convolution
+of stride 2 and padding 1 takes 25 to 13, and 13×13 is what runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepfake_cls.randomness import generator
+
+
+class ResidualBlock(nn.Module):
+    """conv, BN, ReLU, conv, BN, add, ReLU (He et al. 2016), with a 1×1 skip where shapes differ.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        stride: Stride of the first convolution and of the skip.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.skip = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, H, W) to (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.skip(x), inplace=True)
+
+
+class ResidualNet(nn.Module):
+    """The report's classifier: a stem, three stages of two blocks, global average pooling, two dense layers.
+
+    At width 64, with 4 channels and 5 classes, it has 11,087,749 parameters. It takes any image of 8×8 pixels or
+    more.
+
+    Args:
+        in_channels: 3 (RGB) or 4 (RGBA).
+        num_classes: Number of classes.
+        width: Channels of the stem; stages have 2, 4 and 8 times as many, the hidden dense layer 2 times.
+        dropout: Probability of dropping a hidden unit of the head.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, width: int = 64, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.hidden = 2 * width
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        sizes = [width, 2 * width, 4 * width, 8 * width]
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(ResidualBlock(before, after, stride=2), ResidualBlock(after, after))
+                for before, after in zip(sizes, sizes[1:], strict=False)
+            )
+        )
+        self.fc1 = nn.Linear(8 * width, self.hidden)
+        self.fc2 = nn.Linear(self.hidden, num_classes)
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Map images to class scores.
+
+        Normalisation to mean 0.5 and standard deviation 0.5, on [0, 1], happens here and nowhere else.
+
+        Args:
+            images: uint8 (B, C, H, W), any memory layout.
+            keep: bool (B, 2·width), the hidden units that dropout leaves in place. Drawn by the caller, so that
+                dropout follows from the run's seed; without it, a network in training mode draws for itself.
+
+        Returns:
+            Logits (B, num_classes).
+        """
+        x = images.to(self.fc1.weight.dtype).div_(127.5).sub_(1.0)
+        x = F.relu(self.bn(self.conv(x)), inplace=True)
+        x = self.stages(x).mean(dim=(2, 3))
+        x = F.relu(self.fc1(x))
+        if keep is not None:
+            x = x * (keep.to(x.dtype) / (1.0 - self.dropout))
+        else:
+            x = F.dropout(x, self.dropout, self.training)
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+@torch.no_grad()
+def initialise(network: ResidualNet, seed: int) -> None:
+    """Draw the initial weights, each parameter from a generator of its own.
+
+    Weights and biases are uniform in ±1/√fan_in (torch's default, and the report's); normalisation starts at 1
+    and 0. The stem always counts three input channels and draws them first, so that an RGBA network starts as the
+    RGB network of the same seed plus one plane: arms that differ in channels stay paired.
+
+    Args:
+        network: The network to initialise, in place.
+        seed: The run's seed.
+    """
+    for name, module in network.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        fan_in = 27 if name == "conv" else module.weight[0].numel()
+        bound = 1.0 / math.sqrt(fan_in)
+        draws = generator(seed, "weights", name)
+        if name == "conv":
+            planes = [torch.rand(module.weight[:, :3].shape, generator=draws)]
+            if module.weight.shape[1] > 3:
+                planes.append(torch.rand(module.weight[:, 3:].shape, generator=draws))
+            uniform = torch.cat(planes, dim=1)
+        else:
+            uniform = torch.rand(module.weight.shape, generator=draws)
+        module.weight.copy_(uniform.mul_(2 * bound).sub_(bound))
+        if module.bias is not None:
+            uniform = torch.rand(module.bias.shape, generator=generator(seed, "bias", name))
+            module.bias.copy_(uniform.mul_(2 * bound).sub_(bound))

@@ -1,0 +1,52 @@
+"""Label images with a trained model: ``python -m deepfake_cls.predict checkpoint=FILE data=... output=FILE``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
+from deepfake_cls.cli import main
+from deepfake_cls.config import PredictConfig
+from deepfake_cls.errors import InputError
+
+
+def run(config: PredictConfig, sweep: bool) -> None:
+    """Write a CSV with a label for each image, in the order of the split.
+
+    Raises:
+        InputError: If the configuration, the checkpoint or the data is wrong.
+    """
+    if sweep:
+        raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
+    from deepfake_cls.inference import check_tta, open_model, predict_split, score_split
+    from deepfake_cls.results.record import write_atomically
+
+    check_tta(config.tta)
+    output = Path(config.output)
+    if output.is_dir():
+        raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
+    model, hardware = open_model(config)
+    _, split = score_split(config, model)
+    probs = predict_split(config, model, split, hardware)
+    chosen = probs.argmax(axis=1)
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [f"p_{name}" for name in model.classes] if config.probabilities else []
+    writer.writerow(["image_id", "label", *columns])
+    for image_id, label, row in zip(split.ids, chosen, probs, strict=True):
+        shares = [f"{p:.6f}" for p in row] if config.probabilities else []
+        writer.writerow([image_id, model.classes[label] if config.names else int(label), *shares])
+    write_atomically(output, text.getvalue().encode())
+
+    print(f"{output}: {len(split)} images of split {config.split}")
+    for label, count in sorted(Counter(chosen.tolist()).items()):
+        print(f"  {model.classes[label]}: {count} ({100 * count / len(split):.1f} %)")
+    for image_id, reason in split.store.skipped:
+        print(f"  not labelled: {image_id}: {reason}")
+
+
+if __name__ == "__main__":
+    main("predict", PredictConfig, run)

@@ -1,0 +1,138 @@
+"""Figures: arrays in, matplotlib figures out. Nothing here reads a file or trains a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import ndimage
+
+# Okabe and Ito 2008: told apart by readers with colour-vision deficiency.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def _figure(width: float, height: float) -> Figure:
+    # No pyplot: it keeps every figure alive, and a training run draws one each epoch.
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = "") -> Figure:
+    """Confusion matrix: counts as numbers, shares of the true class as colour.
+
+    Args:
+        counts: (C, C); rows are true classes, columns predictions.
+        classes: Names in label order.
+        title: Above the figure.
+    """
+    counts = np.asarray(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(3.6, 0.75 * len(classes) + 1.8)
+    figure = _figure(side + 0.4, side)
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, str(int(count)), ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Learning curves: loss in training and validation, and validation accuracy, by epoch.
+
+    Args:
+        histories: Rows of a record's ``history`` for each run's name.
+    """
+    figure = _figure(8.4, 3.2)
+    left, right = figure.subplots(1, 2)
+    for (name, rows), colour in zip(histories.items(), PALETTE * 9, strict=False):
+        epochs = [row["epoch"] + 1 for row in rows]
+        left.plot(epochs, [row["train_loss"] for row in rows], color=colour, label=f"{name}, training (smoothed, mixed)")
+        left.plot(epochs, [row["val_loss"] for row in rows], color=colour, ls="--", label=f"{name}, validation")
+        right.plot(epochs, [100 * row["val_acc"] for row in rows], color=colour, marker="o", ms=3, label=name)
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(0, 100))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def accuracy_figure(rows: Sequence[tuple[str, float, float, float]], chance: float) -> Figure:
+    """Accuracies with intervals, as horizontal dots.
+
+    Args:
+        rows: (name, accuracy, low, high), fractions.
+        chance: Accuracy of guessing, drawn as a line.
+    """
+    figure = _figure(7.2, 0.9 + 0.42 * len(rows))
+    axes = figure.subplots()
+    for place, (_, value, low, high) in enumerate(rows):
+        axes.plot([100 * low, 100 * high], [place, place], color=PALETTE[0], lw=2)
+        axes.plot(100 * value, place, "o", color=PALETTE[0])
+        axes.annotate(f"{100 * value:.1f}", (100 * high, place), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.axvline(100 * chance, color="grey", ls=":", lw=1)
+    axes.annotate("chance", (100 * chance, len(rows) - 0.45), color="grey", fontsize=8, ha="center")
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set(xlabel="accuracy (%), 95 % Wilson interval", xlim=(0, 105), ylim=(len(rows) - 0.2, -0.7))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def residual(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Noise residual: image minus its Gaussian blur (σ = 1), where generators leave their traces.
+
+    Args:
+        images: uint8 (N, H, W, C).
+
+    Returns:
+        float32 (N, H, W, 3).
+    """
+    x = images[..., :3].astype(np.float32)
+    return np.asarray(x - ndimage.gaussian_filter(x, sigma=(0, 1, 1, 0)), dtype=np.float32)
+
+
+def mean_spectrum(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean log power spectrum of the residual's grey value, zero frequency in the middle (Frank et al. 2020).
+
+    Args:
+        images: uint8 (N, H, W, C).
+
+    Returns:
+        float32 (H, W).
+    """
+    grey = residual(images).mean(axis=-1)
+    power = np.abs(np.fft.fft2(grey, axes=(1, 2))) ** 2
+    return np.asarray(np.fft.fftshift(np.log(power.mean(axis=0) + 1e-6)), dtype=np.float32)
+
+
+def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
+    """A row for each class: examples, the residual of the first, and how the class's spectrum differs.
+
+    Args:
+        samples: uint8 (N, H, W, C) for each class's name; the more, the cleaner the spectrum.
+    """
+    spectra = {name: mean_spectrum(images) for name, images in samples.items()}
+    common = np.mean(list(spectra.values()), axis=0)
+    reach = max(float(np.abs(spectrum - common).max()) for spectrum in spectra.values())
+    figure = _figure(8.6, 1.62 * len(samples) + 0.5)
+    grid = figure.subplots(len(samples), 5, squeeze=False)
+    for row, (name, images) in zip(grid, samples.items(), strict=True):
+        for axes, image in zip(row[:3], images, strict=False):
+            axes.imshow(image[..., :3])
+        row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
+        row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        row[0].set_ylabel(name, fontsize=9)
+    for axes, title in zip(grid[0], ("examples", "", "", "residual ×6 (first)", "spectrum − mean of classes"), strict=True):
+        axes.set_title(title, fontsize=9)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure

@@ -1,0 +1,164 @@
+"""Run folders: which run this is, where it lives, and who may write there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deepfake_cls.errors import InputError
+from deepfake_cls.hardware import Hardware
+from deepfake_cls.results.record import Record, read_record, write_atomically, write_record
+
+PACKAGE = Path(__file__).parent
+# What a result can depend on; tables, figures and pages are made from results and are left out.
+SOURCES = ("data", "models", "augment.py", "hardware.py", "randomness.py", "train.py", "knn.py", "results/scores.py")
+# Keys that say where or how conveniently, never what.
+NOT_IDENTITY = {
+    "": {"run_dir", "force", "checkpoint", "output"},
+    "data": {"root", "cache", "workers", "verify"},
+    "trainer": {"device", "precision", "threads", "progress"},
+}
+
+
+def sources_hash() -> str:
+    """SHA-256 of the package's sources that results depend on."""
+    digest = hashlib.sha256()
+    for entry in SOURCES:
+        path = PACKAGE / entry
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **more: str) -> str:
+    """The run's identity: SHA-256 of all that can change its result.
+
+    Args:
+        kind: ``cnn``, ``knn``, ``evaluate``, ...
+        config: The typed configuration.
+        fingerprint: Of the data.
+        hardware: Device, precision and threads.
+        more: What else the result depends on, such as the hash of a checkpoint.
+    """
+    tree = plain(config)
+    for group, keys in NOT_IDENTITY.items():
+        level = tree.get(group, {}) if group else tree
+        for key in keys:
+            level.pop(key, None)
+    parts = {
+        "kind": kind,
+        "config": tree,
+        "data": fingerprint,
+        "device": hardware.device,
+        "precision": hardware.precision,
+        "threads": hardware.threads,
+        "sources": sources_hash(),
+        **more,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A dataclass configuration as plain dicts, lists, numbers and words."""
+    assert is_dataclass(config)
+    assert not isinstance(config, type)
+    return asdict(config)
+
+
+@dataclass
+class Run:
+    """A claimed run folder.
+
+    Attributes:
+        path: The folder.
+        identity: The run's identity, 64 hex digits.
+        done: The finished record where there is nothing left to do.
+    """
+
+    path: Path
+    identity: str
+    done: Record | None = None
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which an unfinished run goes on."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the epoch with the best validation accuracy."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+
+@contextmanager
+def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
+    """Take a run folder for this process, waiting while another process holds it.
+
+    A finished run comes back with ``done`` set; an unfinished or failed one is handed out to go on with;
+    ``config.force`` empties the folder first. What is raised inside is recorded as the run's failure.
+
+    Args:
+        kind: Names the folder under ``runs/``.
+        identity: From :func:`identity_of`.
+        config: The typed configuration; its ``run_dir`` says where the run lives, else ``runs/<kind>/<id>``.
+        sweep: Whether this is one job of a sweep: ``run_dir`` is then the parent of all jobs.
+
+    Raises:
+        InputError: If the folder holds another run, or something else.
+    """
+    short, run_dir = identity[:12], config.run_dir
+    if run_dir is None:
+        path = Path("runs") / kind / short
+    else:
+        path = Path(run_dir) / short if sweep else Path(run_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The lock lies beside the folder and not in it, so that a repeated run can empty the folder while holding it.
+    lock = FileLock(path.parent / f".{path.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path}: another process is at work there; waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        run = _open(path, identity, config.force)
+        try:
+            yield run
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+            write_record(path, Record(kind, "failed", identity, plain(config), seed=config.seed, error=failure))
+            raise
+    finally:
+        lock.release()
+
+
+def _open(path: Path, identity: str, force: bool) -> Run:
+    owner = path / "run.json"
+    if path.exists() and not path.is_dir():
+        raise InputError(f"run_dir={path}: is a file; give a folder.")
+    if path.is_dir() and any(path.iterdir()):
+        try:
+            found = json.loads(owner.read_text())["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"run_dir={path}: holds something that is no run; give an empty or a new folder.") from None
+        if found != identity:
+            raise InputError(
+                f"run_dir={path}: holds another run ({found[:12]}; this one is {identity[:12]})."
+                " Give another run_dir, or leave it out."
+            )
+        record = read_record(path) if (path / "result.json").is_file() else None
+        if force:
+            shutil.rmtree(path)
+        elif record is not None and record.status == "ok":
+            return Run(path, identity, done=record)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "result.json").unlink(missing_ok=True)
+    write_atomically(owner, json.dumps({"identity": identity}).encode())
+    return Run(path, identity)

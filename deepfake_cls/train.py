@@ -1,0 +1,241 @@
+"""Train a residual network: ``python -m deepfake_cls.train``, and ``-m lr=1e-4,3e-4,1e-3`` for a sweep."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from deepfake_cls.cli import main
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.errors import InputError
+
+if TYPE_CHECKING:
+    from deepfake_cls.data.datamodule import ImageData
+    from deepfake_cls.hardware import Hardware
+    from deepfake_cls.models.classifier import Classifier
+    from deepfake_cls.runs import Run
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse values that no training can have.
+
+    Raises:
+        InputError: Naming the key, the value and what was expected.
+    """
+    recipe = config.recipe
+    rules: list[tuple[str, Any, bool, str]] = [
+        ("lr", config.lr, config.lr > 0, "a number above 0"),
+        ("epochs", config.epochs, config.epochs >= 1, "1 or more"),
+        ("width", config.width, config.width >= 1, "1 or more"),
+        ("batch_size", config.batch_size, config.batch_size >= 2, "2 or more"),
+        ("dropout", config.dropout, 0 <= config.dropout < 1, "0 or more, below 1"),
+        ("channels", config.channels, config.channels in ("RGB", "RGBA"), "RGB or RGBA"),
+        ("recipe.flip", recipe.flip, 0 <= recipe.flip <= 1, "a probability"),
+        ("recipe.cutmix", recipe.cutmix, 0 <= recipe.cutmix <= 1, "a probability"),
+        ("recipe.cutmix_alpha", recipe.cutmix_alpha, recipe.cutmix_alpha > 0, "a number above 0"),
+        ("recipe.rotation", recipe.rotation, 0 <= recipe.rotation <= 180, "degrees, 0 to 180"),
+        ("recipe.label_smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more, below 1"),
+        ("recipe.weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"),
+        ("recipe.warmup", recipe.warmup, 0 < recipe.warmup < 1, "a share between 0 and 1"),
+        ("recipe.alpha_fill", recipe.alpha_fill, recipe.alpha_fill in ("mask", "constant"), "mask or constant"),
+    ]
+    for key, value, good, expected in rules:
+        if not good:
+            raise InputError(f"{key}={value}: expected {expected}.")
+
+
+def run(config: TrainConfig, sweep: bool) -> None:
+    """Train, or go on with, one run; a finished one is left alone.
+
+    Raises:
+        InputError: If the configuration, the data or a checkpoint is wrong.
+    """
+    check(config)
+    started = time.perf_counter()
+    from deepfake_cls.data.datamodule import ImageData
+    from deepfake_cls.data.images import fingerprint
+    from deepfake_cls.hardware import choose
+    from deepfake_cls.results.tables import print_run
+    from deepfake_cls.runs import claim, identity_of
+
+    hardware = choose(config.trainer)
+    data = ImageData(config.data, config.channels, config.batch_size, config.seed, config.trainer.progress)
+    splits = {"train": data.train, "validation": data.validation}
+    identity = identity_of("cnn", config, fingerprint(data.manifest.classes, splits), hardware)
+    with claim("cnn", identity, config, sweep=sweep) as claimed:
+        record = claimed.done
+        if record is not None:
+            print(f"{claimed.path}: already done; force=true repeats it.")
+        else:
+            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            if config.channels == "RGBA" and not data.train.store.has_alpha:
+                print("The images have no alpha channel: RGBA adds a constant plane of 255.")
+            record = fit_and_score(config, data, hardware, claimed, started)
+        checkpoint = shlex.quote(str(claimed.last))
+        where = f" data={config.data.name}"
+        if config.data.name != "synthetic":
+            where += f" data.root={shlex.quote(config.data.root)}"
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict checkpoint={checkpoint}{where}")
+
+
+def fit_and_score(
+    config: TrainConfig, data: ImageData, hardware: Hardware, claimed: Run, started: float
+) -> Any:
+    """Fit, score the last weights, and write the record.
+
+    Args:
+        config: The configuration.
+        data: Training and validation images.
+        hardware: What to run on.
+        claimed: The run's folder.
+        started: When the process's work on this run began, by ``time.perf_counter``.
+
+    Returns:
+        The record.
+    """
+    import torch
+
+    from deepfake_cls.data.images import describe, skipped
+    from deepfake_cls.models.classifier import Classifier, predict_all
+    from deepfake_cls.results.record import Record, write_predictions, write_record
+    from deepfake_cls.results.scores import score
+    from deepfake_cls.runs import plain
+
+    model = Classifier(
+        classes=list(data.manifest.classes),
+        size=list(data.train.store.size),
+        channels=config.channels,
+        width=config.width,
+        dropout=config.dropout,
+        lr=config.lr,
+        steps=config.epochs * len(data.train_dataloader()),
+        seed=config.seed,
+        recipe=plain(config.recipe),
+        identity=claimed.identity,
+    )
+    resume = resumable(config, claimed, model)
+    trainer = build_trainer(config, hardware, claimed)
+    setup = time.perf_counter() - started
+    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+
+    before = time.perf_counter()
+    device = torch.device(hardware.device)
+    model.to(device).eval()
+    probs = predict_all(model, data.val_dataloader(), hardware.precision)
+    scores = score(data.validation.labels, probs)
+    clean = score(data.train.labels, predict_all(model, data.clean_train_dataloader(), hardware.precision))
+    times = [row["seconds"] for row in model.history]
+    metrics = scores.prefixed("validation")
+    metrics["val_acc_best"] = max(row["val_acc"] for row in model.history)
+    metrics["train_acc"] = clean.metrics["acc"]
+    splits = {"train": data.train, "validation": data.validation}
+    record = Record(
+        kind="cnn",
+        status="ok",
+        identity=claimed.identity,
+        config=plain(config),
+        seed=config.seed,
+        data=describe(data.manifest, splits),
+        metrics=metrics,
+        recall=scores.recall,
+        confusion=scores.confusion,
+        seconds={
+            "total": time.perf_counter() - started,
+            "setup": setup,
+            "fit": sum(times),
+            "per_epoch": statistics.median(times[1:] or times),
+            "evaluate": time.perf_counter() - before,
+        },
+        device=hardware.name,
+        precision=hardware.precision,
+        threads=hardware.threads,
+        history=model.history,
+        skipped=skipped(splits),
+    )
+    log_hyperparameters(trainer, record)
+    write_predictions(claimed.path / "predictions.npz", data.validation.ids, data.validation.labels, probs)
+    write_record(claimed.path, record)
+    return record
+
+
+def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | None:
+    """The checkpoint to go on from, if any.
+
+    Raises:
+        InputError: If ``checkpoint`` belongs to another run.
+    """
+    from deepfake_cls.models.classifier import read_checkpoint
+
+    path = config.checkpoint or (str(claimed.last) if claimed.last.is_file() else None)
+    if path is None:
+        return None
+    found = read_checkpoint(path)["hyper_parameters"]
+    if found.get("identity") != claimed.identity:
+        mine = dict(model.hparams)
+        differing = [f"{key}={found.get(key)} there, {mine[key]} here" for key in mine if found.get(key) != mine[key]]
+        raise InputError(
+            f"checkpoint={path}: belongs to another run, so going on from it would give a result that no"
+            f" configuration describes ({'; '.join(differing)}). Give the configuration it was made with."
+        )
+    print(f"Going on from {path}.", flush=True)
+    return path
+
+
+def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
+    """Lightning's trainer, with this project's callbacks."""
+    import warnings
+
+    import lightning as L
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from deepfake_cls.callbacks import Pictures, ProgressBar, StopCleanly
+
+    # One process that reads memory-mapped pixels needs no loader workers; the advice to add some is noise.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    common: dict[str, Any] = {
+        "dirpath": claimed.last.parent,
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": False,
+        "auto_insert_metric_name": False,
+    }
+    callbacks: list[L.Callback] = [
+        StopCleanly(claimed.last),
+        Pictures(),
+        LearningRateMonitor("step"),
+        ModelCheckpoint(filename="best", monitor="val_acc", mode="max", **common),
+        ModelCheckpoint(filename="last", **common),
+    ]
+    if config.trainer.progress:
+        callbacks.append(ProgressBar())
+    return L.Trainer(
+        accelerator="gpu" if hardware.device == "cuda" else "cpu",
+        devices=1,
+        precision=hardware.precision,  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        logger=TensorBoardLogger(claimed.path, name="", version=""),
+        callbacks=callbacks,
+        deterministic=config.trainer.deterministic,
+        enable_progress_bar=config.trainer.progress,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+    )
+
+
+def log_hyperparameters(trainer: Any, record: Any) -> None:
+    """Put settings beside final metrics, so that a sweep compares in TensorBoard's HParams tab."""
+    config = record.config
+    flat = {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool))}
+    for group in ("recipe", "data"):
+        flat |= {f"{group}.{key}": value for key, value in config[group].items() if isinstance(value, (int, float, str))}
+    trainer.logger.log_hyperparams(flat, {f"final/{name}": value for name, value in record.metrics.items()})
+    trainer.logger.finalize("success")
+
+
+if __name__ == "__main__":
+    main("train", TrainConfig, run)
