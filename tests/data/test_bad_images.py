@@ -1,0 +1,122 @@
+"""Images that cannot be used: one clear message for all of them, or set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
+from deepfake_cls.data.manifest import Split, read_manifest
+from deepfake_cls.data.store import open_split
+from tests.data.sample_files import COUNT, folders, noise, path_of, refusal, replace, spoil
+
+Config = Callable[..., ImageFilesConfig]
+
+
+# Sizes
+
+
+def test_another_size_is_refused_with_both_remedies(split: Split, config: Config) -> None:
+    replace(split, 9, noise(9, 8, 7))
+    assert refusal(split, config()) == (
+        f"Split train: 1 of {COUNT} images cannot be used:\n"
+        f"  {path_of(split, 9)} is 8×7 (height×width); 5×6 is expected: give data.size=[8,7] if all are to "
+        "be so, or resize with data.resize=true\n"
+        "Mend or remove them, or set them aside with data.on_error=skip."
+    )
+
+
+def test_the_size_may_be_given(split: Split, config: Config) -> None:
+    replace(split, 0, noise(0, 8, 7))
+    assert f"1 of {COUNT} images" in refusal(split, config(size=[5, 6]))
+    assert f"{COUNT - 1} of {COUNT} images" in refusal(split, config())  # the first image sets it
+    assert f"{COUNT} of {COUNT} images" in refusal(split, config(size=[5, 6]), size=(9, 9))
+
+
+def test_resizing_is_said_each_time(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    replace(split, 9, noise(9, 8, 7))
+    for _ in range(2):
+        caplog.clear()
+        store = open_split(split, config(resize=True))
+        assert f"1 of {COUNT} images were resized to 5×6 by Lanczos, which weakens" in caplog.text
+    expected = Image.fromarray(noise(9, 8, 7)).resize((6, 5), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(store.images[9], expected)
+    np.testing.assert_array_equal(store.images[8], noise(8))
+
+
+# Bad images
+
+
+def test_bad_images_are_reported_together_in_order_and_20_are_listed(
+    split: Split, config: Config, cache: Path
+) -> None:
+    rows = [0, *range(30, 54)]
+    spoil(split, *rows)
+    path_of(split, 30).unlink()
+    lines = refusal(split, config()).splitlines()
+    assert lines[0] == f"Split train: 25 of {COUNT} images cannot be used:"
+    assert lines[1] == f"  {path_of(split, 0)} is empty (0 bytes)"
+    assert lines[2] == f"  {path_of(split, 30)} does not exist"
+    assert lines[3:21] == [f"  {path_of(split, row)} is empty (0 bytes)" for row in rows[2:20]]
+    assert lines[21:] == ["  and 5 more", "Mend or remove them, or set them aside with data.on_error=skip."]
+    assert not folders(cache, "store")
+    assert not folders(cache, "building")
+
+
+def test_bad_images_can_be_set_aside(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    bad = [0, 1, 40, COUNT - 1]
+    spoil(split, *bad)
+    good = [row for row in range(COUNT) if row not in bad]
+    for _ in range(2):  # built, then found
+        caplog.clear()
+        store = open_split(split, config(on_error="skip", verify=True))
+        np.testing.assert_array_equal(store.images, [noise(row) for row in good])
+        assert store.kept.tolist() == good
+        assert store.skipped == tuple((split.ids[row], "is empty (0 bytes)") for row in bad)
+        assert f"4 of {COUNT} images were set aside" in caplog.text
+    assert "cannot be used" in refusal(split, config())
+
+
+def test_which_images_were_set_aside_is_part_of_the_fingerprint(split: Split, config: Config) -> None:
+    for row in range(COUNT):
+        replace(split, row, noise(0))
+    prints = set()
+    for row in (3, 4):
+        content = path_of(split, row).read_bytes()
+        spoil(split, row)
+        prints.add(open_split(split, config(on_error="skip")).fingerprint)
+        path_of(split, row).write_bytes(content)
+    assert len(prints) == 2
+
+
+def test_nothing_left_is_an_error(split: Split, config: Config, cache: Path) -> None:
+    spoil(split, *range(COUNT))
+    text = refusal(split, config(on_error="skip"))
+    assert f"{COUNT} of {COUNT} images cannot be used" in text
+    assert text.endswith("None is left.")
+    assert "set them aside" in refusal(split, config())
+    assert not folders(cache, "store")
+
+
+def test_a_class_that_becomes_empty_is_an_error(split: Split, config: Config) -> None:
+    spoil(split, *range(1, COUNT, 2))
+    assert refusal(split, config(on_error="skip")).endswith("No image is left of class 1.")
+
+
+def test_options_are_checked(split: Split, config: Config) -> None:
+    assert "data.on_error='ignore' is unknown; there are raise and skip" in refusal(
+        split, config(on_error="ignore")
+    )
+    for size in ([0, 5], [5], [1, 2, 3]):
+        assert f"data.size={size} is no height and width" in refusal(split, config(size=size))
+    for workers in (0, -1):
+        assert f"data.workers={workers} is too few" in refusal(split, config(workers=workers))
+
+
+def test_a_wrong_option_of_the_embedded_data_arrives_as_it_was_said(tmp_path: Path) -> None:
+    config = SyntheticConfig(cache=str(tmp_path), alpha="checkerboard")
+    assert "checkerboard" in refusal(read_manifest(config).split("test"), config)

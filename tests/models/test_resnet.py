@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch import Tensor
+
+from deepfake_cls.models.resnet import ResidualBlock, ResidualNet, initialise
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_parameter_count_of_the_report() -> None:
+    assert parameters(ResidualNet(4, 5, 64)) == 11_087_749
+    # One plane fewer in the stem: 64 filters of 3×3.
+    assert parameters(ResidualNet(3, 5, 64)) == 11_087_749 - 64 * 9
+
+
+def test_shapes_follow_the_report_but_for_its_last_stage() -> None:
+    network = ResidualNet(4, 5, 8).eval()
+    shapes: list[tuple[int, ...]] = []
+    for module in (network.bn, *network.stages):
+        module.register_forward_hook(lambda _m, _i, out: shapes.append(tuple(out.shape[1:])))
+    logits = network(torch.zeros(2, 4, 100, 100, dtype=torch.uint8))
+    assert shapes == [(8, 100, 100), (16, 50, 50), (32, 25, 25), (64, 13, 13)]  # the report says 12×12
+    assert logits.shape == (2, 5)
+
+
+def test_block_is_the_formula() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(3, 4, stride=2).eval()
+    x = torch.randn(2, 3, 9, 9)
+    conv = torch.nn.functional.conv2d
+    y = block.bn2(conv(block.bn1(conv(x, block.conv1.weight, stride=2, padding=1)).clamp(min=0), block.conv2.weight, padding=1))
+    assert isinstance(block.skip, torch.nn.Sequential)
+    skip = block.skip[1](conv(x, block.skip[0].weight, stride=2))
+    assert torch.allclose(block(x), (y + skip).clamp(min=0), atol=1e-6)
+
+
+def test_equal_shapes_keep_the_input_on_the_skip() -> None:
+    block = ResidualBlock(4, 4).eval()
+    torch.nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(1, 4, 5, 5)
+    assert torch.allclose(block(x), x, atol=1e-6)  # F(x) = 0, so relu(0 + x) = x for x ≥ 0
+
+
+def test_normalisation_happens_inside_and_once() -> None:
+    network = ResidualNet(3, 2, 8).eval()
+    seen: list[Tensor] = []
+    network.conv.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].clone()))
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
+    network(images)
+    expected = (torch.tensor([0.0, 0.2, 1.0]) - 0.5) / 0.5
+    assert torch.allclose(seen[0][0, :, 0, 0], expected, atol=1e-6)
+
+
+def test_dropout_keeps_what_it_is_told_and_rescales() -> None:
+    network = ResidualNet(3, 2, 8, dropout=0.5).eval()
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    every = torch.ones(4, 16, dtype=torch.bool)
+    none = ~every
+    bias = network.fc2.bias.expand(4, 2)
+    assert torch.allclose(network(images, none), bias)
+    assert torch.allclose(network(images, every) - bias, 2 * (network(images) - bias), atol=1e-6)
+
+
+def test_weights_follow_from_seed_and_name() -> None:
+    first, again, other = (ResidualNet(4, 5, 8) for _ in range(3))
+    initialise(first, 1)
+    torch.rand(3)
+    initialise(again, 1)
+    initialise(other, 2)
+    for (name, a), b, c in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        if a.dim() > 1:
+            assert not torch.equal(a, c), name
+    flat = [p.flatten()[:8] for n, p in first.named_parameters() if p.dim() > 1]
+    normed = torch.stack([row / row.abs().max() for row in flat])
+    assert len(torch.unique(normed, dim=0)) == len(flat)  # no two layers share their draws
+
+
+def test_rgba_starts_as_rgb_plus_a_plane() -> None:
+    rgb, rgba = ResidualNet(3, 5, 8), ResidualNet(4, 5, 8)
+    initialise(rgb, 1)
+    initialise(rgba, 1)
+    assert torch.equal(rgba.conv.weight[:, :3], rgb.conv.weight)
+    assert rgba.conv.weight[:, 3].abs().sum() > 0
+    for (name, a), b in zip(rgb.named_parameters(), rgba.parameters(), strict=True):
+        assert name == "conv.weight" or torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("layer", ["stages.0.0.conv1", "fc1"])
+def test_weights_are_uniform_within_the_bound(layer: str) -> None:
+    network = ResidualNet(4, 5, 32)
+    initialise(network, 0)
+    weight = network.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    bound = weight[0].numel() ** -0.5
+    assert weight.abs().max() <= bound
+    assert abs(float(weight.detach().std()) - bound / 3**0.5) < 0.03 * bound
