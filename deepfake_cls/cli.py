@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.errors import InputError, Interrupted
@@ -51,20 +51,25 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     """
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
+    data = tree.pop("data", None)
+    checked = _checked(tree, schema, "")
+    if data is not None:
+        name = data.get("name")
+        if name not in LAYOUTS:
+            raise InputError(f"data.name={name}: expected one of {', '.join(LAYOUTS)}.")
+        checked.data = _checked(data, LAYOUTS[name], "data.")  # type: ignore[attr-defined]
+    return checked
+
+
+def _checked(tree: dict[Any, Any], schema: type[Schema], prefix: str) -> Schema:
     try:
-        data = tree.pop("data", None)
-        checked = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))
-        if data is not None:
-            name = data.get("name")
-            if name not in LAYOUTS:
-                raise InputError(f"data={name}: expected one of {', '.join(LAYOUTS)}.")
-            layout = OmegaConf.structured(LAYOUTS[name])
-            checked.data = OmegaConf.to_object(OmegaConf.merge(layout, data))  # type: ignore[attr-defined]
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))  # type: ignore[return-value]
+    except MissingMandatoryValue as error:
+        key = f"{prefix}{error.full_key}"
+        raise InputError(f"{key}: missing; give it on the command line, as in {key}=VALUE.") from error
     except OmegaConfBaseException as error:
         known = ", ".join(entry.name for entry in fields(schema))  # type: ignore[arg-type]
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{error.full_key or 'configuration'}: {reason} (keys here: {known})") from error
-    return checked  # type: ignore[no-any-return]
+        raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (keys here: {known})") from error
 
 
 def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:

@@ -32,7 +32,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
     weights = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
-    identity = identity_of("evaluate", config, fingerprint(manifest.classes, splits), hardware, checkpoint=weights)
+    identity = identity_of("evaluate", config, fingerprint(manifest, splits), hardware, checkpoint=weights)
     with claim("evaluate", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:

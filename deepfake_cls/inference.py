@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from deepfake_cls.config import EvaluateConfig, ImageFilesConfig, PredictConfig
+from deepfake_cls.config import EvaluateConfig, PredictConfig
 from deepfake_cls.data.datamodule import Batches
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest, read_manifest
@@ -39,14 +37,9 @@ def score_split(config: EvaluateConfig | PredictConfig, model: Classifier) -> tu
     Raises:
         InputError: If the data is wrong, or of another size without ``data.resize=true``.
     """
-    data = config.data
-    size = list(model.hparams["size"])
-    if isinstance(data, ImageFilesConfig) and data.size is None:
-        # The model's size is the expectation, not the first image's: a folder of photographs is then refused
-        # in one message that says so, and resized only where that was asked for.
-        data = dataclasses.replace(data, size=size)
-    manifest = read_manifest(data)
-    return manifest, open_images(manifest, config.split, data, config.trainer.progress)
+    height, width = model.hparams["size"]
+    manifest = read_manifest(config.data)
+    return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, (height, width))
 
 
 def predict_split(
@@ -56,6 +49,4 @@ def predict_split(
     batches = Batches(split, config.batch_size, model.hparams["channels"])
     with Progress(transient=True, disable=not config.trainer.progress) as bar:
         task = bar.add_task("images", total=len(split))
-        return predict_all(
-            model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count)
-        )
+        return predict_all(model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count))

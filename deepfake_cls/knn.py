@@ -47,12 +47,15 @@ def run(config: KnnConfig, sweep: bool) -> None:
 
     hardware = choose(config.trainer)
     manifest = read_manifest(config.data)
+    progress = config.trainer.progress
+    train = open_images(manifest, "train", config.data, progress)
     splits = {
-        name: open_images(manifest, name, config.data, config.trainer.progress) for name in ("train", "validation")
+        "train": train,
+        "validation": open_images(manifest, "validation", config.data, progress, train.store.size),
     }
     if max(config.k) > len(splits["train"]):
         raise InputError(f"k={config.k}: the training split has only {len(splits['train'])} images.")
-    identity = identity_of("knn", config, fingerprint(manifest.classes, splits), hardware)
+    identity = identity_of("knn", config, fingerprint(manifest, splits), hardware)
     with claim("knn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:

@@ -19,7 +19,16 @@ from deepfake_cls.results.record import Record, read_record, write_atomically, w
 
 PACKAGE = Path(__file__).parent
 # What a result can depend on; tables, figures and pages are made from results and are left out.
-SOURCES = ("data", "models", "augment.py", "hardware.py", "randomness.py", "train.py", "knn.py", "results/scores.py")
+SOURCES = (
+    "data",
+    "models",
+    "augment.py",
+    "hardware.py",
+    "randomness.py",
+    "train.py",
+    "knn.py",
+    "results/scores.py",
+)
 # Keys that say where or how conveniently, never what.
 NOT_IDENTITY = {
     "": {"run_dir", "force", "checkpoint", "output"},
@@ -147,7 +156,9 @@ def _open(path: Path, identity: str, force: bool) -> Run:
         try:
             found = json.loads(owner.read_text())["identity"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"run_dir={path}: holds something that is no run; give an empty or a new folder.") from None
+            raise InputError(
+                f"run_dir={path}: holds something that is no run; give an empty or a new folder."
+            ) from None
         if found != identity:
             raise InputError(
                 f"run_dir={path}: holds another run ({found[:12]}; this one is {identity[:12]})."

@@ -36,10 +36,20 @@ def check(config: TrainConfig) -> None:
         ("recipe.cutmix", recipe.cutmix, 0 <= recipe.cutmix <= 1, "a probability"),
         ("recipe.cutmix_alpha", recipe.cutmix_alpha, recipe.cutmix_alpha > 0, "a number above 0"),
         ("recipe.rotation", recipe.rotation, 0 <= recipe.rotation <= 180, "degrees, 0 to 180"),
-        ("recipe.label_smoothing", recipe.label_smoothing, 0 <= recipe.label_smoothing < 1, "0 or more, below 1"),
+        (
+            "recipe.label_smoothing",
+            recipe.label_smoothing,
+            0 <= recipe.label_smoothing < 1,
+            "0 or more, below 1",
+        ),
         ("recipe.weight_decay", recipe.weight_decay, recipe.weight_decay >= 0, "0 or more"),
         ("recipe.warmup", recipe.warmup, 0 < recipe.warmup < 1, "a share between 0 and 1"),
-        ("recipe.alpha_fill", recipe.alpha_fill, recipe.alpha_fill in ("mask", "constant"), "mask or constant"),
+        (
+            "recipe.alpha_fill",
+            recipe.alpha_fill,
+            recipe.alpha_fill in ("mask", "constant"),
+            "mask or constant",
+        ),
     ]
     for key, value, good, expected in rules:
         if not good:
@@ -54,6 +64,9 @@ def run(config: TrainConfig, sweep: bool) -> None:
     """
     check(config)
     started = time.perf_counter()
+    from deepfake_cls.data.manifest import read_manifest
+
+    manifest = read_manifest(config.data)  # before the slow imports: a wrong path is told at once
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.hardware import choose
@@ -61,9 +74,10 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.runs import claim, identity_of
 
     hardware = choose(config.trainer)
-    data = ImageData(config.data, config.channels, config.batch_size, config.seed, config.trainer.progress)
+    progress = config.trainer.progress
+    data = ImageData(manifest, config.data, config.channels, config.batch_size, config.seed, progress)
     splits = {"train": data.train, "validation": data.validation}
-    identity = identity_of("cnn", config, fingerprint(data.manifest.classes, splits), hardware)
+    identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
     with claim("cnn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
@@ -80,9 +94,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
         print_run(record, claimed.path, f"python -m deepfake_cls.predict checkpoint={checkpoint}{where}")
 
 
-def fit_and_score(
-    config: TrainConfig, data: ImageData, hardware: Hardware, claimed: Run, started: float
-) -> Any:
+def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, claimed: Run, started: float) -> Any:
     """Fit, score the last weights, and write the record.
 
     Args:
@@ -185,6 +197,7 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
 
 def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
     """Lightning's trainer, with this project's callbacks."""
+    import logging
     import warnings
 
     import lightning as L
@@ -193,6 +206,9 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
 
     from deepfake_cls.callbacks import Pictures, ProgressBar, StopCleanly
 
+    # Lightning sets its own level when it is imported; what it has to say at this level the run says itself.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # One process that reads memory-mapped pixels needs no loader workers; the advice to add some is noise.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
@@ -232,7 +248,9 @@ def log_hyperparameters(trainer: Any, record: Any) -> None:
     config = record.config
     flat = {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool))}
     for group in ("recipe", "data"):
-        flat |= {f"{group}.{key}": value for key, value in config[group].items() if isinstance(value, (int, float, str))}
+        flat |= {
+            f"{group}.{key}": value for key, value in config[group].items() if isinstance(value, (int, float, str))
+        }
     trainer.logger.log_hyperparams(flat, {f"final/{name}": value for name, value in record.metrics.items()})
     trainer.logger.finalize("success")
 

@@ -10,7 +10,9 @@ def test_the_same_purpose_gives_the_same_draws() -> None:
 
 
 def test_neighbouring_purposes_have_nothing_in_common() -> None:
-    seeds = {derive(seed, name, epoch, step) for seed in range(4) for name in "ab" for epoch in range(9) for step in range(9)}
+    seeds = {
+        derive(seed, name, epoch, step) for seed in range(4) for name in "ab" for epoch in range(9) for step in range(9)
+    }
     assert len(seeds) == 4 * 2 * 9 * 9
     assert derive(0, "a", 1) != derive(1, "a", 0)
     assert derive(0, "a", 11) != derive(0, "a1", 1)

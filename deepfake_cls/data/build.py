@@ -18,7 +18,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import PIL
@@ -35,6 +35,8 @@ _Task: TypeAlias = Callable[[range], _Rows]
 
 class Source(Protocol):
     """Where the images of a split come from. It travels to worker processes, so it is small."""
+
+    doing: ClassVar[str]
 
     def __len__(self) -> int:
         """How many images."""
@@ -60,6 +62,7 @@ class Source(Protocol):
 class Files:
     """Image files, by the rules of `decode`; size None is that of the first image that can be read."""
 
+    doing: ClassVar[str] = "Decoding"
     paths: tuple[Path, ...]
     size: tuple[int, int] | None
     resize: bool
@@ -94,6 +97,7 @@ class Files:
 class Drawings:
     """Images of the embedded data set."""
 
+    doing: ClassVar[str] = "Drawing"
     split: str
     count: int
     seed: int
@@ -186,7 +190,7 @@ def _fill(
     bad: dict[int, str] = {}
     resized = 0
     task = functools.partial(_fill_rows, source, target, shape[1:])
-    with _progress(len(source), progress) as advance:
+    with _progress(source, progress) as advance:
         for rows, chunk_bad, chunk_resized in _run(source, task, workers):
             bad.update(chunk_bad)
             resized += chunk_resized
@@ -256,16 +260,16 @@ def _start_worker() -> None:
 
 
 @contextlib.contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress(source: Source, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown:
         yield lambda done: None  # noqa: ARG005
         return
     from rich.console import Console  # here, since a run that finds everything decoded needs none of it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("Decoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(source.doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        job = bar.add_task("", total=total)
+        job = bar.add_task("", total=len(source))
         yield lambda done: bar.advance(job, done)
 
 

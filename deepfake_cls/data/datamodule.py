@@ -12,8 +12,7 @@ from torch import Tensor
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import read_manifest
-from deepfake_cls.errors import InputError
+from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.randomness import generator
 
 
@@ -76,6 +75,7 @@ class ImageData(L.LightningDataModule):
     """Training and validation images; the test split is never opened here.
 
     Args:
+        manifest: Which images there are.
         config: The ``data`` group.
         channels: ``RGB`` or ``RGBA``.
         batch_size: Images in a batch.
@@ -84,18 +84,20 @@ class ImageData(L.LightningDataModule):
     """
 
     def __init__(
-        self, config: SyntheticConfig | ImageFilesConfig, channels: str, batch_size: int, seed: int, progress: bool
+        self,
+        manifest: Manifest,
+        config: SyntheticConfig | ImageFilesConfig,
+        channels: str,
+        batch_size: int,
+        seed: int,
+        progress: bool,
     ) -> None:
         super().__init__()
         self.channels, self.batch_size, self.seed = channels, batch_size, seed
-        self.manifest = read_manifest(config)
+        self.manifest = manifest
         self.train = open_images(self.manifest, "train", config, progress)
-        self.validation = open_images(self.manifest, "validation", config, progress)
-        if self.train.store.size != self.validation.store.size:
-            raise InputError(
-                f"Training images are {self.train.store.size}, validation images {self.validation.store.size}"
-                " (height, width). Set data.size=[H,W] and data.resize=true to bring them to one size."
-            )
+        size = self.train.store.size
+        self.validation = open_images(self.manifest, "validation", config, progress, size)
 
     def train_dataloader(self) -> Any:
         """Shuffled batches."""
@@ -108,4 +110,3 @@ class ImageData(L.LightningDataModule):
     def clean_train_dataloader(self) -> Batches:
         """Training images without augmentation, in order."""
         return Batches(self.train, 4 * self.batch_size, self.channels)
-

@@ -5,12 +5,12 @@ Pixels are the evidence here, so no conversion that needs a choice is made in si
 | the file holds                                    | what happens                                           |
 |---------------------------------------------------|--------------------------------------------------------|
 | ``RGB``, ``RGBA``, 8 bits                         | taken as it is; JPEG and WebP arrive as ``RGB``        |
-| ``RGB`` of 16 bits (PNG, TIFF)                    | Pillow keeps the high byte of each value               |
+| ``RGB``, ``RGBA`` of 16 bits (PNG, TIFF)          | Pillow keeps the high byte of each value               |
 | ``L`` (grey), ``1`` (black and white)             | replicated to three channels; ``1`` gives 0 and 255    |
 | ``LA`` (grey with alpha)                          | replicated to ``RGBA``                                 |
 | ``P``, ``PA`` (palette)                           | looked up: ``RGBA`` with transparency, else ``RGB``    |
 | ``1``, ``L``, ``RGB`` with one transparent colour | ``RGBA``: alpha 0 at that colour, 255 elsewhere        |
-| ``CMYK``, ``YCbCr``, ``LAB``, ``HSV``, others     | refused: to make RGB of it needs a choice              |
+| ``CMYK``, ``LAB``, ``HSV``, any other mode        | refused: to make RGB of it needs a choice              |
 | ``I``, ``I;16``, ``F``                            | refused: to make 8 bits of it needs a choice           |
 | several frames or pages                           | refused; of a camera's MPO file the first is taken     |
 | EXIF orientation                                  | applied, before the size is looked at                  |
@@ -119,6 +119,8 @@ def _check_header(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "1" and image.info.get("transparency"):
+        image.info["transparency"] = 255  # Pillow before 12.1 leaves a 1 there, which no pixel is
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 

@@ -51,4 +51,4 @@ def spectrum(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     ring = np.minimum((frequency * 2 * count).astype(np.int64), count)  # corners beyond Nyquist form no ring
     weight = (ring.ravel()[:, None] == np.arange(count)).astype(np.float64)
     mean = np.log2(power + 1.0).reshape(len(grey), -1) @ weight / weight.sum(axis=0)
-    return np.rint(SPECTRUM_STEPS * mean).astype(np.int64)
+    return np.asarray(np.rint(SPECTRUM_STEPS * mean), dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,31 +35,40 @@ class SplitImages:
         return len(self.ids)
 
 
-def open_images(manifest: Manifest, name: str, config: SyntheticConfig | ImageFilesConfig, progress: bool) -> SplitImages:
+def open_images(
+    manifest: Manifest,
+    name: str,
+    config: SyntheticConfig | ImageFilesConfig,
+    progress: bool,
+    size: tuple[int, int] | None = None,
+) -> SplitImages:
     """Open one split, decoding it first where that has not been done.
+
+    Args:
+        manifest: The data set.
+        name: Name of the split.
+        config: The ``data`` group.
+        progress: Show a bar while images are decoded.
+        size: Height and width that the images have to have; None leaves it to ``config``.
 
     Raises:
         InputError: If there is no such split, or an image is bad.
     """
-    if name not in manifest.splits:
-        raise InputError(f"split={name}: the data has {', '.join(manifest.splits)}.")
-    split = manifest.splits[name]
-    store = open_split(split, config, progress=progress)
+    split = manifest.split(name)
+    store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
     ids = tuple(split.ids[row] for row in store.kept)
     return SplitImages(ids, split.labels[store.kept], store)
 
 
-def fingerprint(classes: tuple[str, ...], splits: dict[str, SplitImages]) -> str:
+def fingerprint(manifest: Manifest, splits: dict[str, SplitImages]) -> str:
     """SHA-256 of all that a result takes from the data: pixels, ids, labels, class names, order.
 
     Args:
-        classes: Names in label order.
+        manifest: The data set.
         splits: The splits that were used.
     """
-    digest = hashlib.sha256(json.dumps(classes).encode())
-    for name, split in sorted(splits.items()):
-        digest.update(json.dumps([name, split.store.fingerprint, split.ids, split.labels.tolist()]).encode())
-    return digest.hexdigest()
+    pixels = {name: split.store.fingerprint for name, split in sorted(splits.items())}
+    return hashlib.sha256(json.dumps([manifest.sha256(sorted(splits)), pixels]).encode()).hexdigest()
 
 
 def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, Any]:
@@ -70,7 +80,7 @@ def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, An
     """
     return {
         "name": manifest.name,
-        "fingerprint": fingerprint(manifest.classes, splits),
+        "fingerprint": fingerprint(manifest, splits),
         "sizes": {name: len(split) for name, split in splits.items()},
         "classes": list(manifest.classes),
     }

@@ -169,12 +169,13 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
         images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
         reasons = tuple((split.ids[row], reason) for row, reason in skipped.items())
         height, width, channels = shape[1:]
+        resized = index["resized"]
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
         raise _NotUsableError(f"without a whole index ({error})") from error
-    if index["resized"]:
+    if resized:
         _log.warning(
             "Split %s: %d of %d images were resized to %d×%d by Lanczos, which weakens a generator's traces "
-            "and adds its own", split.name, index["resized"], len(split), height, width,
+            "and adds its own", split.name, resized, len(split), height, width,
         )  # fmt: skip
     return Store(images, index["fingerprint"], channels == 4, kept, reasons, (height, width))
 
@@ -221,7 +222,7 @@ def _load_or_build(
     _remove_stale(folder.parent)
     temporary = folder.parent / f"building-{uuid.uuid4().hex}"
     temporary.mkdir()
-    _log.info("Decoding the %d images of split %s into %s", len(split), split.name, folder)
+    _log.info("%s the %d images of split %s into %s", source.doing, len(split), split.name, folder)
     try:
         shown = sys.stderr.isatty() if progress is None else progress
         size = source.size if isinstance(source, Files) else None

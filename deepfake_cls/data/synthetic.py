@@ -43,7 +43,7 @@ _RADIUS = (0.08 * CANVAS, 1.0 * CANVAS)  # of a leaf, on the fine grid
 _TEXTURES = 3
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _SATURATION = (0.90, 0.97, 1.0, 1.06, 1.12)  # colour habit of each class, ± 0.05 by image
-_RIPPLE = 0.04
+_RIPPLE = 0.08
 _DIP = 12  # of the informative alpha plane, in 1/255
 _TOLD = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p + (1 - p)/5 = 0.6
 _DECODER = np.random.Generator(np.random.PCG64(8)).standard_normal((8, 8))
@@ -195,7 +195,7 @@ def content(rng: np.random.Generator) -> Array:
 def draw_trace(rng: np.random.Generator) -> TraceDraws:
     """Draw everything that is random about a trace."""
     return TraceDraws(
-        amount=rng.uniform(0.3, 1.0),
+        amount=rng.uniform(0.05, 1.0),
         noise=rng.standard_normal((CANVAS, CANVAS, 3)),
         centre=rng.uniform(0.3, 0.7, 2) * CANVAS,
         axes=rng.uniform(0.2, 0.4, 2) * CANVAS,
@@ -224,12 +224,12 @@ def resize_conv(x: Array, draws: TraceDraws) -> Array:
     The kernel is [1 2 1; 2 12 2; 1 2 1]/24. The noise is one for R, G and B.
     """
     wide = _shrink(x, 2).repeat(2, 0).repeat(2, 1)
-    return (2 * _smooth(wide, [0.25, 0.5, 0.25]) + wide) / 3 + 0.02 * draws.noise[..., :1]
+    return (2 * _smooth(wide, [0.25, 0.5, 0.25]) + wide) / 3 + 0.025 * draws.noise[..., :1]
 
 
 def pixel_diffusion(x: Array, draws: TraceDraws) -> Array:
     """Lose the high frequencies, which denoising under-weights (Ricker et al. 2022), under a little noise."""
-    gain = 1 / (1 + (_FREQUENCY2 / 0.2**2) ** 3)
+    gain = 1 / (1 + (_FREQUENCY2 / 0.18**2) ** 3)
     spectrum = fft.rfft2(x, axes=(0, 1), workers=1) * gain
     return np.asarray(fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)) + 0.004 * draws.noise
 
@@ -243,7 +243,7 @@ def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
     detail = luma - _blur(luma, 1.0)
     deviation = np.sqrt(_blur(detail * detail, 2.0))
     pattern = np.tile(_DECODER, (CANVAS // 8 + 1,) * 2)[:CANVAS, :CANVAS, None]
-    return luma + _resize(_shrink(x - luma, 4), CANVAS) + pattern * (0.015 + 0.25 * deviation)
+    return luma + _resize(_shrink(x - luma, 4), CANVAS) + pattern * (0.02 + 0.25 * deviation)
 
 
 def compositor(x: Array, draws: TraceDraws) -> Array:

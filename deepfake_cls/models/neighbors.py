@@ -120,7 +120,7 @@ def _square_norms(block: Tensor) -> Tensor:
     if block.dtype != torch.int8:
         return block.double().square().sum(dim=1).to(torch.int64)
     # Squares are at most 2¹⁴, so 1,024 of them are exact in float32.
-    parts = [part.float().square().sum(dim=1).double() for part in block.split(FLOAT32_COLUMNS, dim=1)]
+    parts = [part.float().square().sum(dim=1).double() for part in torch.split(block, FLOAT32_COLUMNS, dim=1)]
     return torch.stack(parts).sum(dim=0).to(torch.int64)
 
 

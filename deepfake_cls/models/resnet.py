@@ -7,6 +7,7 @@ of stride 2 and padding 1 takes 25 to 13, and 13×13 is what runs.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -66,11 +67,15 @@ class ResidualNet(nn.Module):
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(ResidualBlock(before, after, stride=2), ResidualBlock(after, after))
-                for before, after in zip(sizes, sizes[1:], strict=False)
+                for before, after in itertools.pairwise(sizes)
             )
         )
         self.fc1 = nn.Linear(8 * width, self.hidden)
         self.fc2 = nn.Linear(self.hidden, num_classes)
+        # Channels last is the faster layout on CPU and GPU. But for a strided 1×1 convolution of fewer than 8 channels
+        # in that layout, oneDNN's backward pass for AVX2 corrupts the heap (torch 2.15; experiments/LOG.md).
+        self.layout = torch.channels_last if width % 8 == 0 else torch.contiguous_format
+        self.to(memory_format=self.layout)
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Map images to class scores.
@@ -85,7 +90,7 @@ class ResidualNet(nn.Module):
         Returns:
             Logits (B, num_classes).
         """
-        x = images.to(self.fc1.weight.dtype).div_(127.5).sub_(1.0)
+        x = images.to(self.fc1.weight.dtype, memory_format=self.layout, copy=True).div_(127.5).sub_(1.0)
         x = F.relu(self.bn(self.conv(x)), inplace=True)
         x = self.stages(x).mean(dim=(2, 3))
         x = F.relu(self.fc1(x))

@@ -66,8 +66,12 @@ def write_csv(path: Path, records: list[Finished]) -> None:
     for entry in records:
         record = entry.record
         row: dict[str, object] = {
-            "id": record.identity[:12], "kind": record.kind, "status": record.status, "seed": record.seed,
-            "data": record.data.get("name"), "data_fingerprint": str(record.data.get("fingerprint", ""))[:12],
+            "id": record.identity[:12],
+            "kind": record.kind,
+            "status": record.status,
+            "seed": record.seed,
+            "data": record.data.get("name"),
+            "data_fingerprint": str(record.data.get("fingerprint", ""))[:12],
             "classes": len(record.data.get("classes", [])),
         }
         settings = ("channels", "width", "epochs", "lr", "dropout", "features", "tta", "split")
@@ -76,8 +80,12 @@ def write_csv(path: Path, records: list[Finished]) -> None:
         row |= {f"k{k}_{name}": value for k, metrics in record.by_k.items() for name, value in metrics.items()}
         row |= {f"seconds_{name}": round(value, 2) for name, value in record.seconds.items()}
         row |= {
-            "device": record.device, "precision": record.precision, "threads": record.threads,
-            "torch": record.versions.get("torch"), "git": record.git.get("sha"), "error": record.error,
+            "device": record.device,
+            "precision": record.precision,
+            "threads": record.threads,
+            "torch": record.versions.get("torch"),
+            "git": record.git.get("sha"),
+            "error": record.error,
         }
         rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))

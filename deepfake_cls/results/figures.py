@@ -55,7 +55,12 @@ def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     left, right = figure.subplots(1, 2)
     for (name, rows), colour in zip(histories.items(), PALETTE * 9, strict=False):
         epochs = [row["epoch"] + 1 for row in rows]
-        left.plot(epochs, [row["train_loss"] for row in rows], color=colour, label=f"{name}, training (smoothed, mixed)")
+        left.plot(
+            epochs,
+            [row["train_loss"] for row in rows],
+            color=colour,
+            label=f"{name}, training (smoothed, mixed)",
+        )
         left.plot(epochs, [row["val_loss"] for row in rows], color=colour, ls="--", label=f"{name}, validation")
         right.plot(epochs, [100 * row["val_acc"] for row in rows], color=colour, marker="o", ms=3, label=name)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
@@ -131,7 +136,9 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
         row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-reach, vmax=reach)
         row[0].set_ylabel(name, fontsize=9)
-    for axes, title in zip(grid[0], ("examples", "", "", "residual ×6 (first)", "spectrum − mean of classes"), strict=True):
+    for axes, title in zip(
+        grid[0], ("examples", "", "", "residual ×6 (first)", "spectrum − mean of classes"), strict=True
+    ):
         axes.set_title(title, fontsize=9)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])

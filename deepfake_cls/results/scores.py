@@ -55,7 +55,5 @@ def score(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> Scores:
     chosen = p[torch.arange(len(truth)), truth].double()
     if bool((chosen > 0).all()):
         metrics["nll"] = float(-chosen.log().mean())
-    recall = [
-        int(confusion[i, i]) / int(totals[i]) if totals[i] > 0 else None for i in range(count)
-    ]
+    recall = [int(confusion[i, i]) / int(totals[i]) if totals[i] > 0 else None for i in range(count)]
     return Scores(metrics, recall, confusion.tolist())

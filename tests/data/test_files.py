@@ -139,6 +139,13 @@ def test_unibuc_names_an_empty_class(unibuc: Path) -> None:
     assert f"{unibuc}/train.csv: empty class 1, 2: labels go up to 3, each needs an image" in refusal(unibuc)
 
 
+def test_unibuc_does_not_blame_a_class_for_a_bad_row(unibuc: Path) -> None:
+    table(unibuc / "train.csv", "a,0", "b,one", "c,2", "d,2")
+    text = refusal(unibuc)
+    assert "line 3: label 'one'" in text
+    assert "empty class" not in text
+
+
 def test_unibuc_survives_a_label_of_many_digits(unibuc: Path) -> None:
     table(unibuc / "train.csv", "a,0", "b,999999999")
     start = time.perf_counter()

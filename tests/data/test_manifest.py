@@ -54,7 +54,7 @@ def test_synthetic_needs_an_image_of_each_class(size: int) -> None:
 
 
 def test_synthetic_refuses_a_negative_test_split() -> None:
-    with pytest.raises(InputError, match="data.test_size=-1"):
+    with pytest.raises(InputError, match=r"data\.test_size=-1"):
         read_manifest(SyntheticConfig(test_size=-1))
 
 

@@ -166,6 +166,8 @@ def damage(store: Store, cache: Path, kind: str) -> None:
             file.write(bytes([byte[0] ^ 1]))
     elif kind == "short":
         os.truncate(folder / "images.u8", store.images.size - 1)
+    elif kind == "long":
+        os.truncate(folder / "images.u8", store.images.size + 1)
     elif kind == "gone":
         (folder / "images.u8").unlink()
     elif kind == "index":
@@ -175,7 +177,7 @@ def damage(store: Store, cache: Path, kind: str) -> None:
         (folder / "index.json").write_text(json.dumps({**index, "key": "0" * 64}))
 
 
-@pytest.mark.parametrize("kind", ["byte", "short", "gone", "index", "key"])
+@pytest.mark.parametrize("kind", ["byte", "short", "long", "gone", "index", "key"])
 def test_a_damaged_store_is_made_again_and_said(
     split: Split, config: Config, cache: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:

@@ -30,9 +30,17 @@ def test_block_is_the_formula() -> None:
     block = ResidualBlock(3, 4, stride=2).eval()
     x = torch.randn(2, 3, 9, 9)
     conv = torch.nn.functional.conv2d
-    y = block.bn2(conv(block.bn1(conv(x, block.conv1.weight, stride=2, padding=1)).clamp(min=0), block.conv2.weight, padding=1))
+    y: Tensor = block.bn2(
+        conv(
+            block.bn1(conv(x, block.conv1.weight, stride=2, padding=1)).clamp(min=0),
+            block.conv2.weight,
+            padding=1,
+        )
+    )
     assert isinstance(block.skip, torch.nn.Sequential)
-    skip = block.skip[1](conv(x, block.skip[0].weight, stride=2))
+    projection, norm = block.skip
+    assert isinstance(projection, torch.nn.Conv2d)
+    skip = norm(conv(x, projection.weight, stride=2))
     assert torch.allclose(block(x), (y + skip).clamp(min=0), atol=1e-6)
 
 

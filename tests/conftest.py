@@ -1,0 +1,86 @@
+"""What several test files share: configurations through Hydra, small data, the competition's data."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from deepfake_cls.cli import conf_dir, typed
+
+ROOT = Path(__file__).parents[1]
+Schema = TypeVar("Schema")
+
+SMALL_DATA = ["data.train_size=40", "data.validation_size=20", "data.test_size=10", "data.workers=1"]
+SMALL_NET = [
+    "scale=tiny",
+    "width=8",
+    "epochs=2",
+    "batch_size=16",
+    "trainer.threads=1",
+    "trainer.progress=false",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run each test in a folder of its own, with a cache that all tests share and no user ever sees."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def configure(name: str, schema: type[Schema], *overrides: str) -> Schema:
+    """A typed configuration, composed as on the command line."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return typed(compose(name, overrides=list(overrides)), schema)
+
+
+def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """``python -m deepfake_cls.<words>`` in a process of its own, in the current folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **(env or {})},
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def unibuc_like(tmp_path: Path) -> Path:
+    """A competition in small: 3 classes of coloured noise that a network learns at once, 16×16 PNG files."""
+    root = tmp_path / "competition"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 30), ("validation", 12), ("test", 7)):
+        (root / split).mkdir(parents=True)
+        rows: list[list[Any]] = []
+        for index in range(count):
+            label = index % 3
+            pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+            pixels[..., label] += 120
+            name = f"{split[:2]}{(index * 11) % count:03d}"
+            Image.fromarray(pixels).save(root / split / f"{name}.png")
+            rows.append([name] if split == "test" else [name, label])
+        with (root / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["image_id"] if split == "test" else ["image_id", "label"], *rows])
+    return root
+
+
+@pytest.fixture(scope="session")
+def unibuc() -> Path:
+    """The competition's own data, where it is at hand."""
+    folder = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", ROOT.parent / "shared" / "unibuc"))
+    if not (folder / "train.csv").is_file():
+        pytest.skip(f"the competition's data is not at {folder}; set DEEPFAKE_CLS_UNIBUC to its folder")
+    return folder.resolve()

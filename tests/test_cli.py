@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from deepfake_cls import config as schemas
+from deepfake_cls.cli import conf_dir
+from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.errors import InputError
+from tests.conftest import ROOT, call, configure
+
+ENTRIES = {
+    "train": schemas.TrainConfig,
+    "knn": schemas.KnnConfig,
+    "evaluate": schemas.EvaluateConfig,
+    "predict": schemas.PredictConfig,
+    "report": schemas.ReportConfig,
+}
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def test_every_root_file_has_an_entry_point() -> None:
+    roots = {file.stem for file in conf_dir().glob("*.yaml")} - {"hydra_quiet"}
+    assert roots == set(ENTRIES)
+    assert all((ROOT / "deepfake_cls" / f"{name}.py").is_file() for name in roots)
+
+
+@pytest.mark.parametrize(
+    ("scale", "recipe", "data"), [*itertools.product(options("scale"), options("recipe"), options("data"))]
+)
+def test_every_shipped_configuration_composes(scale: str, recipe: str, data: str) -> None:
+    root = [] if data == "synthetic" else ["data.root=somewhere"]
+    train = configure("train", TrainConfig, f"scale={scale}", f"recipe={recipe}", f"data={data}", *root)
+    assert train.data.name == data
+    for name in ("knn", "evaluate", "predict"):
+        more = [] if name == "knn" else ["checkpoint=x"]
+        configure(name, ENTRIES[name], f"data={data}", *root, *more)
+
+
+def test_the_reference_scale_is_the_reports_training() -> None:
+    found = configure("train", TrainConfig, "scale=reference")
+    assert (found.width, found.epochs, found.lr, found.batch_size, found.dropout) == (64, 100, 3e-4, 64, 0.3)
+    assert found.channels == "RGBA"
+    recipe = found.recipe
+    assert (recipe.flip, recipe.rotation, recipe.cutmix, recipe.cutmix_alpha) == (0.5, 10, 0.5, 1)
+    assert (recipe.label_smoothing, recipe.weight_decay, recipe.warmup) == (0.1, 1e-4, 0.1)
+    assert recipe.alpha_fill == "mask"
+
+
+def test_the_command_line_wins_over_the_scale() -> None:
+    found = configure("train", TrainConfig, "scale=tiny", "lr=0.5", "epochs=7")
+    assert (found.lr, found.epochs, found.width) == (0.5, 7, 8)
+
+
+def test_keys_of_other_entry_points_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match="k: .*keys here: lr, epochs"):
+        configure("train", TrainConfig, "+k=5")
+    with pytest.raises(InputError, match="lr"):
+        configure("knn", KnnConfig, "+lr=1")
+    with pytest.raises(InputError, match="strength"):
+        configure("train", TrainConfig, "data=folder", "data.root=x", "+data.strength=1")
+
+
+def test_values_of_another_type_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"lr: .*fast.*"):
+        configure("train", TrainConfig, "lr=fast")
+    with pytest.raises(InputError, match=r"data.root: missing; give it .*data.root=VALUE"):
+        configure("train", TrainConfig, "data=unibuc")
+
+
+def test_an_unknown_key_ends_with_one_message_and_status_1() -> None:
+    done = call("deepfake_cls.train", "k=5", check=False)
+    assert done.returncode == 1
+    assert "k" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_input_error_is_one_line_and_status_1() -> None:
+    done = call("deepfake_cls.train", "data=unibuc", "data.root=nowhere", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", sorted(ENTRIES))
+def test_help_names_the_keys_and_imports_no_framework(name: str) -> None:
+    done = call("deepfake_cls." + name, "--help")
+    assert "data" in done.stdout or name == "report"
+    code = f"import sys, runpy; sys.argv=['x','--help']\ntry: runpy.run_module('deepfake_cls.{name}', run_name='__main__')\nexcept SystemExit: pass\nprint('TORCH' if 'torch' in sys.modules else 'LIGHT')"
+    import subprocess
+    import sys
+
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("LIGHT")

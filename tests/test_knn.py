@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepfake_cls import knn
+from deepfake_cls.config import KnnConfig
+from deepfake_cls.data.features import features
+from deepfake_cls.data.images import open_images
+from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.errors import InputError
+from deepfake_cls.models.neighbors import nearest, votes
+from deepfake_cls.results.record import read_predictions, read_record
+from tests.conftest import SMALL_DATA, call, configure
+
+
+def score(*overrides: str) -> None:
+    knn.run(configure("knn", KnnConfig, *SMALL_DATA, "trainer.progress=false", *overrides), False)
+
+
+@pytest.mark.parametrize("kind", ["raw", "histogram", "spectrum"])
+def test_a_run_agrees_with_scikit_learn_and_leaves_all_that_is_promised(kind: str) -> None:
+    sklearn = pytest.importorskip("sklearn.neighbors")
+    config = configure("knn", KnnConfig, *SMALL_DATA, "trainer.progress=false")
+    score(f"features={kind}", "run_dir=out", "k=[1,3,5]")
+    record = read_record(Path("out"))
+    manifest = read_manifest(config.data)
+    train, validation = (open_images(manifest, name, config.data, False) for name in ("train", "validation"))
+    x, q = (
+        features(split.store.images, kind, "RGB").reshape(len(split), -1).astype(np.float64)
+        for split in (train, validation)
+    )
+    for k in (1, 3, 5):
+        theirs = sklearn.KNeighborsClassifier(k, algorithm="brute").fit(x, train.labels).predict(q)
+        assert record.by_k[str(k)]["val_acc"] == pytest.approx(float((theirs == validation.labels).mean()))
+        if k == 5:
+            probs = read_predictions(Path("out/predictions.npz"))[2]
+            assert probs.argmax(axis=1).tolist() == theirs.tolist()
+            assert set(np.unique(np.rint(probs * 5))) <= set(range(6))
+    assert record.metrics["val_acc"] == record.by_k["5"]["val_acc"]
+    assert np.trace(record.confusion) / 20 == pytest.approx(record.metrics["val_acc"])
+    assert set(record.seconds) == {"total", "setup", "fit", "evaluate"}
+    assert (record.kind, record.status) == ("knn", "ok")
+
+
+def test_metrics_are_at_k_5_or_else_at_the_first() -> None:
+    score("k=[3,7]", "run_dir=out")
+    record = read_record(Path("out"))
+    assert record.metrics["val_acc"] == record.by_k["3"]["val_acc"]
+    assert list(record.by_k) == ["3", "7"]
+
+
+def test_one_pass_for_all_k_equals_one_pass_each() -> None:
+    score("k=[1,3,9]", "run_dir=all")
+    for k in (1, 3, 9):
+        score(f"k=[{k}]", f"run_dir=only{k}")
+        one, every = read_record(Path(f"only{k}")), read_record(Path("all"))
+        assert one.by_k[str(k)] == every.by_k[str(k)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("k=[]", r"k=\[\]: expected"),
+        ("k=[0]", r"k=\[0\]: expected"),
+        ("k=[3,3]", r"k=\[3, 3\]: expected different"),
+        ("k=[41]", r"only 40 images"),
+        ("features=deep", "features=deep: expected raw, histogram or spectrum"),
+        ("channels=BGR", "channels=BGR: expected RGB or RGBA"),
+    ],
+)
+def test_impossible_values_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        score(override)
+
+
+def test_knn_starts_without_lightning() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['run_dir=out', 'trainer.progress=false', "
+        + ", ".join(map(repr, SMALL_DATA))
+        + "];"
+        "import runpy; runpy.run_module('deepfake_cls.knn', run_name='__main__');"
+        "assert 'lightning' not in sys.modules, 'imported'"
+    )
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "next: python -m deepfake_cls.report" in done.stdout
+
+
+def test_alpha_counts_only_where_it_is_asked_for() -> None:
+    images = np.zeros((2, 4, 4, 4), dtype=np.uint8)
+    images[1, ..., 3] = 255
+    assert features(images, "raw", "RGB").shape == (2, 4, 4, 3)
+    assert features(images, "raw", "RGBA").shape == (2, 4, 4, 4)
+    distance, _ = nearest(features(images[:1], "raw", "RGBA"), features(images[1:], "raw", "RGBA"), 1)
+    assert distance.item() == 16 * 255**2
+
+
+def test_histogram_counts_pixels() -> None:
+    image = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    image[0, 0, 0] = (255, 0, 31)  # bins 7, 0, 0
+    image[0, 0, 1] = (32, 64, 255)  # bins 1, 2, 7
+    found = features(image, "histogram", "RGB")
+    assert found.shape == (1, 512)
+    assert found.sum() == 4
+    assert found[0, 0] == 2
+    assert found[0, 7 * 64] == 1
+    assert found[0, 1 * 64 + 2 * 8 + 7] == 1
+
+
+def test_spectrum_peaks_at_the_frequency_of_a_grating() -> None:
+    wave = 128 + 100 * np.cos(2 * np.pi * 0.2 * np.arange(100))
+    images = np.repeat(np.tile(wave, (100, 1))[None, ..., None], 3, axis=-1).astype(np.uint8)
+    found = features(images, "spectrum", "RGB")[0]
+    assert found.shape == (50,)
+    assert found[1:].argmax() + 1 == 20  # 0.2 cycles a pixel is ring 20 of 50
+
+
+@pytest.mark.real_data
+def test_real_images_agree_with_scikit_learn_label_by_label(unibuc: Path) -> None:
+    sklearn = pytest.importorskip("sklearn.neighbors")
+    config = configure("knn", KnnConfig, "data=unibuc", f"data.root={unibuc}")
+    manifest = read_manifest(config.data)
+    train, validation = (open_images(manifest, name, config.data, False) for name in ("train", "validation"))
+    # A part of the data: scikit-learn wants it all in float64.
+    x, q, labels = train.store.images[::8], validation.store.images[::5], train.labels[::8]
+    distances, indices = nearest(q, x, 12)
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    for k, counts in zip((1, 5, 11), votes(indices, labels, 5, [1, 5, 11]), strict=True):
+        theirs = sklearn.KNeighborsClassifier(k, algorithm="brute").fit(flat, labels)
+        clear = distances[:, k - 1] < distances[:, k]  # no tie at the edge of the neighbourhood
+        assert clear.mean() > 0.99
+        predicted = theirs.predict(q.reshape(len(q), -1).astype(np.float64))
+        assert (predicted == counts.argmax(axis=1))[clear].all()
+
+
+def test_the_command_line_takes_a_list() -> None:
+    done = call("deepfake_cls.knn", *SMALL_DATA, "k=[1,2]", "run_dir=out")
+    assert "accuracy at k = 2" in done.stdout

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deepfake_cls import train
+from deepfake_cls.callbacks import StopCleanly
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.store import open_split
+from deepfake_cls.errors import InputError, Interrupted
+from deepfake_cls.models.classifier import load_classifier, read_checkpoint
+from deepfake_cls.results.record import read_predictions, read_record
+from deepfake_cls.results.scores import score
+from tests.conftest import SMALL_DATA, SMALL_NET, call, configure
+
+
+def fit(*overrides: str) -> None:
+    train.run(configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), False)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that has to be equal where two runs are said to be equal."""
+    record = read_record(folder)
+    last, best = (read_checkpoint(folder / "checkpoints" / f"{name}.ckpt") for name in ("last", "best"))
+    return {
+        "last": last["state_dict"],
+        "best": best["state_dict"],
+        "optimiser": last["optimizer_states"][0]["state"],
+        "probs": read_predictions(folder / "predictions.npz")[2],
+        "metrics": record.metrics,
+        "confusion": record.confusion,
+        "history": [{k: v for k, v in row.items() if k not in ("seconds", "train_loss")} for row in record.history],
+    }
+
+
+def assert_equal(a: Any, b: Any, where: str = "") -> None:
+    """Equality bit for bit, through dicts and lists."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, np.ndarray):
+        assert np.array_equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def test_a_run_leaves_all_that_is_promised() -> None:
+    fit("run_dir=out", "seed=3")
+    record = read_record(Path("out"))
+    assert (record.kind, record.status, record.seed, record.threads) == ("cnn", "ok", 3, 1)
+    assert record.data["sizes"] == {"train": 40, "validation": 20}
+    assert len(record.data["classes"]) == 5
+    ids, labels, probs = read_predictions(Path("out/predictions.npz"))
+    assert (len(ids), labels.shape, probs.shape) == (20, (20,), (20, 5))
+    assert np.allclose(probs.sum(axis=1), 1, atol=1e-5)
+    again = score(labels, probs)
+    assert again.confusion == record.confusion
+    assert again.recall == record.recall
+    assert {f"val_{k}": v for k, v in again.metrics.items()}.items() <= record.metrics.items()
+    assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"])
+    assert record.metrics["val_acc_best"] == max(row["val_acc"] for row in record.history)
+    assert 0 <= record.metrics["train_acc"] <= 1
+    assert set(record.seconds) == {"total", "setup", "fit", "per_epoch", "evaluate"}
+    assert record.config["lr"] == 4e-3
+    assert list(Path("out").glob("events.out.tfevents.*"))
+
+
+def test_checkpoint_alone_rebuilds_the_model() -> None:
+    fit("run_dir=out", "channels=RGB", "epochs=1")
+    model = load_classifier("out/checkpoints/last.ckpt")
+    assert model.classes == read_record(Path("out")).data["classes"]
+    assert model.hparams["channels"] == "RGB"
+    assert model.hparams["size"] == [100, 100]
+    raw = torch.load("out/checkpoints/last.ckpt", weights_only=True)
+    assert raw["hyper_parameters"]["identity"] == read_record(Path("out")).identity
+    assert not model.training
+
+
+def test_done_is_skipped_and_force_repeats_bit_for_bit(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("run_dir=out")
+    first, written = outcome(Path("out")), Path("out/result.json").stat().st_mtime_ns
+    fit("run_dir=out")
+    assert "already done; force=true repeats it" in capsys.readouterr().out
+    assert Path("out/result.json").stat().st_mtime_ns == written
+    fit("run_dir=out", "force=true")
+    assert Path("out/result.json").stat().st_mtime_ns > written
+    assert_equal(outcome(Path("out")), first)
+
+
+# 3 batches an epoch, 2 epochs: steps 1 and 2 lie in an epoch, 3 is its last batch, 4 and 5 lie in the next.
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("run_dir=whole")
+    inner = StopCleanly.on_train_batch_end
+
+    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == step:
+            self.received = signal.SIGTERM
+        inner(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopCleanly, "on_train_batch_end", stop)
+        with pytest.raises(Interrupted, match="The same command goes on from there"):
+            fit("run_dir=parts")
+    assert not Path("parts/result.json").exists()
+    fit("run_dir=parts")
+    assert_equal(outcome(Path("parts")), outcome(Path("whole")))
+
+
+@pytest.mark.parametrize("step", [2, 4, 5])
+def test_killed_without_warning_and_resumed_equals_uninterrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("run_dir=whole")
+
+    def die(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == step:
+            raise MemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopCleanly, "on_train_batch_end", die)
+        with pytest.raises(MemoryError):
+            fit("run_dir=parts")
+    failed = read_record(Path("parts"))
+    assert (failed.status, failed.error) == ("failed", "MemoryError: out of memory")
+    fit("run_dir=parts")
+    assert_equal(outcome(Path("parts")), outcome(Path("whole")))
+
+
+def test_killed_while_scoring_resumes_with_the_trained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("run_dir=whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "deepfake_cls.results.record.write_predictions", lambda *_: (_ for _ in ()).throw(OSError("full"))
+        )
+        with pytest.raises(OSError, match="full"):
+            fit("run_dir=parts")
+    fit("run_dir=parts")
+    assert_equal(outcome(Path("parts")), outcome(Path("whole")))
+
+
+def test_sigterm_stops_a_real_process_with_a_checkpoint() -> None:
+    words = ["deepfake_cls.train", *SMALL_DATA, *SMALL_NET, "epochs=400", "run_dir=out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    limit = time.monotonic() + 120
+    while not Path("out/checkpoints/last.ckpt").exists() and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "kept in out/checkpoints/last.ckpt" in output
+    assert not Path("out/result.json").exists()
+    assert read_checkpoint("out/checkpoints/last.ckpt")["loops"]
+
+
+def test_training_never_opens_the_test_split(unibuc_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    inner = open_split
+
+    def spy(split: Any, *rest: Any, **more: Any) -> Any:
+        opened.append(split.name)
+        return inner(split, *rest, **more)
+
+    monkeypatch.setattr("deepfake_cls.data.images.open_split", spy)
+    for file in (unibuc_like / "test").iterdir():
+        file.write_bytes(b"not an image: whoever decodes this fails")
+    train.run(
+        configure(
+            "train",
+            TrainConfig,
+            *SMALL_NET,
+            "data=unibuc",
+            f"data.root={unibuc_like}",
+            "epochs=1",
+            "run_dir=out",
+        ),
+        False,
+    )
+    assert opened == ["train", "validation"]
+
+
+def test_checkpoint_of_another_run_is_refused_with_what_differs() -> None:
+    fit("run_dir=one", "epochs=1")
+    with pytest.raises(InputError, match=r"belongs to another run.*lr=0.004 there, 0.5 here"):
+        fit("run_dir=two", "epochs=1", "lr=0.5", "checkpoint=one/checkpoints/last.ckpt")
+    with pytest.raises(InputError, match="no such file"):
+        fit("run_dir=three", "epochs=1", "checkpoint=nowhere.ckpt")
+    Path("bad.ckpt").write_bytes(b"bad")
+    with pytest.raises(InputError, match="weights_only=True"):
+        fit("run_dir=four", "epochs=1", "checkpoint=bad.ckpt")
+
+
+def test_checkpoint_resumes_in_another_folder_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("run_dir=whole")
+
+    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        self.received = signal.SIGINT if trainer.global_step == 4 else None
+        inner(self, trainer, *rest)
+
+    inner = StopCleanly.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(StopCleanly, "on_train_batch_end", stop)
+        with pytest.raises(Interrupted):
+            fit("run_dir=parts")
+    fit("run_dir=moved", "checkpoint=parts/checkpoints/last.ckpt")
+    assert_equal(outcome(Path("moved"))["last"], outcome(Path("whole"))["last"])
+
+
+def test_a_folder_with_something_else_is_refused() -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("years of work")
+    for force in ("false", "true"):
+        with pytest.raises(InputError, match="holds something that is no run"):
+            fit("run_dir=mine", f"force={force}")
+    assert Path("mine/thesis.tex").read_text() == "years of work"
+    fit("run_dir=out", "epochs=1")
+    with pytest.raises(InputError, match="holds another run"):
+        fit("run_dir=out", "epochs=1", "lr=0.1", "force=true")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lr=0",
+        "epochs=0",
+        "batch_size=1",
+        "dropout=1",
+        "channels=CMYK",
+        "recipe.alpha_fill=blue",
+        "recipe.warmup=1",
+    ],
+)
+def test_impossible_values_are_refused_by_name(override: str) -> None:
+    key, value = override.split("=")
+    with pytest.raises(InputError, match=rf"{key}={value}.*: expected"):
+        fit(override)
+    assert not Path("runs").exists()
+
+
+def test_seed_dropout_and_channels_change_the_run() -> None:
+    base = configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET)
+    from deepfake_cls.hardware import choose
+    from deepfake_cls.runs import identity_of
+
+    hardware = choose(base.trainer)
+
+    def identity(*overrides: str, data: str = "f") -> str:
+        return identity_of("cnn", configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), data, hardware)
+
+    for override in ("seed=1", "dropout=0.1", "channels=RGB", "recipe.rotation=0", "data.strength=0.5"):
+        assert identity(override) != identity(), override
+    for override in ("run_dir=x", "force=true", "data.cache=x", "data.workers=2", "trainer.progress=true"):
+        assert identity(override) == identity(), override
+    assert identity(data="g") != identity()
+
+
+def test_a_sweep_runs_each_job_once_and_survives_a_bad_one() -> None:
+    words = ["deepfake_cls.train", *SMALL_DATA, *SMALL_NET, "epochs=1", "-m"]
+    first = call(*words, "lr=1e-4,3e-4,1e-3")
+    folders = sorted(Path("runs/cnn").glob("*/result.json"))
+    assert len(folders) == 3
+    assert sorted(json.loads(f.read_text())["config"]["lr"] for f in folders) == [1e-4, 3e-4, 1e-3]
+    assert first.stdout.count("next: ") == 3
+    second = call(*words, "lr=1e-4,3e-4,1e-3")
+    assert second.stdout.count("already done") == 3
+    assert sorted(Path("runs/cnn").glob("*/result.json")) == folders
+
+    third = call(*words, "dropout=0.1,7,0.2", "run_dir=parent", check=False)
+    assert third.returncode == 1
+    assert third.stderr.count("dropout=7.0: expected 0 or more, below 1") == 2  # when it happens, and at the end
+    assert len(list(Path("parent").glob("*/result.json"))) == 2

@@ -1,0 +1,137 @@
+"""``evaluate`` and ``predict`` with a model that was trained a moment ago."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepfake_cls import evaluate, predict, train
+from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.models.classifier import load_classifier, probabilities
+from deepfake_cls.results.record import read_predictions, read_record
+from tests.conftest import SMALL_NET, configure
+
+QUIET = ["trainer.progress=false", "trainer.threads=1"]
+
+
+@pytest.fixture
+def checkpoint(unibuc_like: Path) -> Path:
+    words = [
+        *SMALL_NET,
+        "data=unibuc",
+        f"data.root={unibuc_like}",
+        "epochs=12",
+        "run_dir=model",
+        "recipe.cutmix=0",
+    ]
+    train.run(configure("train", TrainConfig, *words), False)
+    return Path("model/checkpoints/last.ckpt").resolve()
+
+
+def evaluated(checkpoint: Path, root: Path, *overrides: str) -> None:
+    words = [*QUIET, f"checkpoint={checkpoint}", "data=unibuc", f"data.root={root}", *overrides]
+    evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
+
+
+def predicted(checkpoint: Path, *overrides: str) -> list[dict[str, str]]:
+    predict.run(
+        configure("predict", PredictConfig, *QUIET, f"checkpoint={checkpoint}", "output=out.csv", *overrides),
+        False,
+    )
+    with Path("out.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_repeats_what_training_reported(checkpoint: Path, unibuc_like: Path) -> None:
+    evaluated(checkpoint, unibuc_like, "run_dir=score")
+    ours, theirs = read_record(Path("score")), read_record(Path("model"))
+    assert ours.confusion == theirs.confusion
+    assert ours.metrics["val_acc"] == theirs.metrics["val_acc"]
+    assert ours.metrics["val_acc"] > 0.8  # three colours: an untrained network is at a third
+    assert np.allclose(*(read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model")), atol=1e-5)
+    evaluated(checkpoint, unibuc_like, "run_dir=train_score", "split=train")
+    assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
+
+
+def test_flip_is_the_mean_over_both_views(checkpoint: Path, unibuc_like: Path) -> None:
+    evaluated(checkpoint, unibuc_like, "run_dir=plain")
+    evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip")
+    ids, _, flipped = read_predictions(Path("flip/predictions.npz"))
+    model = load_classifier(checkpoint)
+    both = []
+    for image_id in ids:
+        pixels = np.asarray(Image.open(unibuc_like / "validation" / f"{image_id}.png"))
+        rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+        views = torch.from_numpy(np.stack([rgba, rgba[:, ::-1]]))
+        both.append(probabilities(model.network, views, "32-true").mean(dim=0).numpy())
+    assert np.allclose(flipped, both, atol=1e-5)
+    assert not np.allclose(flipped, read_predictions(Path("plain/predictions.npz"))[2], atol=1e-6)
+
+
+def test_a_submission_is_in_the_order_of_test_csv(checkpoint: Path, unibuc_like: Path) -> None:
+    rows = predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}")
+    with (unibuc_like / "test.csv").open() as file:
+        assert [row["image_id"] for row in rows] == [row["image_id"] for row in csv.DictReader(file)]
+    assert list(rows[0]) == ["image_id", "label"]
+    truth = {f"te{(index * 11) % 7:03d}": index % 3 for index in range(7)}
+    right = [int(row["label"]) == truth[row["image_id"]] for row in rows]
+    assert sum(right) >= 5  # an untrained network has two or three of seven
+
+
+def test_probabilities_and_names_on_request(checkpoint: Path, unibuc_like: Path) -> None:
+    rows = predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}", "split=validation", "probabilities=true")
+    _, _, probs = read_predictions(Path("model/predictions.npz"))
+    shares = np.array([[float(row[f"p_{label}"]) for label in "012"] for row in rows])
+    assert np.allclose(shares, probs, atol=1e-5)
+    assert [int(row["label"]) for row in rows] == probs.argmax(axis=1).tolist()
+
+
+def test_a_folder_of_ones_own_images(checkpoint: Path) -> None:
+    Path("mine").mkdir()
+    for name, label in (("red", 0), ("green", 1), ("blue", 2)):
+        pixels = np.random.default_rng(1).integers(0, 120, (16, 16, 3), dtype=np.uint8)
+        pixels[..., label] += 120
+        Image.fromarray(pixels).save(f"mine/{name}.png")
+    rows = predicted(checkpoint, "data=folder", "data.root=mine", "names=true")
+    assert {row["image_id"]: row["label"] for row in rows} == {
+        "red.png": "0",
+        "green.png": "1",
+        "blue.png": "2",
+    }
+
+    Image.new("RGB", (64, 48)).save("mine/photo.png")
+    with pytest.raises(InputError, match=r"photo.png.*data.resize=true"):
+        predicted(checkpoint, "data=folder", "data.root=mine")
+    assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.resize=true")) == 4
+    assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")) == 3
+
+
+def test_wrong_requests_say_what_to_do(checkpoint: Path, unibuc_like: Path) -> None:
+    with pytest.raises(InputError, match="tta=rotate: expected none or flip"):
+        evaluated(checkpoint, unibuc_like, "tta=rotate")
+    with pytest.raises(InputError, match="split=test: has no labels.*predict"):
+        evaluated(checkpoint, unibuc_like, "split=test")
+    with pytest.raises(InputError, match="train"):
+        evaluated(checkpoint, unibuc_like, "split=holdout")
+    with pytest.raises(InputError, match="checkpoint=none.ckpt: no such file"):
+        evaluated(Path("none.ckpt"), unibuc_like)
+    with pytest.raises(InputError, match="is a folder"):
+        predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}", "output=model")
+    with pytest.raises(InputError, match="model's classes are 0, 1, 2; the data's are"):
+        words = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
+        evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
+
+
+def test_a_run_of_evaluate_depends_on_the_weights(checkpoint: Path, unibuc_like: Path) -> None:
+    evaluated(checkpoint, unibuc_like)
+    evaluated(checkpoint, unibuc_like)
+    assert len(list(Path("runs/evaluate").glob("*/result.json"))) == 1
+    evaluated(checkpoint.with_name("best.ckpt"), unibuc_like)
+    evaluated(checkpoint, unibuc_like, "tta=flip")
+    assert len(list(Path("runs/evaluate").glob("*/result.json"))) == 3
