@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torchvision.utils import make_grid
 
@@ -61,6 +61,25 @@ class StopCleanly(L.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, but for a run whose folder was moved, or which goes on in another folder.
+
+    Lightning would then forget which epoch was best, and a worse one could take its place.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state with its paths in this run's folder."""
+        here = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(here) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "last_model_path", "kth_best_model_path")
+        state = {**state_dict, **{key: moved(state_dict[key]) for key in paths}, "dirpath": here}
+        state["best_k_models"] = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state)
 
 
 class Pictures(L.Callback):

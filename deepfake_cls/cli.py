@@ -87,6 +87,10 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
     for noisy in ("lightning", "lightning.pytorch", "hydra", "matplotlib", "fsspec", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     failures: list[str] = []
+    for flag in ("-m", "--multirun"):
+        if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
+            sys.argv.remove(flag)
+            sys.argv.insert(1, flag)
 
     def task(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()

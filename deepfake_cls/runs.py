@@ -124,10 +124,8 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         InputError: If the folder holds another run, or something else.
     """
     short, run_dir = identity[:12], config.run_dir
-    if run_dir is None:
-        path = Path("runs") / kind / short
-    else:
-        path = Path(run_dir) / short if sweep else Path(run_dir)
+    parent = Path(run_dir or Path("runs") / kind)
+    path = parent if run_dir is not None and not sweep else parent / short
     path.parent.mkdir(parents=True, exist_ok=True)
     # The lock lies beside the folder and not in it, so that a repeated run can empty the folder while holding it.
     lock = FileLock(path.parent / f".{path.name}.lock")

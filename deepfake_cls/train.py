@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import statistics
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepfake_cls.cli import main
@@ -179,6 +180,7 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
         InputError: If ``checkpoint`` belongs to another run.
     """
     from deepfake_cls.models.classifier import read_checkpoint
+    from deepfake_cls.results.record import write_atomically
 
     path = config.checkpoint or (str(claimed.last) if claimed.last.is_file() else None)
     if path is None:
@@ -191,6 +193,10 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
             f"checkpoint={path}: belongs to another run, so going on from it would give a result that no"
             f" configuration describes ({'; '.join(differing)}). Give the configuration it was made with."
         )
+    best = Path(path).with_name(claimed.best.name)
+    if best.is_file() and not claimed.best.exists():
+        # The best epoch may lie before the stop.
+        write_atomically(claimed.best, best.read_bytes())
     print(f"Going on from {path}.", flush=True)
     return path
 
@@ -201,10 +207,10 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
     import warnings
 
     import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import LearningRateMonitor
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from deepfake_cls.callbacks import Pictures, ProgressBar, StopCleanly
+    from deepfake_cls.callbacks import Checkpoint, Pictures, ProgressBar, StopCleanly
 
     # Lightning sets its own level when it is imported; what it has to say at this level the run says itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -223,8 +229,8 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
         StopCleanly(claimed.last),
         Pictures(),
         LearningRateMonitor("step"),
-        ModelCheckpoint(filename="best", monitor="val_acc", mode="max", **common),
-        ModelCheckpoint(filename="last", **common),
+        Checkpoint(filename="best", monitor="val_acc", mode="max", **common),
+        Checkpoint(filename="last", **common),
     ]
     if config.trainer.progress:
         callbacks.append(ProgressBar())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,9 +95,11 @@ def test_an_input_error_is_one_line_and_status_1() -> None:
 def test_help_names_the_keys_and_imports_no_framework(name: str) -> None:
     done = call("deepfake_cls." + name, "--help")
     assert "data" in done.stdout or name == "report"
-    code = f"import sys, runpy; sys.argv=['x','--help']\ntry: runpy.run_module('deepfake_cls.{name}', run_name='__main__')\nexcept SystemExit: pass\nprint('TORCH' if 'torch' in sys.modules else 'LIGHT')"
-    import subprocess
-    import sys
-
+    code = (
+        f"import sys, runpy; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module('deepfake_cls.{name}', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('TORCH' if 'torch' in sys.modules else 'LIGHT')"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("LIGHT")

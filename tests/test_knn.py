@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +86,6 @@ def test_knn_starts_without_lightning() -> None:
         "import runpy; runpy.run_module('deepfake_cls.knn', run_name='__main__');"
         "assert 'lightning' not in sys.modules, 'imported'"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "next: python -m deepfake_cls.report" in done.stdout

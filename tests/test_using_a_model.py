@@ -54,7 +54,8 @@ def test_evaluate_repeats_what_training_reported(checkpoint: Path, unibuc_like: 
     assert ours.confusion == theirs.confusion
     assert ours.metrics["val_acc"] == theirs.metrics["val_acc"]
     assert ours.metrics["val_acc"] > 0.8  # three colours: an untrained network is at a third
-    assert np.allclose(*(read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model")), atol=1e-5)
+    ours_probs, theirs_probs = (read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model"))
+    assert np.allclose(ours_probs, theirs_probs, atol=1e-5)
     evaluated(checkpoint, unibuc_like, "run_dir=train_score", "split=train")
     assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
 

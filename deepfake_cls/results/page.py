@@ -155,12 +155,14 @@ def _runs(records: Sequence[Finished]) -> str:
         keys = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
         settings = ", ".join(f"{key}={config[key]}" for key in keys if key in config)
         total = minutes(record.seconds["total"]) if "total" in record.seconds else "–"
+        kind = NAMES.get(record.kind, html.escape(record.kind))
+        about = f"seed {record.seed}, {html.escape(str(record.data.get('name', '–')))} data"
         rows.append(
-            f"<tr><td>{NAMES.get(record.kind, html.escape(record.kind))}<br><small>{record.identity[:12]}</small></td>"
-            f"<td>{html.escape(settings)}<br><small>seed {record.seed}, {html.escape(str(record.data.get('name', '–')))}"
-            f" data</small></td><td>{result}</td><td>{total}</td></tr>"
+            f"<tr><td>{kind}<br><small>{record.identity[:12]}</small></td>"
+            f"<td>{html.escape(settings)}<br><small>{about}</small></td><td>{result}</td><td>{total}</td></tr>"
         )
-    return f"<table><tr><th>run</th><th>settings</th><th>accuracy, 95 % interval</th><th>time</th></tr>{''.join(rows)}</table>"
+    head = "<tr><th>run</th><th>settings</th><th>accuracy, 95 % interval</th><th>time</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"
 
 
 def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
