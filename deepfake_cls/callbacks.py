@@ -83,7 +83,7 @@ class Checkpoint(ModelCheckpoint):
 
 
 class Pictures(L.Callback):
-    """The confusion matrix of each epoch, the first augmented batch, and the learning rate, in TensorBoard."""
+    """The confusion matrix of each epoch and the first augmented batch, in TensorBoard."""
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

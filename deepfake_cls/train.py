@@ -129,7 +129,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         identity=claimed.identity,
     )
     resume = resumable(config, claimed, model)
-    trainer = build_trainer(config, hardware, claimed)
+    trainer = build_trainer(config, hardware, claimed, len(data.train_dataloader()))
     setup = time.perf_counter() - started
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
 
@@ -201,13 +201,12 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
     return path
 
 
-def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
-    """Lightning's trainer, with this project's callbacks."""
+def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: int) -> Any:
+    """Lightning's trainer, with this project's callbacks; ``steps`` are the batches of an epoch."""
     import logging
     import warnings
 
     import lightning as L
-    from lightning.pytorch.callbacks import LearningRateMonitor
     from lightning.pytorch.loggers import TensorBoardLogger
 
     from deepfake_cls.callbacks import Checkpoint, Pictures, ProgressBar, StopCleanly
@@ -217,7 +216,6 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # One process that reads memory-mapped pixels needs no loader workers; the advice to add some is noise.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     common: dict[str, Any] = {
         "dirpath": claimed.last.parent,
@@ -228,7 +226,6 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
     callbacks: list[L.Callback] = [
         StopCleanly(claimed.last),
         Pictures(),
-        LearningRateMonitor("step"),
         Checkpoint(filename="best", monitor="val_acc", mode="max", **common),
         Checkpoint(filename="last", **common),
     ]
@@ -244,7 +241,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run) -> Any:
         deterministic=config.trainer.deterministic,
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, steps),
         num_sanity_val_steps=0,
     )
 

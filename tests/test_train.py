@@ -286,3 +286,20 @@ def test_a_sweep_runs_each_job_once_and_survives_a_bad_one() -> None:
     assert third.returncode == 1
     assert third.stderr.count("dropout=7.0: expected 0 or more, below 1") == 2  # when it happens, and at the end
     assert len(list(Path("parent").glob("*/result.json"))) == 2
+
+
+def test_tensorboard_shows_all_that_is_promised() -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit("run_dir=out", "seed=2")
+    events = EventAccumulator("out", size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    classes = read_record(Path("out")).data["classes"]
+    scalars = {"train/loss", "val/loss", "val/accuracy", "train/lr", "final/val_acc", "final/train_acc"}
+    assert scalars | {f"recall/{name}" for name in classes} <= set(tags["scalars"])
+    assert {"augmented batch", "confusion"} <= set(tags["images"])
+    assert len(events.Images("confusion")) == 2  # one an epoch
+    assert events.Images("augmented batch")[0].height > 200
+    summary = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert all(key.encode() in summary for key in ("lr", "dropout", "recipe.cutmix", "channels"))

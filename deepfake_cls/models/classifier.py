@@ -138,6 +138,7 @@ class Classifier(L.LightningModule):
         seconds = time.perf_counter() - self._epoch_started
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         self.log("train/loss", loss.detach(), on_step=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True)
         self.log("images/s", self._images_done / max(seconds, 1e-9), prog_bar=True, logger=False)
         return loss
 
@@ -167,7 +168,7 @@ class Classifier(L.LightningModule):
                     "train_loss": float(self.train_loss.compute()),
                     "val_loss": float(self.val_loss.compute()),
                     "val_acc": float(accuracy),
-                    "lr": float(self.optimizers().param_groups[0]["lr"]),  # type: ignore[union-attr]
+                    "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
                     "seconds": time.perf_counter() - self._epoch_started,
                 }
             )
