@@ -34,7 +34,7 @@ _Task: TypeAlias = Callable[[range], _Rows]
 
 
 class Source(Protocol):
-    """Where the images of a split come from. It travels to worker processes, so it is small."""
+    """Where the images of a split come from; small where its pool is of processes, to which it travels."""
 
     doing: ClassVar[str]
 
@@ -149,6 +149,11 @@ class _AlphaError(Exception):
     """An image has alpha and the file was laid out without."""
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fill(source: Source, size: tuple[int, int] | None, target: Path, workers: int, progress: bool) -> Filled:
     """Write all images of a source to a file.
 
@@ -182,9 +187,7 @@ def fill(source: Source, size: tuple[int, int] | None, target: Path, workers: in
         return _fill(source, (len(source), height, width, 4), target, workers, progress)
 
 
-def _fill(
-    source: Source, shape: tuple[int, int, int, int], target: Path, workers: int, progress: bool
-) -> Filled:
+def _fill(source: Source, shape: tuple[int, int, int, int], target: Path, workers: int, progress: bool) -> Filled:
     with target.open("wb") as file:
         file.truncate(math.prod(shape))
     bad: dict[int, str] = {}

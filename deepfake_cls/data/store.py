@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig, ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data.build import Drawings, Files, Filled, Source, fill
+from deepfake_cls.data.build import Drawings, Files, Filled, Source, cores, fill
 from deepfake_cls.data.files import listing
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.errors import InputError
@@ -86,7 +86,7 @@ def open_split(
         InputError: Images are bad (all are named together), none is left, none of a class is left, or the
             cache cannot be written.
     """
-    _check(config)
+    _check(split, config)
     source = _source(split, config, size)
     key = _key(source, config)
     folder = _cache(config) / f"store-{key[:32]}"
@@ -109,7 +109,9 @@ def open_split(
     return store
 
 
-def _check(config: SyntheticConfig | ImageFilesConfig) -> None:
+def _check(split: Split, config: SyntheticConfig | ImageFilesConfig) -> None:
+    if not len(split):
+        raise InputError(f"Split {split.name} is empty; it needs an image.")
     if config.workers is not None and config.workers < 1:
         raise InputError(f"data.workers={config.workers} is too few; give 1 or more, or null for one a core.")
     if isinstance(config, SyntheticConfig):
@@ -117,9 +119,7 @@ def _check(config: SyntheticConfig | ImageFilesConfig) -> None:
     if config.on_error not in ("raise", "skip"):
         raise InputError(f"data.on_error={config.on_error!r} is unknown; there are raise and skip.")
     if config.size is not None and (len(config.size) != 2 or min(config.size) < 1):
-        raise InputError(
-            f"data.size={config.size} is no height and width; give two integers from 1 up: [100,100]."
-        )
+        raise InputError(f"data.size={config.size} is no height and width; give two integers from 1 up: [100,100].")
 
 
 def _source(split: Split, config: SyntheticConfig | ImageFilesConfig, size: tuple[int, int] | None) -> Source:
@@ -226,7 +226,7 @@ def _load_or_build(
     try:
         shown = sys.stderr.isatty() if progress is None else progress
         size = source.size if isinstance(source, Files) else None
-        filled = fill(source, size, temporary / "images.u8", config.workers or _cores(), shown)
+        filled = fill(source, size, temporary / "images.u8", config.workers or cores(), shown)
         _refuse_bad(source, split, filled, config)
         _finish(temporary, filled, key)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one; processes that have mapped it keep it
@@ -245,13 +245,7 @@ def _remove_stale(cache: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _refuse_bad(
-    source: Source, split: Split, filled: Filled, config: SyntheticConfig | ImageFilesConfig
-) -> None:
+def _refuse_bad(source: Source, split: Split, filled: Filled, config: SyntheticConfig | ImageFilesConfig) -> None:
     if not filled.bad:
         return
     bad = [f"{source.where(row)} {reason}" for row, reason in filled.bad.items()]

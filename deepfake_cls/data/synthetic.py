@@ -2,9 +2,7 @@
 
 Every class draws its content from one distribution (dead leaves, 1/f textures, a gradient of light, blur, noise);
 the classes differ only in what an up-sampler, a sampler or a blend would have done to it, and in a faint cast of
-colour. Seed, split and index alone determine an image: no file, no download, no global state.
-
-Lengths are in pixels and values in fractions of full scale (0 black, 1 white) where nothing else is said.
+colour. Seed, split and index alone determine an image. Lengths are in pixels, 0 is black and 1 white.
 """
 
 from __future__ import annotations
@@ -26,11 +24,8 @@ Array = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.uint8]
 
 VERSION: int = 1  # part of every cache key: raise it with any change to a pixel
-CLASSES: tuple[str, ...] = (
-    *("transposed-conv GAN", "resize-conv GAN"),
-    *("pixel diffusion", "latent diffusion", "compositor"),
-)
-ALPHAS: tuple[str, ...] = ("none", "constant", "mask", "informative")
+CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
+ALPHAS = ("none", "constant", "mask", "informative")
 SIZE = 100
 CANVAS = 108  # a random crop of it is kept, so that no lattice has a fixed phase; divisible by 2 and 4
 ALPHA_ACCURACY = 0.6  # the best that the informative alpha plane alone allows
@@ -41,9 +36,8 @@ _TEXTURES = 3
 _RIPPLE = 0.08
 _DECODER = np.random.Generator(np.random.PCG64(8)).standard_normal((8, 8))
 _DECODER = (_DECODER - _DECODER.mean()) / _DECODER.std()
-# What each class adds to R, G and B. Generators have such habits (McCloskey and Albright 2018), and nearest
-# neighbours would otherwise see nothing at all.
-_CAST = 0.04 * np.array([[1, 0, -1], [-1, 0, 1], [0, 0, 0], [-0.5, 0.5, -0.5], [0.5, -0.5, 0.5]])
+# What each class adds to R, G and B: a habit of generators (McCloskey and Albright 2018) that neighbours can see.
+_CAST: Array = 0.04 * np.array([[1, 0, -1], [-1, 0, 1], [0, 0, 0], [-0.5, 0.5, -0.5], [0.5, -0.5, 0.5]])
 _DIP = 12  # of the informative alpha plane, in 1/255
 _TOLD = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p where p + (1 - p)/5 = 0.6
 # Squared frequency of each coefficient of a real transform, (cycles/pixel)²: (CANVAS, CANVAS/2 + 1, 1).
@@ -54,15 +48,13 @@ _CONTENT, _TRACE, _ALPHA = range(3)  # purposes of the random streams
 class TraceDraws(NamedTuple):
     """All that is random about a trace, drawn alike for every class.
 
-    How much of it is mixed in; standard normal noise (CANVAS, CANVAS, 3); and for the compositor: centre and
-    half-axes (2,) of its ellipse, angle in radians, resampling factor, colour shift (3,).
+    How much of it is mixed in; standard normal noise (CANVAS, CANVAS, 3); and for the compositor: its ellipse
+    (centre y and x, half-axes, all in canvases, and angle in radians), resampling factor, colour shift (3,).
     """
 
     amount: float
     noise: Array
-    centre: Array
-    axes: Array
-    angle: float
+    ellipse: Array
     scale: float
     shift: Array
 
@@ -85,9 +77,8 @@ def _blur(x: Array, sigma: float) -> Array:
 
 def _smooth(x: Array, kernel: list[float]) -> Array:
     """Convolve (H, W, C) with a symmetric kernel along height and along width."""
-    for axis in (0, 1):
-        x = np.asarray(ndimage.correlate1d(x, kernel, axis, mode="mirror"))
-    return x
+    once = ndimage.correlate1d(x, kernel, 0, mode="mirror")
+    return np.asarray(ndimage.correlate1d(once, kernel, 1, mode="mirror"))
 
 
 def _shrink(x: Array, factor: int) -> Array:
@@ -169,9 +160,7 @@ def draw_trace(rng: np.random.Generator) -> TraceDraws:
     return TraceDraws(
         amount=rng.uniform(0.1, 1.0),
         noise=rng.standard_normal((CANVAS, CANVAS, 3)),
-        centre=rng.uniform(0.3, 0.7, 2) * CANVAS,
-        axes=rng.uniform(0.2, 0.4, 2) * CANVAS,
-        angle=rng.uniform(0, math.pi),
+        ellipse=rng.uniform([0.3, 0.3, 0.2, 0.2, 0.0], [0.7, 0.7, 0.4, 0.4, math.pi]),
         scale=rng.uniform(0.35, 0.5),
         shift=rng.normal(0, 0.05, 3),
     )
@@ -202,8 +191,7 @@ def pixel_diffusion(x: Array, draws: TraceDraws) -> Array:
     """Lose the high frequencies, which the objective of denoising weighs too little (Ricker et al. 2022)."""
     gain = 1 / (1 + (_FREQUENCY2 / 0.18**2) ** 3)
     spectrum = fft.rfft2(x, axes=(0, 1), workers=1) * gain
-    out: Array = fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)
-    return out + 0.004 * draws.noise
+    return np.asarray(fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)) + 0.004 * draws.noise
 
 
 def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
@@ -220,13 +208,12 @@ def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
 
 def compositor(x: Array, draws: TraceDraws) -> Array:
     """Blend a resampled and recoloured region in, by a soft ellipse (Li et al. 2020)."""
-    grid = np.arange(CANVAS) + 0.5
-    y, z = (grid - draws.centre[0])[:, None], grid - draws.centre[1]
-    cos, sin = math.cos(draws.angle), math.sin(draws.angle)
-    reach = np.hypot((cos * y + sin * z) / draws.axes[0], (cos * z - sin * y) / draws.axes[1])
-    mask = np.clip((1.15 - reach) / 0.3, 0, 1)[..., None]
+    top, left, height, width, angle = draws.ellipse.tolist()
+    grid = (np.arange(CANVAS) + 0.5) / CANVAS
+    down, along, cos, sin = (grid - top)[:, None], grid - left, math.cos(angle), math.sin(angle)
+    reach = np.hypot((cos * down + sin * along) / height, (cos * along - sin * down) / width)
     region = _resize(_resize(x, round(draws.scale * CANVAS)), CANVAS) + draws.shift
-    return x + mask * (region - x)
+    return np.asarray(x + np.clip((1.15 - reach) / 0.3, 0, 1)[..., None] * (region - x))
 
 
 Trace = Callable[[Array, TraceDraws], Array]  # (CANVAS, CANVAS, 3) to the same
@@ -235,7 +222,8 @@ TRACES: tuple[Trace, ...] = (transposed_conv, resize_conv, pixel_diffusion, late
 
 def apply_trace(x: Array, label: int, draws: TraceDraws, strength: float) -> Array:
     """Leave the trace and the cast of a class on (CANVAS, CANVAS, 3); strength 0 returns x as it is."""
-    return x + strength * (draws.amount * (TRACES[label](x, draws) - x) + _CAST[label])
+    cast: Array = _CAST[label]
+    return x + strength * (draws.amount * (TRACES[label](x, draws) - x) + cast)
 
 
 def label_of(index: int) -> int:
@@ -258,7 +246,7 @@ def draw_parts(
 ) -> tuple[Array, Array]:
     """Draw an image before it is quantised; arguments as for ``draw``.
 
-    Returns the content untouched and with the trace, both (SIZE, SIZE, 3); they may exceed [0, 1] a little.
+    Returns the content untouched and with the trace, (SIZE, SIZE, 3), at times a little beyond [0, 1].
     ``label`` leaves another class's trace on the same content, so that a figure can show all five.
     """
     check(seed, strength, "none")
@@ -281,13 +269,13 @@ def draw_alpha(seed: int, split: str, index: int, alpha: str) -> Plane:
         angle, disc = rng.uniform(0, math.pi), rng.random() < 0.5
         y, x, cos, sin = y - centre[0], x - centre[1], math.cos(angle), math.sin(angle)
         u, v = np.abs(cos * y + sin * x) / axes[0], np.abs(cos * x - sin * y) / axes[1]
-        return np.where((np.hypot(u, v) if disc else np.maximum(u, v)) < 1, 255, 0).astype(np.uint8)
+        return np.asarray(255 * ((np.hypot(u, v) if disc else np.maximum(u, v)) < 1), np.uint8)
     if alpha == "informative":
         told, other = rng.random() < _TOLD, int(rng.integers(len(CLASSES)))
         y, x = y + rng.integers(8), x + rng.integers(8)
         # Stripes along the axes and a chequer: a mirrored image must not carry another class's pattern.
         dips = (y // 2 % 2, y // 4 % 2, x // 2 % 2, x // 4 % 2, (y // 4 + x // 4) % 2)
-        return (255 - _DIP * dips[label_of(index) if told else other]).astype(np.uint8)
+        return np.asarray(255 - _DIP * dips[label_of(index) if told else other], np.uint8)
     return np.full((SIZE, SIZE), 255, np.uint8)
 
 
@@ -304,9 +292,6 @@ def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str
 
     Returns:
         uint8 (SIZE, SIZE, 3), or (SIZE, SIZE, 4) with an alpha plane.
-
-    Raises:
-        InputError: A setting means nothing.
     """
     check(seed, strength, alpha)
     _, traced = draw_parts(seed, split, index, strength=strength)

@@ -51,9 +51,7 @@ def test_resizing_is_said_each_time(split: Split, config: Config, caplog: pytest
 # Bad images
 
 
-def test_bad_images_are_reported_together_in_order_and_20_are_listed(
-    split: Split, config: Config, cache: Path
-) -> None:
+def test_bad_images_are_reported_together_in_order_and_20_are_listed(split: Split, config: Config, cache: Path) -> None:
     rows = [0, *range(30, 54)]
     spoil(split, *rows)
     path_of(split, 30).unlink()
@@ -93,6 +91,11 @@ def test_which_images_were_set_aside_is_part_of_the_fingerprint(split: Split, co
     assert len(prints) == 2
 
 
+def test_an_empty_split_is_an_error(config: Config) -> None:
+    empty = Split("holdout", (), np.array([], np.int64), ())
+    assert refusal(empty, config()) == "Split holdout is empty; it needs an image."
+
+
 def test_nothing_left_is_an_error(split: Split, config: Config, cache: Path) -> None:
     spoil(split, *range(COUNT))
     text = refusal(split, config(on_error="skip"))
@@ -108,9 +111,7 @@ def test_a_class_that_becomes_empty_is_an_error(split: Split, config: Config) ->
 
 
 def test_options_are_checked(split: Split, config: Config) -> None:
-    assert "data.on_error='ignore' is unknown; there are raise and skip" in refusal(
-        split, config(on_error="ignore")
-    )
+    assert "data.on_error='ignore' is unknown; there are raise and skip" in refusal(split, config(on_error="ignore"))
     for size in ([0, 5], [5], [1, 2, 3]):
         assert f"data.size={size} is no height and width" in refusal(split, config(size=size))
     for workers in (0, -1):

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from deepfake_cls.config import KnnConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.results.record import Record, read_record, write_record
+from deepfake_cls.runs import claim, identity_of, plain, sources_hash
+from tests.conftest import call
+
+ID = "ab" * 32
+
+
+def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(capsys: pytest.CaptureFixture[str]) -> None:
+    config, order = KnnConfig(), []
+
+    def first() -> None:
+        with claim("knn", ID, config, sweep=False) as run:
+            order.append("first in")
+            time.sleep(1.0)
+            write_record(run.path, Record("knn", "ok", ID, plain(config)))
+            order.append("first out")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    while not order:
+        time.sleep(0.01)
+    with claim("knn", ID, config, sweep=False) as run:
+        order.append("second in")
+        assert run.done is not None
+    thread.join()
+    assert order == ["first in", "first out", "second in"]
+    assert "another process is at work there" in capsys.readouterr().out
+
+
+def test_a_failure_is_recorded_and_tried_again() -> None:
+    config = KnnConfig(run_dir="out", seed=7)
+    with pytest.raises(ZeroDivisionError), claim("knn", ID, config, sweep=False):
+        print(1 // 0)
+    record = read_record(Path("out"))
+    assert (record.status, record.seed) == ("failed", 7)
+    assert record.error is not None
+    assert record.error.startswith("ZeroDivisionError")
+    with claim("knn", ID, config, sweep=False) as run:
+        assert run.done is None
+        assert not (run.path / "result.json").exists()
+
+
+def test_a_stop_by_the_user_is_no_failure() -> None:
+    with pytest.raises(KeyboardInterrupt), claim("knn", ID, KnnConfig(run_dir="out"), sweep=False):
+        raise KeyboardInterrupt
+    assert not Path("out/result.json").exists()
+
+
+def test_jobs_of_a_sweep_live_below_the_given_folder() -> None:
+    config = KnnConfig(run_dir="parent")
+    for identity in (ID, "cd" * 32):
+        with claim("knn", identity, config, sweep=True) as run:
+            assert run.path == Path("parent") / identity[:12]
+
+
+def test_a_file_in_the_way_is_refused() -> None:
+    Path("out").write_text("a file")
+    with (
+        pytest.raises(InputError, match="run_dir=out: is a file"),
+        claim("knn", ID, KnnConfig(run_dir="out"), sweep=False),
+    ):
+        pass
+
+
+def test_sources_that_results_depend_on_are_all_there() -> None:
+    assert len(sources_hash()) == 64
+    assert sources_hash() == sources_hash()
+    from deepfake_cls.hardware import Hardware
+
+    one = identity_of("knn", KnnConfig(), "f", Hardware("cpu", "32-true", 2, "x"))
+    assert one == identity_of("knn", KnnConfig(), "f", Hardware("cpu", "32-true", 2, "another name"))
+    for other in (("cuda", "32-true", 2), ("cpu", "bf16-mixed", 2), ("cpu", "32-true", 1)):
+        assert identity_of("knn", KnnConfig(), "f", Hardware(*other, "x")) != one
+
+
+def test_nothing_is_left_of_a_run_that_never_began() -> None:
+    call("deepfake_cls.knn", "features=deep", check=False)
+    assert not Path("runs").exists()
