@@ -37,6 +37,8 @@ class Source(Protocol):
     """Where the images of a split come from; small where its pool is of processes, to which it travels."""
 
     doing: ClassVar[str]
+    images_per_worker: ClassVar[int]
+    """With fewer than this, one more worker costs more than it saves."""
 
     def __len__(self) -> int:
         """How many images."""
@@ -63,6 +65,7 @@ class Files:
     """Image files, by the rules of `decode`; size None is that of the first image that can be read."""
 
     doing: ClassVar[str] = "Decoding"
+    images_per_worker: ClassVar[int] = _CHUNK
     paths: tuple[Path, ...]
     size: tuple[int, int] | None
     resize: bool
@@ -98,6 +101,7 @@ class Drawings:
     """Images of the embedded data set."""
 
     doing: ClassVar[str] = "Drawing"
+    images_per_worker: ClassVar[int] = 256  # some two seconds of drawing; to start a process takes one
     split: str
     count: int
     seed: int
@@ -107,7 +111,7 @@ class Drawings:
     def __len__(self) -> int:
         return self.count
 
-    def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:  # noqa: ARG002
+    def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
         """See `Source`; an image is drawn in one size only."""
         from deepfake_cls.data import synthetic  # here, so that image files need no scipy
 
@@ -119,7 +123,7 @@ class Drawings:
         return f"image {row} of {self.split}"
 
     def pool(self, workers: int) -> Executor:
-        """Processes: drawing holds the interpreter lock. Spawned: a fork beside running threads can hang."""
+        """Processes: drawing is many short array operations. Spawned: a fork beside running threads can hang."""
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
@@ -205,8 +209,8 @@ def _run(source: Source, task: _Task, workers: int) -> Iterator[_Rows]:
     """Results of the task on all rows, as they come."""
     starts = range(0, len(source), _CHUNK)
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in starts]
-    workers = min(workers, len(chunks))
-    if workers == 1:
+    workers = min(workers, len(source) // source.images_per_worker)
+    if workers <= 1:
         yield from map(task, chunks)
         return
     pool = source.pool(workers)

@@ -108,14 +108,10 @@ def _check_header(image: Image.Image) -> None:
             "is not a damaged or hostile file"
         )
     if image.mode not in _MODES:
-        raise DecodeError(
-            f"has mode {image.mode}; grey, palette, RGB and RGBA of 8 bits are read: convert it first"
-        )
+        raise DecodeError(f"has mode {image.mode}; grey, palette, RGB and RGBA of 8 bits are read: convert it first")
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames: Any = getattr(image, "n_frames", "several")
-        raise DecodeError(
-            f"holds {frames} frames; one is expected: save the one you mean as a file of its own"
-        )
+        raise DecodeError(f"holds {frames} frames; one is expected: save the one you mean as a file of its own")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -112,9 +112,7 @@ def read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool)
         label, wrong = -1, ""
         try:
             if len(cells) > len(header):
-                raise ValueError(
-                    f"{len(cells)} cells, {len(header)} are expected; quote a comma within a cell"
-                )
+                raise ValueError(f"{len(cells)} cells, {len(header)} are expected; quote a comma within a cell")
             if labelled:
                 label = _label(row.get("label", ""))
             file = images.find(image_id)
@@ -144,9 +142,7 @@ def label_problems(train: Table, validation: Table | None) -> list[str]:
     empty = ", ".join(map(str, itertools.islice((n for n in range(count) if n not in labels), 5)))
     problems = []
     if empty:
-        problems.append(
-            f"{train.path}: empty class {empty}: labels go up to {count - 1}, each needs an image"
-        )
+        problems.append(f"{train.path}: empty class {empty}: labels go up to {count - 1}, each needs an image")
     if validation is not None:
         problems += [
             f"{validation.path}, line {line}: label {label} does not occur in {train.path.name}"
@@ -206,9 +202,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tup
         header = [cell.strip() for cell in next(reader, [])]
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: {error}; comma-separated values are expected."
-        ) from error
+        raise InputError(f"{path}, line {reader.line_num}: {error}; comma-separated values are expected.") from error
     if any(header.count(column) != 1 for column in columns):
         found, expected = ",".join(header), ",".join(columns)
         raise InputError(f"{path} has the columns {found!r} in its first line; {expected!r} is expected.")
@@ -227,9 +221,7 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}, line {line}: not UTF-8; save the table with the encoding UTF-8."
-        ) from error
+        raise InputError(f"{path}, line {line}: not UTF-8; save the table with the encoding UTF-8.") from error
 
 
 def _stem_and_suffix(name: str) -> tuple[str, str]:

@@ -122,9 +122,7 @@ def _synthetic(config: SyntheticConfig) -> Manifest:
     for name, size in sizes.items():
         least = 0 if name == "test" else len(synthetic.CLASSES)
         if size < least:
-            raise InputError(
-                f"data.{name}_size={size} leaves a class without an image; give at least {least}."
-            )
+            raise InputError(f"data.{name}_size={size} leaves a class without an image; give at least {least}.")
         if size == 0:
             continue
         labels = [-1 if name == "test" else synthetic.label_of(index) for index in range(size)]
@@ -165,9 +163,7 @@ def _unibuc(root: Path, config: ImageFilesConfig) -> tuple[tuple[str, ...], dict
             continue
         if not folder.is_dir():
             raise InputError(f"{path} is there, but not the folder of its images, {folder}.")
-        tables[name] = read_table(
-            path, folder, labelled=name != "test", allow_missing=config.on_error == "skip"
-        )
+        tables[name] = read_table(path, folder, labelled=name != "test", allow_missing=config.on_error == "skip")
     problems = [problem for table in tables.values() for problem in table.problems]
     problems = problems or label_problems(tables["train"], tables.get("validation"))
     if problems:

@@ -33,7 +33,7 @@ ALPHA_ACCURACY = 0.6  # the best that the informative alpha plane alone allows
 _FINE = 2 * CANVAS  # leaves are drawn at twice the size and averaged down, for soft edges
 _LEAVES = 700  # leave 2 % of an image to the ground
 _TEXTURES = 3
-_RIPPLE = 0.08
+_RIPPLE = 0.10
 _DECODER = np.random.Generator(np.random.PCG64(8)).standard_normal((8, 8))
 _DECODER = (_DECODER - _DECODER.mean()) / _DECODER.std()
 # What each class adds to R, G and B: a habit of generators (McCloskey and Albright 2018) that neighbours can see.
@@ -161,8 +161,8 @@ def draw_trace(rng: np.random.Generator) -> TraceDraws:
         amount=rng.uniform(0.1, 1.0),
         noise=rng.standard_normal((CANVAS, CANVAS, 3)),
         ellipse=rng.uniform([0.3, 0.3, 0.2, 0.2, 0.0], [0.7, 0.7, 0.4, 0.4, math.pi]),
-        scale=rng.uniform(0.35, 0.5),
-        shift=rng.normal(0, 0.05, 3),
+        scale=rng.uniform(0.3, 0.45),
+        shift=rng.normal(0, 0.06, 3),
     )
 
 
@@ -184,12 +184,12 @@ def resize_conv(x: Array, draws: TraceDraws) -> Array:
     The kernel is [1 2 1; 2 12 2; 1 2 1]/24; R, G and B share the noise.
     """
     wide = _shrink(x, 2).repeat(2, 0).repeat(2, 1)
-    return (2 * _smooth(wide, [0.25, 0.5, 0.25]) + wide) / 3 + 0.025 * draws.noise[..., :1]
+    return (2 * _smooth(wide, [0.25, 0.5, 0.25]) + wide) / 3 + 0.03 * draws.noise[..., :1]
 
 
 def pixel_diffusion(x: Array, draws: TraceDraws) -> Array:
     """Lose the high frequencies, which the objective of denoising weighs too little (Ricker et al. 2022)."""
-    gain = 1 / (1 + (_FREQUENCY2 / 0.18**2) ** 3)
+    gain = 1 / (1 + (_FREQUENCY2 / 0.16**2) ** 3)
     spectrum = fft.rfft2(x, axes=(0, 1), workers=1) * gain
     return np.asarray(fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)) + 0.004 * draws.noise
 
@@ -203,7 +203,7 @@ def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
     detail = luma - _blur(luma, 1.0)
     deviation = np.sqrt(_blur(detail * detail, 2.0))
     pattern: Array = np.tile(_DECODER, (CANVAS // 8 + 1,) * 2)[:CANVAS, :CANVAS, None]
-    return luma + _resize(_shrink(x - luma, 4), CANVAS) + pattern * (0.02 + 0.25 * deviation)
+    return luma + _resize(_shrink(x - luma, 4), CANVAS) + pattern * (0.03 + 0.3 * deviation)
 
 
 def compositor(x: Array, draws: TraceDraws) -> Array:

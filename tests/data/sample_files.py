@@ -18,9 +18,7 @@ from deepfake_cls.errors import InputError
 
 _HERE = Path(__file__).parents[2] / ".." / "shared" / "unibuc"
 UNIBUC = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", _HERE)).resolve()
-needs_unibuc = pytest.mark.skipif(
-    not UNIBUC.is_dir(), reason=f"no real data in {UNIBUC}: set DEEPFAKE_CLS_UNIBUC"
-)
+needs_unibuc = pytest.mark.skipif(not UNIBUC.is_dir(), reason=f"no real data in {UNIBUC}: set DEEPFAKE_CLS_UNIBUC")
 
 COUNT = 2 * 32 + 7  # several tasks, the last one short
 HEIGHT, WIDTH = 5, 6

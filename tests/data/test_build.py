@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from deepfake_cls.config import ImageFilesConfig
-from deepfake_cls.data import build
+from deepfake_cls.data import build, synthetic
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
@@ -32,7 +32,7 @@ import logging, sys, time
 from pathlib import Path
 import numpy as np
 from deepfake_cls.config import ImageFilesConfig
-from deepfake_cls.data import build
+from deepfake_cls.data import build, synthetic
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
@@ -189,14 +189,23 @@ def test_the_parent_holds_no_second_copy(tmp_path: Path) -> None:
 
     tracemalloc.start()
     try:
-        build.fill(
-            Plain(tuple(Path(str(row)) for row in range(200)), None, False), None, tmp_path / "x", 2, False
-        )
+        build.fill(Plain(tuple(Path(str(row)) for row in range(200)), None, False), None, tmp_path / "x", 2, False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert (tmp_path / "x").stat().st_size == 200 * row_bytes
     assert peak < 10 * row_bytes
+
+
+def test_processes_are_started_for_many_drawings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_pool(source: build.Drawings, workers: int) -> Executor:
+        raise AssertionError(f"{workers} processes")
+
+    monkeypatch.setattr(synthetic, "draw", lambda *args, **options: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(build.Drawings, "pool", start_pool)
+    build.fill(build.Drawings("test", 511, 0, 1.0, "none"), None, tmp_path / "x", 8, False)
+    with pytest.raises(AssertionError, match="3 processes"):
+        build.fill(build.Drawings("train", 800, 0, 1.0, "none"), None, tmp_path / "x", 8, False)
 
 
 def test_workers_import_no_framework() -> None:

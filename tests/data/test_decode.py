@@ -30,9 +30,7 @@ def png(path: Path, header: bytes, data: bytes = b"") -> Path:
     """A PNG file, chunk by chunk: for what Pillow does not write itself."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
@@ -48,9 +46,7 @@ def reason(path: Path, size: tuple[int, int] | None = None) -> str:
 # What is taken
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options"), [("png", {}), ("webp", {"lossless": True}), ("bmp", {}), ("tif", {})]
-)
+@pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("webp", {"lossless": True}), ("bmp", {}), ("tif", {})])
 def test_rgb_is_taken_as_it_is(tmp_path: Path, suffix: str, options: dict[str, Any]) -> None:
     image, resized = decode(saved(tmp_path / f"a.{suffix}", RGB, **options), (6, 9))
     assert image.dtype == np.uint8
@@ -116,9 +112,7 @@ def test_a_transparent_colour_becomes_alpha(tmp_path: Path, pixels: NDArray[np.u
     image, _ = decode(saved(tmp_path / "a.png", pixels, transparency=transparency))
     hit = np.all(pixels.reshape(6, 9, -1) == colour, axis=2)
     np.testing.assert_array_equal(image[..., 3], np.where(hit, 0, 255))
-    np.testing.assert_array_equal(
-        image[..., :3][~hit], np.broadcast_to(pixels.reshape(6, 9, -1), RGB.shape)[~hit]
-    )
+    np.testing.assert_array_equal(image[..., :3][~hit], np.broadcast_to(pixels.reshape(6, 9, -1), RGB.shape)[~hit])
 
 
 @pytest.mark.parametrize("value", [0, 1])
@@ -187,14 +181,10 @@ def test_a_mode_that_needs_a_choice_is_refused(tmp_path: Path, mode: str, name: 
         Image.new("LAB", (4, 4)).save(tmp_path / name)
     else:
         saved(tmp_path / name, GREY if mode == "I" else RGB, mode)
-    assert reason(tmp_path / name).startswith(
-        f"has mode {mode}; grey, palette, RGB and RGBA of 8 bits are read"
-    )
+    assert reason(tmp_path / name).startswith(f"has mode {mode}; grey, palette, RGB and RGBA of 8 bits are read")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "name"), [(np.uint16, "a.png"), (np.uint16, "a.tif"), (np.float32, "a.tif")]
-)
+@pytest.mark.parametrize(("dtype", "name"), [(np.uint16, "a.png"), (np.uint16, "a.tif"), (np.float32, "a.tif")])
 def test_more_than_8_bits_of_grey_is_refused(tmp_path: Path, dtype: type, name: str) -> None:
     assert reason(saved(tmp_path / name, GREY.astype(dtype))).startswith(
         "has mode F;" if dtype is np.float32 else "has mode I"

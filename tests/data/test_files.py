@@ -48,9 +48,7 @@ def test_unibuc_needs_neither_validation_nor_test(unibuc: Path) -> None:
     assert len(manifest.split("train")) == len(manifest.split("validation")) == 2
 
 
-def test_unibuc_leaves_test_out_where_its_images_are_not(
-    unibuc: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unibuc_leaves_test_out_where_its_images_are_not(unibuc: Path, caplog: pytest.LogCaptureFixture) -> None:
     (unibuc / "test").rename(unibuc / "elsewhere")
     assert list(read(unibuc).splits) == ["train", "validation"]
     assert "the split test is left out" in caplog.text
@@ -94,9 +92,7 @@ def test_unibuc_names_the_line_of_a_bad_row(unibuc: Path, row: str, message: str
     images(unibuc / "train", "e.png", "two.png", "two.jpg")
     table(unibuc / "train.csv", "c,1", "a,0", "", "b,0", "d,1", row)
     text = refusal(unibuc)
-    assert text.startswith(
-        f"{unibuc} does not follow the layout data=unibuc:\n  {unibuc}/train.csv, line 7: "
-    )
+    assert text.startswith(f"{unibuc} does not follow the layout data=unibuc:\n  {unibuc}/train.csv, line 7: ")
     assert message.format(root=unibuc) in text
     assert text.count("\n") == 1
 
@@ -121,9 +117,7 @@ def test_unibuc_with_skip_leaves_missing_images_to_the_store(unibuc: Path) -> No
     assert not train.paths[1].exists()
 
 
-@pytest.mark.parametrize(
-    ("row", "message"), [("x,one", "label 'one'"), ("../x,1", "leads out of"), ("a,1", "again")]
-)
+@pytest.mark.parametrize(("row", "message"), [("x,one", "label 'one'"), ("../x,1", "leads out of"), ("a,1", "again")])
 def test_unibuc_with_skip_still_refuses_bad_rows(unibuc: Path, row: str, message: str) -> None:
     table(unibuc / "train.csv", "a,0", row, "b,1")
     assert message in refusal(unibuc, on_error="skip")

@@ -47,9 +47,7 @@ def test_synthetic_may_have_no_test_split() -> None:
 
 @pytest.mark.parametrize("size", [4, 0, -1])
 def test_synthetic_needs_an_image_of_each_class(size: int) -> None:
-    with pytest.raises(
-        InputError, match=rf"data\.train_size={size} leaves a class without an image; give at least 5"
-    ):
+    with pytest.raises(InputError, match=rf"data\.train_size={size} leaves a class without an image; give at least 5"):
         read_manifest(SyntheticConfig(train_size=size))
 
 
@@ -113,9 +111,7 @@ def test_folder_knows_other_names_of_validation(folder: Path, alias: str) -> Non
     assert content(read(folder, "folder").split("validation")) == {"gan/3.webp": 0, "real/3.webp": 1}
 
 
-def test_folder_ignores_what_is_hidden_or_no_image_and_says_so(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_folder_ignores_what_is_hidden_or_no_image_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     images(folder, "README.md", ".secret.png")
     images(folder / ".git", "x.png")
     images(folder / "__MACOSX" / "train", "x.png")
@@ -135,18 +131,14 @@ def test_folder_names_empty_classes_and_unknown_classes_together(folder: Path) -
     images(folder / "validation" / "diffusion", "a.png")
     text = refusal(folder, "folder")
     assert f"{folder}/train/empty is an empty class: no images directly in it" in text
-    assert (
-        f"{folder}/validation/diffusion is a class that train does not have; it has empty, gan, real" in text
-    )
+    assert f"{folder}/validation/diffusion is a class that train does not have; it has empty, gan, real" in text
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "val", "test"])
 def test_folder_refuses_an_empty_split(tmp_path: Path, name: str) -> None:
     images(tmp_path / "other", "a.png")
     (tmp_path / name / "gan").mkdir(parents=True)
-    assert f"{tmp_path / name} is an empty split: no images in it, or in folders in it" in refusal(
-        tmp_path, "folder"
-    )
+    assert f"{tmp_path / name} is an empty split: no images in it, or in folders in it" in refusal(tmp_path, "folder")
 
 
 def test_folder_refuses_images_beside_class_folders(folder: Path) -> None:
@@ -163,9 +155,7 @@ def test_folder_refuses_a_training_split_without_classes(tmp_path: Path) -> None
 
 def test_folder_refuses_two_folders_of_one_split(folder: Path) -> None:
     images(folder / "val" / "gan", "a.png")
-    assert f"{folder}/validation is the second of two that hold the split validation" in refusal(
-        folder, "folder"
-    )
+    assert f"{folder}/validation is the second of two that hold the split validation" in refusal(folder, "folder")
 
 
 def test_folder_refuses_images_in_the_root_beside_a_test_folder(folder: Path) -> None:
@@ -180,9 +170,7 @@ def test_folder_refuses_images_in_the_root_beside_a_test_folder(folder: Path) ->
 @pytest.mark.parametrize("name", ["unibuc", "folder"])
 def test_a_root_is_needed(name: str) -> None:
     for root in ("???", ""):
-        with pytest.raises(
-            InputError, match=f"data={name} needs the folder that holds the data: data.root=PATH"
-        ):
+        with pytest.raises(InputError, match=f"data={name} needs the folder that holds the data: data.root=PATH"):
             read_manifest(ImageFilesConfig(name=name, root=root))
 
 

@@ -69,7 +69,8 @@ def test_one_image_with_alpha_gives_all_a_plane(split: Split, config: Config, ro
         np.testing.assert_array_equal(store.images[other], expected)
 
 
-def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path) -> None:
+def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.Drawings, "images_per_worker", 16)
     config = SyntheticConfig(
         cache=str(tmp_path), workers=2, seed=3, train_size=36, validation_size=5, test_size=2, strength=0.5
     )
@@ -210,9 +211,7 @@ def test_what_killed_builds_left_is_removed_after_a_day(split: Split, config: Co
 # The cache folder
 
 
-def test_an_unwritable_cache_names_the_folder_and_the_key(
-    split: Split, config: Config, tmp_path: Path
-) -> None:
+def test_an_unwritable_cache_names_the_folder_and_the_key(split: Split, config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert refusal(split, config(cache=str(tmp_path / "file" / "cache"))) == (
         f"Decoded images cannot be kept in {tmp_path}/file/cache: Not a directory. "
