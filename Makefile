@@ -27,7 +27,7 @@ endif
 
 demo: $(STAMP)  ## embedded data, KNN and CNN, one page: reports/demo/index.html
 	$(BIN)/python -m deepfake_cls.knn
-	$(BIN)/python -m deepfake_cls.train scale=tiny epochs=8
+	$(BIN)/python -m deepfake_cls.train scale=tiny epochs=10
 	$(BIN)/python -m deepfake_cls.report output=reports/demo
 	@echo "open reports/demo/index.html"
 

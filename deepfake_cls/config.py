@@ -13,7 +13,7 @@ class DataConfig:
     Attributes:
         name: ``synthetic``, ``unibuc`` or ``folder``; the layout.
         cache: Folder for decoded images; None is the user's cache folder.
-        workers: Processes that decode or draw images; None is one for each core.
+        workers: Threads that decode, or processes that draw, images; None is one for each core.
         verify: Check the cached images against their SHA-256 before use.
     """
 

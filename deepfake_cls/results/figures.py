@@ -137,7 +137,7 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-reach, vmax=reach)
         row[0].set_ylabel(name, fontsize=9)
     for axes, title in zip(
-        grid[0], ("examples", "", "", "residual ×6 (first)", "spectrum − mean of classes"), strict=True
+        grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True
     ):
         axes.set_title(title, fontsize=9)
     for axes in grid.flat:

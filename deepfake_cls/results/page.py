@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def write_page(path: Path, records: Sequence[Finished], chosen: Mapping[str, Fin
             " (red: more power; zero frequency in the middle)."
         )
         body += ["<h2>The classes and their traces</h2>", _image(classes_figure(samples), note)]
-    body += ["<h2>All runs</h2>", _runs(records)]
+    body += ["<h2>All runs</h2>", _runs(records), "<h2>Next</h2>", _next(chosen)]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><title>deepfake_cls</title>'
@@ -163,6 +164,16 @@ def _runs(records: Sequence[Finished]) -> str:
         )
     head = "<tr><th>run</th><th>settings</th><th>accuracy, 95 % interval</th><th>time</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _next(chosen: Mapping[str, Finished]) -> str:
+    """Commands that can be pasted as they are."""
+    commands = ["python -m deepfake_cls.train -m lr=1e-3,2e-3,4e-3   # a sweep"]
+    if "cnn" in chosen:
+        checkpoint = shlex.quote(str(chosen["cnn"].path / "checkpoints" / "last.ckpt"))
+        use = f"checkpoint={checkpoint} data=folder data.root=PHOTOS data.resize=true names=true"
+        commands.insert(0, f"python -m deepfake_cls.predict {use}   # label a folder of your own")
+    return f"<pre>{html.escape(chr(10).join(commands))}</pre>"
 
 
 def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
