@@ -136,9 +136,7 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
         row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-reach, vmax=reach)
         row[0].set_ylabel(name, fontsize=9)
-    for axes, title in zip(
-        grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True
-    ):
+    for axes, title in zip(grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True):
         axes.set_title(title, fontsize=9)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
