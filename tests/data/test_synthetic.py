@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ class TestWhatDeterminesAnImage:
 
     def test_another_process_draws_the_same_bytes(self) -> None:
         code = "from tests.data.test_synthetic import digest; print(digest('informative'))"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        root = Path(__file__).parents[2]  # these files, wherever another copy is installed
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
         assert done.stdout.strip() == digest("informative")
 
     @pytest.mark.parametrize("other", [(1, "train", 5), (0, "validation", 5), (0, "train", 10)])
@@ -65,6 +67,18 @@ class TestWhatDeterminesAnImage:
         content, _ = synthetic.draw_parts(0, "train", 5)
         changed, _ = synthetic.draw_parts(*other)
         assert np.abs(content - changed).mean() > 0.05
+
+    def test_content_trace_and_alpha_share_no_draws(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[np.random.Generator] = []
+        stream = synthetic._stream
+
+        def record(*key: int | str) -> np.random.Generator:
+            seen.append(stream(*key))  # type: ignore[arg-type]
+            return stream(*key)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(synthetic, "_stream", record)
+        synthetic.draw(0, "train", 0, alpha="informative")
+        assert len({rng.random() for rng in seen}) == len(seen) == 3
 
     def test_shape_type_and_labels(self) -> None:
         image = synthetic.draw(0, "test", 3)
@@ -94,6 +108,10 @@ class TestContent:
         assert 80 < images.mean() < 150
         assert ((images == 0) | (images == 255)).mean() < 0.1
 
+    def test_leaves_leave_little_of_the_ground(self) -> None:
+        ground = [(synthetic._leaves(np.random.default_rng(index)) == 0).mean() for index in range(20)]
+        assert np.mean(ground) < 0.04
+
     def test_spectrum_falls_as_in_natural_images(self) -> None:
         # Power of natural images goes as 1/f², give or take (Field 1987).
         spectrum = np.mean([power(canvas(index)) for index in range(20)], axis=0)
@@ -116,6 +134,12 @@ class TestContent:
                 same, traced = synthetic.draw_parts(0, "train", index, strength=0, label=label)
                 np.testing.assert_array_equal(same, content)
                 np.testing.assert_array_equal(traced, content)
+
+    @pytest.mark.parametrize("label", range(5))
+    def test_trace_of_the_class_is_mixed_in_by_its_amount(self, label: int) -> None:
+        x, half = canvas(0), draws(0)._replace(amount=0.5)
+        rest = synthetic.apply_trace(x, label, half, 1.0) - (x + synthetic.TRACES[label](x, half)) / 2
+        np.testing.assert_allclose(rest, np.broadcast_to(rest[0, 0], rest.shape), atol=1e-12)  # the cast
 
     def test_with_strength_each_class_leaves_another_trace(self) -> None:
         traces = [np.subtract(*synthetic.draw_parts(0, "train", 0, label=label)[::-1]) for label in range(5)]
