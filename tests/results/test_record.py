@@ -83,13 +83,13 @@ def test_scores_of_votes_and_missing_classes() -> None:
     assert found.prefixed("validation")["val_acc"] == found.prefixed("test")["test_acc"] == pytest.approx(1 / 3)
 
 
-def test_wilson_is_the_formula() -> None:
-    n, p, z = 1250, 1179 / 1250, 1.959963984540054
-    centre, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    low, high = wilson(1179, 1250)
-    assert low == pytest.approx((centre - half) / (1 + z**2 / n))
-    assert high == pytest.approx((centre + half) / (1 + z**2 / n))
-    assert wilson(0, 10)[0] == 0
+@pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (1, 3), (1179, 1250), (365, 1250)])
+def test_wilson_is_scipys(correct: int, count: int) -> None:
+    from scipy.stats import binomtest
+
+    for confidence in (0.9, 0.95, 0.99):
+        theirs = binomtest(correct, count).proportion_ci(confidence, method="wilson")
+        assert wilson(correct, count, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_result_json_has_the_contracts_fields(tmp_path: Path) -> None:
