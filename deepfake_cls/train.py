@@ -249,11 +249,11 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
 def log_hyperparameters(trainer: Any, record: Any) -> None:
     """Put settings beside final metrics, so that a sweep compares in TensorBoard's HParams tab."""
     config = record.config
-    flat = {key: value for key, value in config.items() if isinstance(value, (int, float, str, bool))}
-    for group in ("recipe", "data"):
-        flat |= {
-            f"{group}.{key}": value for key, value in config[group].items() if isinstance(value, (int, float, str))
-        }
+    # Few, since the tab shows only the first of them: what a sweep varies, and not what all runs share.
+    keys = ("lr", "dropout", "channels", "width", "epochs", "batch_size", "seed")
+    flat = {key: config[key] for key in keys} | {"data": config["data"]["name"]}
+    flat |= {f"data.{key}": config["data"][key] for key in ("strength", "alpha") if key in config["data"]}
+    flat |= {f"recipe.{key}": value for key, value in config["recipe"].items()}
     trainer.logger.log_hyperparams(flat, {f"final/{name}": value for name, value in record.metrics.items()})
     trainer.logger.finalize("success")
 
