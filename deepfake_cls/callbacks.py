@@ -20,8 +20,8 @@ from deepfake_cls.results.figures import confusion_figure
 class StopCleanly(L.Callback):
     """Turn SIGTERM and Ctrl-C into a checkpoint between two steps; a second Ctrl-C stops at once.
 
-    A stop is never taken at the last batch of an epoch: the epoch's validation would be lost, and with it a
-    chance at the best checkpoint. One batch later costs nothing and keeps the resumed run equal bit for bit.
+    A stop that comes at the last batch of an epoch waits for the epoch's validation: it would be lost otherwise, and
+    with it a chance at the best checkpoint. So the resumed run equals an uninterrupted one bit for bit.
 
     Args:
         checkpoint: Where the checkpoint goes.
@@ -42,6 +42,15 @@ class StopCleanly(L.Callback):
             raise KeyboardInterrupt
         self.received = number
         print("\nStopping after this batch; once more stops at once.", flush=True)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave with the checkpoint that the last epoch's validation has written."""
+        if self.received is not None and self.checkpoint.exists():
+            raise Interrupted(
+                self.received,
+                f"Stopped after epoch {trainer.current_epoch} of {trainer.max_epochs}; kept in {self.checkpoint}."
+                " The same command goes on from there.",
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

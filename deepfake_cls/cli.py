@@ -106,6 +106,12 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         except InputError as error:
             failures.append(f"{words}: {error}" if sweep else str(error))
             print(f"error: {error}", file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            sys.stdout = None  # whoever read our output has gone; results are written
+        except OSError as error:
+            text = f"{error.filename or 'a file'}: {error.strerror or error}"
+            failures.append(f"{words}: {text}" if sweep else text)
+            print(f"error: {text}", file=sys.stderr, flush=True)
         except Exception as error:
             failures.append(f"{words}: {type(error).__name__}: {error}")
             traceback.print_exc()
@@ -115,7 +121,11 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
     except InputError as error:
         sys.exit(f"error: {error}")
     entry: Any = hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)
-    entry()
+    try:
+        entry()
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr, flush=True)
+        sys.exit(130)
     if failures:
         if len(failures) > 1 or "-m" in sys.argv or "--multirun" in sys.argv:
             print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import time
 from pathlib import Path
 
@@ -19,13 +18,13 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     """
     started = time.perf_counter()
     from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
-    from deepfake_cls.inference import check_tta, open_model, score_split
+    from deepfake_cls.inference import check_request, open_model, score_split
     from deepfake_cls.results.record import Record, write_predictions, write_record
     from deepfake_cls.results.scores import score
-    from deepfake_cls.results.tables import print_run
+    from deepfake_cls.results.tables import argument, data_arguments, print_run
     from deepfake_cls.runs import claim, identity_of, plain
 
-    check_tta(config.tta)
+    check_request(config)
     model, hardware = open_model(config)
     manifest, split = score_split(config, model)
     require_labels(split, config.split)
@@ -67,8 +66,8 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             )
             write_predictions(claimed.path / "predictions.npz", split.ids, split.labels, probs)
             write_record(claimed.path, record)
-        where = f"checkpoint={shlex.quote(config.checkpoint)} data={config.data.name}"
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {where}")
+        words = f"{argument('checkpoint', config.checkpoint)} {data_arguments(config.data)}"
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict {words}")
 
 
 if __name__ == "__main__":

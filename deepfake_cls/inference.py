@@ -15,14 +15,16 @@ from deepfake_cls.hardware import Hardware, choose
 from deepfake_cls.models.classifier import Classifier, load_classifier, predict_all
 
 
-def check_tta(tta: str) -> None:
-    """Refuse an unknown test-time augmentation.
+def check_request(config: EvaluateConfig | PredictConfig) -> None:
+    """Refuse values that no prediction can have.
 
     Raises:
-        InputError: Naming what there is.
+        InputError: Naming the key, the value and what was expected.
     """
-    if tta not in ("none", "flip"):
-        raise InputError(f"tta={tta}: expected none or flip.")
+    if config.tta not in ("none", "flip"):
+        raise InputError(f"tta={config.tta}: expected none or flip.")
+    if config.batch_size < 1:
+        raise InputError(f"batch_size={config.batch_size}: expected 1 or more.")
 
 
 def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Classifier, Hardware]:

@@ -47,6 +47,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
 
     hardware = choose(config.trainer)
     manifest = read_manifest(config.data)
+    manifest.require_classes()
     progress = config.trainer.progress
     train = open_images(manifest, "train", config.data, progress)
     splits = {
@@ -99,8 +100,8 @@ def classify(
     queries = features(validation.store.images, config.features, config.channels)
     if references.shape[1:] != queries.shape[1:]:
         raise InputError(
-            f"Training images are {references.shape[1:]}, validation images {queries.shape[1:]} (height, width,"
-            " channels). Set data.size=[H,W] and data.resize=true to bring them to one size."
+            f"channels={config.channels}: training images have {references.shape[-1]} channels, validation images"
+            f" {queries.shape[-1]}; use channels=RGB."
         )
     read(references)
     read(queries)

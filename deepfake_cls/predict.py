@@ -20,13 +20,14 @@ def run(config: PredictConfig, sweep: bool) -> None:
     """
     if sweep:
         raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
-    from deepfake_cls.inference import check_tta, open_model, predict_split, score_split
+    from deepfake_cls.inference import check_request, open_model, predict_split, score_split
     from deepfake_cls.results.record import write_atomically
 
-    check_tta(config.tta)
+    check_request(config)
     output = Path(config.output)
     if output.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
+    output.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     model, hardware = open_model(config)
     _, split = score_split(config, model)
     probs = predict_split(config, model, split, hardware)
@@ -39,7 +40,7 @@ def run(config: PredictConfig, sweep: bool) -> None:
     for image_id, label, row in zip(split.ids, chosen, probs, strict=True):
         shares = [f"{p:.6f}" for p in row] if config.probabilities else []
         writer.writerow([image_id, model.classes[label] if config.names else int(label), *shares])
-    write_atomically(output, text.getvalue().encode())
+    write_atomically(output, text.getvalue().encode(errors="surrogateescape"))
 
     print(f"{output}: {len(split)} images of split {config.split}")
     for label, count in sorted(Counter(chosen.tolist()).items()):

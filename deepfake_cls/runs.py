@@ -139,6 +139,8 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         try:
             yield run
         except Exception as error:
+            if (run.path / "result.json").exists():
+                raise  # the result is there; what failed came after it, such as printing into a closed pipe
             failure = f"{type(error).__name__}: {error}"
             write_record(path, Record(kind, "failed", identity, plain(config), seed=config.seed, error=failure))
             raise

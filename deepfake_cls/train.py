@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import statistics
 import time
 from pathlib import Path
@@ -25,6 +24,8 @@ def check(config: TrainConfig) -> None:
     Raises:
         InputError: Naming the key, the value and what was expected.
     """
+    if config.force and config.checkpoint is not None:
+        raise InputError("force=true starts again from nothing, checkpoint=FILE goes on: give one of them.")
     recipe = config.recipe
     rules: list[tuple[str, Any, bool, str]] = [
         ("lr", config.lr, config.lr > 0, "a number above 0"),
@@ -68,10 +69,11 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.data.manifest import read_manifest
 
     manifest = read_manifest(config.data)  # before the slow imports: a wrong path is told at once
+    manifest.require_classes()
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.hardware import choose
-    from deepfake_cls.results.tables import print_run
+    from deepfake_cls.results.tables import argument, data_arguments, print_run
     from deepfake_cls.runs import claim, identity_of
 
     hardware = choose(config.trainer)
@@ -88,11 +90,10 @@ def run(config: TrainConfig, sweep: bool) -> None:
             if config.channels == "RGBA" and not data.train.store.has_alpha:
                 print("The images have no alpha channel: RGBA adds a constant plane of 255.")
             record = fit_and_score(config, data, hardware, claimed, started)
-        checkpoint = shlex.quote(str(claimed.last))
-        where = f" data={config.data.name}"
-        if config.data.name != "synthetic":
-            where += f" data.root={shlex.quote(config.data.root)}"
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict checkpoint={checkpoint}{where}")
+        words = f"{argument('checkpoint', claimed.last)} {data_arguments(config.data)}"
+        if "test" not in manifest.splits:
+            words += " split=validation"
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict {words}")
 
 
 def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, claimed: Run, started: float) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deepfake_cls import train
 from deepfake_cls.callbacks import StopCleanly
@@ -303,3 +304,63 @@ def test_tensorboard_shows_all_that_is_promised() -> None:
     assert events.Images("augmented batch")[0].height > 200
     summary = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert all(key.encode() in summary for key in ("lr", "dropout", "recipe.cutmix", "channels"))
+
+
+def test_a_finished_result_survives_what_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("run_dir=out", "epochs=1")
+    before = outcome(Path("out"))
+
+    def closed(*_: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("deepfake_cls.results.tables.print_run", closed)
+    with pytest.raises(BrokenPipeError):
+        fit("run_dir=out", "epochs=1")
+    assert_equal(outcome(Path("out")), before)
+
+
+def test_force_and_checkpoint_together_are_refused_before_anything_is_lost() -> None:
+    fit("run_dir=out", "epochs=1")
+    with pytest.raises(InputError, match="give one of them"):
+        fit("run_dir=out", "epochs=1", "force=true", "checkpoint=out/checkpoints/last.ckpt")
+    assert read_checkpoint("out/checkpoints/last.ckpt")
+
+
+def test_one_batch_an_epoch_stops_too_and_ten_steps_are_no_special_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_batch = ["batch_size=64", "epochs=10"]  # 10 steps: the warm-up is one step exactly
+    inner = StopCleanly.on_train_batch_end
+
+    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == 3:
+            self.received = signal.SIGINT
+        inner(self, trainer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopCleanly, "on_train_batch_end", stop)
+        with pytest.raises(Interrupted, match="Stopped after epoch 3 of 10"):
+            fit("run_dir=parts", *one_batch)
+    fit("run_dir=parts", *one_batch)
+    fit("run_dir=whole", *one_batch)
+    assert_equal(outcome(Path("parts")), outcome(Path("whole")))
+
+
+def test_a_training_that_diverges_says_so() -> None:
+    with pytest.raises(InputError, match=r"diverged.*Lower the learning rate \(lr=1e\+30\)"):
+        fit("run_dir=out", "lr=1e30")
+    assert "diverged" in str(read_record(Path("out")).error)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / "data" / split / "solo").mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "data" / split / "solo" / "a.png")
+    words = [*SMALL_NET, "data=folder", f"data.root={tmp_path / 'data'}"]
+    with pytest.raises(InputError, match=r"too few classes \(solo\)"):
+        train.run(configure("train", TrainConfig, *words), False)
+
+
+def test_an_impossible_folder_is_one_line_and_status_1() -> None:
+    done = call("deepfake_cls.train", *SMALL_DATA, *SMALL_NET, "run_dir=/proc/none/x", check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: /proc/none")
+    assert "Traceback" not in done.stderr

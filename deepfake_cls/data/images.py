@@ -82,6 +82,7 @@ def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, An
         "name": manifest.name,
         "fingerprint": fingerprint(manifest, splits),
         "sizes": {name: len(split) for name, split in splits.items()},
+        "size": list(next(iter(splits.values())).store.size),
         "classes": list(manifest.classes),
     }
 

@@ -79,6 +79,16 @@ class Manifest:
             raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
 
+    def require_classes(self) -> None:
+        """Refuse data in which there is nothing to tell apart.
+
+        Raises:
+            InputError: There are fewer than two classes.
+        """
+        if len(self.classes) < 2:
+            found = ", ".join(self.classes) or "none"
+            raise InputError(f"The data has too few classes ({found}): two or more are needed to tell apart.")
+
     def sha256(self, names: Iterable[str] | None = None) -> str:
         """SHA-256 over the classes, and over name, ids and labels of the splits given (None: of all)."""
         chosen = [self.split(name) for name in (self.splits if names is None else names)]

@@ -153,6 +153,11 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, loss and recall, and add the epoch to the history."""
         confusion = self.confusion.compute().float()
+        if not bool(torch.isfinite(self.val_loss.compute())):
+            raise InputError(
+                f"Training diverged: the validation loss is not finite after epoch {self.current_epoch + 1}."
+                f" Lower the learning rate (lr={self.lr:g})."
+            )
         correct = confusion.diagonal()
         accuracy = correct.sum() / confusion.sum()
         recall = correct / confusion.sum(dim=1).clamp(min=1)
@@ -184,8 +189,11 @@ class Classifier(L.LightningModule):
         optimiser = torch.optim.AdamW(
             self.parameters(), lr=self.lr, weight_decay=self.recipe["weight_decay"], fused=True
         )
+        warmup = self.recipe["warmup"]
+        if abs(warmup * self.steps - 1) < 1e-6:
+            warmup *= 1 + 1e-6  # torch divides by (steps of warm-up − 1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=self.lr, total_steps=self.steps, pct_start=self.recipe["warmup"]
+            optimiser, max_lr=self.lr, total_steps=self.steps, pct_start=warmup
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -205,6 +213,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: If the file is absent, is no checkpoint, or holds something else.
     """
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"checkpoint={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
     if not file.is_file():
         raise InputError(f"checkpoint={file}: no such file. A run keeps its own in checkpoints/best.ckpt.")
     try:

@@ -32,15 +32,15 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
     """
     counts = np.asarray(counts)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(3.6, 0.75 * len(classes) + 1.8)
+    side = min(max(3.6, 0.75 * len(classes) + 1.8), 12.0)  # drawn every epoch: it may not grow without limit
     figure = _figure(side + 0.4, side)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
+    for (row, column), count in np.ndenumerate(counts) if len(classes) <= 20 else ():
         colour = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, str(int(count)), ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right", parse_math=False)  # "$" is a name's own
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
@@ -135,7 +135,7 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
             axes.imshow(image[..., :3])
         row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-reach, vmax=reach)
-        row[0].set_ylabel(name, fontsize=9)
+        row[0].set_ylabel(name, fontsize=9, parse_math=False)
     for axes, title in zip(grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True):
         axes.set_title(title, fontsize=9)
     for axes in grid.flat:

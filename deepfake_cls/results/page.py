@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from deepfake_cls.results.collect import Finished
 from deepfake_cls.results.figures import accuracy_figure, classes_figure, confusion_figure, learning_figure
 from deepfake_cls.results.record import Record, write_atomically
 from deepfake_cls.results.stats import wilson
-from deepfake_cls.results.tables import accuracy_text, correct_of, minutes
+from deepfake_cls.results.tables import accuracy_text, argument, correct_of, minutes
 
 NAMES = {"cnn": "Residual CNN", "knn": "k nearest neighbours", "evaluate": "Evaluation"}
 SAMPLES = 200  # images of a class behind its mean spectrum
@@ -170,8 +169,8 @@ def _next(chosen: Mapping[str, Finished]) -> str:
     """Commands that can be pasted as they are."""
     commands = ["python -m deepfake_cls.train -m lr=1e-3,2e-3,4e-3   # a sweep"]
     if "cnn" in chosen:
-        checkpoint = shlex.quote(str(chosen["cnn"].path / "checkpoints" / "last.ckpt"))
-        use = f"checkpoint={checkpoint} data=folder data.root=PHOTOS data.resize=true names=true"
+        checkpoint = argument("checkpoint", chosen["cnn"].path / "checkpoints" / "last.ckpt")
+        use = f"{checkpoint} data=folder data.root=PHOTOS data.resize=true names=true"
         commands.insert(0, f"python -m deepfake_cls.predict {use}   # label a folder of your own")
     return f"<pre>{html.escape(chr(10).join(commands))}</pre>"
 
@@ -181,7 +180,8 @@ def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
     settings: dict[str, Any] = record.config["data"]
     try:
         config = LAYOUTS[settings["name"]](**settings)
-        split = open_images(read_manifest(config), "validation", config, progress=False)
+        height, width = record.data["size"]
+        split = open_images(read_manifest(config), "validation", config, progress=False, size=(height, width))
     except InputError:
         return None
     if not set(range(len(record.data["classes"]))) <= set(split.labels.tolist()):

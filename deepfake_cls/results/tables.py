@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -28,6 +32,32 @@ def accuracy_text(record: Record) -> str:
 def minutes(seconds: float) -> str:
     """A time as people read it."""
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def argument(key: str, value: object) -> str:
+    """``key=value`` as the shell and Hydra's parser both take it."""
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        text = f'"{escaped}"'
+    return shlex.quote(f"{key}={text}")
+
+
+def data_arguments(data: Any) -> str:
+    """The words that choose the same data again: ``data=folder data.root=PATH`` and what differs from the defaults.
+
+    Args:
+        data: The typed ``data`` group.
+    """
+    words = [f"data={data.name}"]
+    for entry in fields(data):
+        value = getattr(data, entry.name)
+        if (
+            entry.name not in ("name", "cache", "workers", "verify", "val_fraction", "val_seed")
+            and value != entry.default
+        ):
+            words.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
+    return " ".join(words)
 
 
 def print_run(record: Record, folder: Path, next_command: str) -> None:
@@ -57,6 +87,6 @@ def print_run(record: Record, folder: Path, next_command: str) -> None:
         table.add_row("set aside", f"{len(record.skipped)} files, listed in result.json")
     table.add_row("folder", str(folder))
     # Wide enough that a folder or a command is never wrapped in the middle when the output is a file.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     console.print(table)
     print(f"next: {next_command}", flush=True)
