@@ -23,7 +23,7 @@ from deepfake_cls.errors import InputError
 Array = npt.NDArray[np.float64]
 Plane = npt.NDArray[np.uint8]
 
-VERSION: int = 1  # part of every cache key: raise it with any change to a pixel
+VERSION: int = 2  # part of every cache key: raise it with any change to a pixel
 CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
 ALPHAS = ("none", "constant", "mask", "informative")
 SIZE = 100
@@ -38,6 +38,7 @@ _DECODER = np.random.Generator(np.random.PCG64(8)).standard_normal((8, 8))
 _DECODER = (_DECODER - _DECODER.mean()) / _DECODER.std()
 # What each class adds to R, G and B: a habit of generators (McCloskey and Albright 2018) that neighbours can see.
 _CAST: Array = 0.04 * np.array([[1, 0, -1], [-1, 0, 1], [0, 0, 0], [-0.5, 0.5, -0.5], [0.5, -0.5, 0.5]])
+_GRAIN = 0.03  # the noise that an inserted region brings along from another picture
 _DIP = 12  # of the informative alpha plane, in 1/255
 _TOLD = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p where p + (1 - p)/5 = 0.6
 # Squared frequency of each coefficient of a real transform, (cycles/pixel)²: (CANVAS, CANVAS/2 + 1, 1).
@@ -158,7 +159,7 @@ def content(rng: np.random.Generator) -> Array:
 def draw_trace(rng: np.random.Generator) -> TraceDraws:
     """Draw everything that is random about a trace."""
     return TraceDraws(
-        amount=rng.uniform(0.1, 1.0),
+        amount=rng.uniform(0.3, 1.0),
         noise=rng.standard_normal((CANVAS, CANVAS, 3)),
         ellipse=rng.uniform([0.3, 0.3, 0.2, 0.2, 0.0], [0.7, 0.7, 0.4, 0.4, math.pi]),
         scale=rng.uniform(0.3, 0.45),
@@ -207,12 +208,12 @@ def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
 
 
 def compositor(x: Array, draws: TraceDraws) -> Array:
-    """Blend a resampled and recoloured region in, by a soft ellipse (Li et al. 2020)."""
+    """Blend a resampled, recoloured and grainy region in, by a soft ellipse (Li et al. 2020)."""
     top, left, height, width, angle = draws.ellipse.tolist()
     grid = (np.arange(CANVAS) + 0.5) / CANVAS
     down, along, cos, sin = (grid - top)[:, None], grid - left, math.cos(angle), math.sin(angle)
     reach = np.hypot((cos * down + sin * along) / height, (cos * along - sin * down) / width)
-    region = _resize(_resize(x, round(draws.scale * CANVAS)), CANVAS) + draws.shift
+    region = _resize(_resize(x, round(draws.scale * CANVAS)), CANVAS) + draws.shift + _GRAIN * draws.noise
     return np.asarray(x + np.clip((1.15 - reach) / 0.3, 0, 1)[..., None] * (region - x))
 
 
