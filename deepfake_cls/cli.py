@@ -51,6 +51,8 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     """
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
+    for declared in ("experiment", "sweep"):  # what is swept and why, not a setting of one run
+        tree.pop(declared, None)
     data = tree.pop("data", None)
     checked = _checked(tree, schema, "")
     if data is not None:
@@ -72,6 +74,31 @@ def _checked(tree: dict[Any, Any], schema: type[Schema], prefix: str) -> Schema:
         raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (keys here: {known})") from error
 
 
+def refuse_foreign_experiment(entry: str, words: list[str]) -> None:
+    """Refuse two experiments at once, and one that belongs to another entry point.
+
+    Args:
+        entry: Name of the entry point.
+        words: The command line.
+
+    Raises:
+        InputError: Saying what to type.
+    """
+    chosen = [
+        name for word in words if word.lstrip("+").startswith("experiment=") for name in word.split("=")[1].split(",")
+    ]
+    if not chosen or chosen == ["null"]:
+        return
+    if len(chosen) > 1:
+        raise InputError(f"experiment={','.join(chosen)}: one at a time; call the command once for each.")
+    file = conf_dir() / "experiment" / f"{chosen[0]}.yaml"
+    if not file.is_file():
+        return  # from a folder of the user's own, or unknown: Hydra says which there are
+    owner = OmegaConf.load(file).experiment.entry
+    if owner != entry:
+        raise InputError(f"experiment={chosen[0]}: belongs to python -m deepfake_cls.{owner}.")
+
+
 def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:
     """Run an entry point: once, or once for each job of a sweep.
 
@@ -91,6 +118,11 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
+
+    try:
+        refuse_foreign_experiment(name, sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
     def task(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()

@@ -54,7 +54,10 @@ class ImageFilesConfig(DataConfig):
         resize: Resize images of another size, instead of refusing them.
         on_error: ``raise``, or ``skip`` to set bad files aside in a list and go on.
         val_fraction: Share of the training split that becomes validation where there is none.
-        val_seed: Seed of that cut.
+        val_seed: Seed of that cut, and of the folds.
+        fold: Hold out this fold, from 0, of train and validation together, instead of the validation split; None
+            keeps the splits as they are.
+        folds: Number of folds.
     """
 
     root: str = "???"
@@ -63,6 +66,8 @@ class ImageFilesConfig(DataConfig):
     on_error: str = "raise"
     val_fraction: float = 0.1
     val_seed: int = 0
+    fold: int | None = None
+    folds: int = 10
 
 
 @dataclass
@@ -92,6 +97,7 @@ class RecipeConfig:
         label_smoothing: Label smoothing of the cross-entropy.
         weight_decay: Decoupled weight decay of AdamW.
         warmup: Share of the steps in which the learning rate rises.
+        skips: Residual connections; without them the network is a plain stack of the same convolutions.
     """
 
     flip: float = 0.5
@@ -102,6 +108,7 @@ class RecipeConfig:
     label_smoothing: float = 0.1
     weight_decay: float = 1e-4
     warmup: float = 0.1
+    skips: bool = True
 
 
 @dataclass
@@ -114,6 +121,8 @@ class TrainerConfig:
         threads: CPU threads; None keeps torch's choice.
         deterministic: Deterministic kernels on a GPU, for bit equality.
         progress: Show progress bars.
+        curve_images: Validation images, drawn once, that score each epoch for the learning curve and the best epoch;
+            None takes all. The result at the end is always taken on all.
     """
 
     device: str = "auto"
@@ -121,6 +130,7 @@ class TrainerConfig:
     threads: int | None = None
     deterministic: bool = False
     progress: bool = True
+    curve_images: int | None = None
 
 
 @dataclass
@@ -135,6 +145,7 @@ class TrainConfig:
         channels: ``RGB`` or ``RGBA``.
         batch_size: Images in a batch.
         seed: Seed of weights, order, augmentation and dropout.
+        tta: Test-time augmentation scored beside the plain result: ``none`` or ``flip``.
         checkpoint: Resume from this file; None resumes the run's own last checkpoint, if any.
         run_dir: Where the run lives; None is ``runs/cnn/<id>``. The parent of all jobs in a sweep.
         force: Repeat a finished run.
@@ -150,6 +161,7 @@ class TrainConfig:
     channels: str = "RGBA"
     batch_size: int = 64
     seed: int = 0
+    tta: str = "none"
     checkpoint: str | None = None
     run_dir: str | None = None
     force: bool = False
@@ -165,10 +177,12 @@ class KnnConfig:
     Attributes:
         k: Numbers of neighbours; all come from one pass.
         features: ``raw``, ``histogram`` or ``spectrum``.
+        shift: Move the validation images by so many pixels, right and down, before they are compared.
     """
 
     k: list[int] = field(default_factory=lambda: [3, 5, 7, 9, 11])
     features: str = "raw"
+    shift: int = 0
     channels: str = "RGB"
     seed: int = 0
     run_dir: str | None = None

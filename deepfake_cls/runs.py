@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.hardware import Hardware
 from deepfake_cls.results.record import Record, read_record, write_atomically, write_record
+
+if TYPE_CHECKING:
+    from deepfake_cls.hardware import Hardware
 
 PACKAGE = Path(__file__).parent
 # What a result can depend on; tables, figures and pages are made from results and are left out.
@@ -57,14 +59,9 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         hardware: Device, precision and threads.
         more: What else the result depends on, such as the hash of a checkpoint.
     """
-    tree = plain(config)
-    for group, keys in NOT_IDENTITY.items():
-        level = tree.get(group, {}) if group else tree
-        for key in keys:
-            level.pop(key, None)
     parts = {
         "kind": kind,
-        "config": tree,
+        "config": essence(kind, plain(config)),
         "data": fingerprint,
         "device": hardware.device,
         "precision": hardware.precision,
@@ -73,6 +70,15 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         **more,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def essence(kind: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """A run's plain configuration without the keys that cannot change its result."""
+    left_out = NOT_IDENTITY[""] | ({"tta"} if kind == "cnn" else set())  # there it adds a score and changes none
+    kept = {key: value for key, value in tree.items() if key not in left_out}
+    for group in NOT_IDENTITY.keys() & kept.keys():
+        kept[group] = {key: value for key, value in kept[group].items() if key not in NOT_IDENTITY[group]}
+    return kept
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -33,6 +33,13 @@ def check(config: TrainConfig) -> None:
         ("width", config.width, config.width >= 1, "1 or more"),
         ("batch_size", config.batch_size, config.batch_size >= 2, "2 or more"),
         ("dropout", config.dropout, 0 <= config.dropout < 1, "0 or more, below 1"),
+        ("tta", config.tta, config.tta in ("none", "flip"), "none or flip"),
+        (
+            "trainer.curve_images",
+            config.trainer.curve_images,
+            config.trainer.curve_images is None or config.trainer.curve_images >= 1,
+            "1 or more, or null for all",
+        ),
         ("channels", config.channels, config.channels in ("RGB", "RGBA"), "RGB or RGBA"),
         ("recipe.flip", recipe.flip, 0 <= recipe.flip <= 1, "a probability"),
         ("recipe.cutmix", recipe.cutmix, 0 <= recipe.cutmix <= 1, "a probability"),
@@ -78,7 +85,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
 
     hardware = choose(config.trainer)
     progress = config.trainer.progress
-    data = ImageData(manifest, config.data, config.channels, config.batch_size, config.seed, progress)
+    curve = config.trainer.curve_images
+    data = ImageData(manifest, config.data, config.channels, config.batch_size, config.seed, progress, curve)
     splits = {"train": data.train, "validation": data.validation}
     identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
     with claim("cnn", identity, config, sweep=sweep) as claimed:
@@ -109,6 +117,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     Returns:
         The record.
     """
+    import numpy as np
     import torch
 
     from deepfake_cls.data.images import describe, skipped
@@ -137,13 +146,18 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     before = time.perf_counter()
     device = torch.device(hardware.device)
     model.to(device).eval()
-    probs = predict_all(model, data.val_dataloader(), hardware.precision)
+    probs = predict_all(model, data.full_val_dataloader(), hardware.precision)
     scores = score(data.validation.labels, probs)
     clean = score(data.train.labels, predict_all(model, data.clean_train_dataloader(), hardware.precision))
     times = [row["seconds"] for row in model.history]
     metrics = scores.prefixed("validation")
     metrics["val_acc_best"] = max(row["val_acc"] for row in model.history)
     metrics["train_acc"] = clean.metrics["acc"]
+    flipped = None
+    if config.tta == "flip":
+        mirror = predict_all(model, data.full_val_dataloader(), hardware.precision, tta="mirror")
+        flipped = np.asarray((probs + mirror) / 2, dtype=np.float32)
+        metrics["val_acc_flip"] = score(data.validation.labels, flipped).metrics["acc"]
     splits = {"train": data.train, "validation": data.validation}
     record = Record(
         kind="cnn",
@@ -169,7 +183,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         skipped=skipped(splits),
     )
     log_hyperparameters(trainer, record)
-    write_predictions(claimed.path / "predictions.npz", data.validation.ids, data.validation.labels, probs)
+    write_predictions(claimed.path / "predictions.npz", data.validation.ids, data.validation.labels, probs, flipped)
     write_record(claimed.path, record)
     return record
 

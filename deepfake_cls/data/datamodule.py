@@ -36,15 +36,22 @@ class Batches:
         batch_size: Images in a batch; the last one may be smaller.
         channels: ``RGB`` or ``RGBA``.
         seed: Shuffle by this seed; None keeps the order.
+        limit: Take only so many images, drawn once and for all runs alike; None takes all.
     """
 
-    def __init__(self, split: SplitImages, batch_size: int, channels: str, seed: int | None = None) -> None:
+    def __init__(
+        self, split: SplitImages, batch_size: int, channels: str, seed: int | None = None, limit: int | None = None
+    ) -> None:
         self.split, self.batch_size, self.channels, self.seed = split, batch_size, channels, seed
         self.labels = torch.from_numpy(split.labels)
         self.epoch, self.step = 0, 0
+        self.rows = np.arange(len(split))
+        if limit is not None and limit < len(split):
+            # Drawn and not evenly spaced: files often come with their classes in turn.
+            self.rows = np.sort(torch.randperm(len(split), generator=generator(0, "curve")).numpy()[:limit])
 
     def __len__(self) -> int:
-        return -(-len(self.split) // self.batch_size)
+        return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.step >= len(self):  # the epoch is done: Lightning stops at the last batch, not behind it
@@ -52,9 +59,9 @@ class Batches:
         return self._from(self.epoch, self.step)
 
     def _from(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = np.arange(len(self.split))
+        order = self.rows
         if self.seed is not None:
-            order = torch.randperm(len(self.split), generator=generator(self.seed, "order", epoch)).numpy()
+            order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch)).numpy()]
         for step in range(first, len(self)):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             images = torch.from_numpy(self.split.store.images[rows])
@@ -81,6 +88,7 @@ class ImageData(L.LightningDataModule):
         batch_size: Images in a batch.
         seed: Seed of the data order.
         progress: Show a bar while images are decoded.
+        curve_images: Validation images that score each epoch; None takes all.
     """
 
     def __init__(
@@ -91,9 +99,10 @@ class ImageData(L.LightningDataModule):
         batch_size: int,
         seed: int,
         progress: bool,
+        curve_images: int | None = None,
     ) -> None:
         super().__init__()
-        self.channels, self.batch_size, self.seed = channels, batch_size, seed
+        self.channels, self.batch_size, self.seed, self.curve_images = channels, batch_size, seed, curve_images
         self.manifest = manifest
         self.train = open_images(self.manifest, "train", config, progress)
         size = self.train.store.size
@@ -104,7 +113,11 @@ class ImageData(L.LightningDataModule):
         return Batches(self.train, self.batch_size, self.channels, self.seed)
 
     def val_dataloader(self) -> Any:
-        """Validation batches, in order."""
+        """Validation batches for an epoch's score, in order."""
+        return Batches(self.validation, 4 * self.batch_size, self.channels, limit=self.curve_images)
+
+    def full_val_dataloader(self) -> Batches:
+        """All validation batches, in order."""
         return Batches(self.validation, 4 * self.batch_size, self.channels)
 
     def clean_train_dataloader(self) -> Batches:

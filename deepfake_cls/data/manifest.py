@@ -10,7 +10,8 @@ Layouts:
   in ``data.root`` are the unlabelled split ``test``; beside them only these three splits are looked for.
   ``val``, ``valid`` and ``dev`` are read as ``validation``.
 
-Where there is ``train`` and no ``validation``, a stratified part of ``train`` becomes it.
+Where there is ``train`` and no ``validation``, a stratified part of ``train`` becomes it. With ``data.fold`` the two
+are put together and cut again, so that each fold holds out other images.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ def read_manifest(config: SyntheticConfig | ImageFilesConfig) -> Manifest:
         classes, splits = _folder(root)
     else:
         raise InputError(f"data.name={config.name!r} is no layout; there are synthetic, unibuc and folder.")
-    if "train" in splits and "validation" not in splits:
+    if config.fold is not None:
+        splits.update(_cut_fold(splits, config.fold, config))
+    elif "train" in splits and "validation" not in splits:
         splits.update(_cut_validation(splits["train"], config))
     ranked = sorted(splits, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
     return Manifest(config.name, classes, {name: splits[name] for name in ranked})
@@ -279,6 +282,32 @@ def _cut_validation(train: Split, config: ImageFilesConfig) -> dict[str, Split]:
         cut.sum(), len(train), config.val_fraction, config.val_seed,
     )  # fmt: skip
     return {"train": _rows(train, "train", ~cut), "validation": _rows(train, "validation", cut)}
+
+
+def _cut_fold(splits: dict[str, Split], fold: int, config: ImageFilesConfig) -> dict[str, Split]:
+    """Deal train and validation out to stratified folds, drawn by seed and ids alone, and hold one of them out."""
+    if config.folds < 2 or not 0 <= fold < config.folds:
+        raise InputError(f"data.fold={fold}: expected 0 to {config.folds - 1}; data.folds={config.folds}, 2 or more.")
+    parts = [splits[name] for name in ("train", "validation") if name in splits]
+    if not parts or any(part.paths is None or (part.labels < 0).any() for part in parts):
+        raise InputError(f"data.fold={fold}: needs labelled images in train; the data has {', '.join(splits)}.")
+    pool = Split(
+        "train",
+        tuple(f"{part.name}/{image_id}" for part in parts for image_id in part.ids),  # both may use an id
+        np.concatenate([part.labels for part in parts]),
+        tuple(path for part in parts for path in part.paths or ()),
+    )
+    held = np.zeros(len(pool), bool)
+    for label in np.unique(pool.labels):
+        rows = np.flatnonzero(pool.labels == label).tolist()
+        if len(rows) < config.folds:
+            raise InputError(
+                f"data.folds={config.folds}: a class has only {len(rows)} images, such as {pool.ids[rows[0]]}; give"
+                " fewer folds."
+            )
+        rows.sort(key=lambda row: _draw(config.val_seed, pool.ids[row]))
+        held[rows[fold :: config.folds]] = True
+    return {"train": _rows(pool, "train", ~held), "validation": _rows(pool, "validation", held)}
 
 
 def _draw(seed: int, image_id: str) -> bytes:

@@ -60,7 +60,7 @@ class Classifier(L.LightningModule):
         self.save_hyperparameters(logger=False)
         self.classes, self.seed, self.lr, self.steps = classes, seed, lr, steps
         self.recipe: dict[str, Any] = recipe
-        self.network = ResidualNet(len(channels), len(classes), width, dropout)
+        self.network = ResidualNet(len(channels), len(classes), width, dropout, skips=bool(recipe.get("skips", True)))
         initialise(self.network, seed)
         self.history: list[dict[str, float]] = []
         self.train_loss = MeanMetric()
@@ -252,13 +252,15 @@ def probabilities(network: Callable[[Tensor], Tensor], images: Tensor, precision
         network: Maps uint8 (B, C, H, W) to logits (B, classes).
         images: uint8 (B, H, W, C), on the network's device.
         precision: ``32-true`` or ``bf16-mixed``.
-        tta: ``none``, or ``flip`` for the mean over the image and its mirror image (the report's section on TTA).
+        tta: ``none``; ``mirror`` for the mirror image alone; ``flip`` for the mean over both (the report's section on
+            TTA).
 
     Returns:
         float32 (B, classes) on the CPU.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        views = [images, images.flip(2)] if tta == "flip" else [images]
+        views = [images] if tta != "mirror" else []
+        views += [images.flip(2)] if tta != "none" else []
         softmax = [network(view.permute(0, 3, 1, 2)).float().softmax(dim=1) for view in views]
     return torch.stack(softmax).mean(dim=0).cpu()
 
@@ -276,7 +278,7 @@ def predict_all(
         model: In evaluation mode, on its device.
         batches: Images and labels, as the data module hands them out.
         precision: ``32-true`` or ``bf16-mixed``.
-        tta: ``none`` or ``flip``.
+        tta: ``none``, ``mirror`` or ``flip``.
         progress: Called with the number of images after each batch.
     """
     found = []

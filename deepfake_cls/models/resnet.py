@@ -24,16 +24,17 @@ class ResidualBlock(nn.Module):
         in_channels: Channels in.
         out_channels: Channels out.
         stride: Stride of the first convolution and of the skip.
+        skips: False leaves the skip out, for the ablation of the report's claim about it.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, skips: bool = True) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
+        self.skip: nn.Module | None = nn.Identity() if skips else None
+        if skips and (stride != 1 or in_channels != out_channels):
             self.skip = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
             )
@@ -41,7 +42,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, H, W) to (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.skip(x), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y if self.skip is None else y + self.skip(x), inplace=True)
 
 
 class ResidualNet(nn.Module):
@@ -55,9 +57,12 @@ class ResidualNet(nn.Module):
         num_classes: Number of classes.
         width: Channels of the stem; stages have 2, 4 and 8 times as many, the hidden dense layer 2 times.
         dropout: Probability of dropping a hidden unit of the head.
+        skips: False builds the same stack of convolutions without residual connections.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = 64, dropout: float = 0.3) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, width: int = 64, dropout: float = 0.3, skips: bool = True
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.hidden = 2 * width
@@ -66,7 +71,7 @@ class ResidualNet(nn.Module):
         sizes = [width, 2 * width, 4 * width, 8 * width]
         self.stages = nn.Sequential(
             *(
-                nn.Sequential(ResidualBlock(before, after, stride=2), ResidualBlock(after, after))
+                nn.Sequential(ResidualBlock(before, after, 2, skips), ResidualBlock(after, after, 1, skips))
                 for before, after in itertools.pairwise(sizes)
             )
         )

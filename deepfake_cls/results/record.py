@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,13 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{path}: not a result of this project ({error}).") from error
 
 
-def write_predictions(path: Path, ids: tuple[str, ...], labels: NDArray[np.int64], probs: NDArray[np.float32]) -> None:
+def write_predictions(
+    path: Path,
+    ids: tuple[str, ...],
+    labels: NDArray[np.int64],
+    probs: NDArray[np.float32],
+    flipped: NDArray[np.float32] | None = None,
+) -> None:
     """Write ``predictions.npz``, so that any claim can be tested again without training.
 
     Args:
@@ -125,16 +132,35 @@ def write_predictions(path: Path, ids: tuple[str, ...], labels: NDArray[np.int64
         ids: One for each image, in manifest order.
         labels: int64 (N,), −1 where unknown.
         probs: float32 (N, C).
+        flipped: The same with flip TTA, where it was scored; kept as ``probs_flip``.
     """
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, ids=np.array(ids, dtype=np.str_), labels=labels, probs=probs.astype(np.float32))
+    arrays = {"ids": np.array(ids, dtype=np.str_), "labels": labels, "probs": probs.astype(np.float32)}
+    if flipped is not None:
+        arrays["probs_flip"] = flipped.astype(np.float32)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
-def read_predictions(path: Path) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]:
-    """Read ``predictions.npz`` without pickles: ids, labels, probabilities."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays["ids"], arrays["labels"], arrays["probs"]
+def read_predictions(
+    path: Path, name: str = "probs"
+) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]:
+    """Read ``predictions.npz`` without pickles: ids, labels, probabilities.
+
+    Args:
+        path: The file.
+        name: ``probs``, or ``probs_flip`` for those with flip TTA.
+
+    Raises:
+        InputError: If it is absent, torn, or holds no such array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays["ids"], arrays["labels"], arrays[name]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: holds no {name} of this project ({error}); repeat the run with force=true."
+        ) from error
 
 
 def versions() -> dict[str, str]:
