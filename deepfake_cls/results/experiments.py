@@ -1,0 +1,210 @@
+"""Which runs are which arm of which experiment: declarations from ``conf/``, runs from records.
+
+An experiment is declared before it is run, in ``conf/experiment``: its arms are the product of what its sweeper varies
+but for the seed. A run belongs to an arm when its configuration is the arm's. So arms that tables share are run once,
+and a run that was made without a sweep counts all the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake_cls.cli import conf_dir, typed
+from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.results.collect import Finished
+from deepfake_cls.runs import essence, plain
+
+SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
+
+
+@dataclass
+class Arm:
+    """One arm of an experiment.
+
+    Attributes:
+        label: As tables name it.
+        words: What sets it apart, as on the command line.
+        reported: The report's accuracy, a fraction; None where it gives none.
+        reported_train: The report's training accuracy.
+        remark: The report's remark.
+        runs: Finished runs by seed.
+        failed: Errors by seed.
+    """
+
+    label: str
+    words: tuple[str, ...] = ()
+    reported: float | None = None
+    reported_train: float | None = None
+    remark: str = ""
+    runs: dict[int, Finished] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Experiment:
+    """A declared experiment and the runs that were found for it.
+
+    Attributes:
+        name: Its file in ``conf/experiment``.
+        table: Number of the table.
+        title: Its heading.
+        entry: ``train`` or ``knn``.
+        baseline: Index of the arm that the others are compared with.
+        arms: In the order of the declaration.
+        by_k: The report's accuracy for each k.
+    """
+
+    name: str
+    table: int
+    title: str
+    entry: str
+    baseline: int
+    arms: list[Arm]
+    by_k: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Laboratory:
+    """All experiments over one data set at one scale.
+
+    Attributes:
+        config: The central configuration, which every arm changes in one thing.
+        scale: Name of the scale.
+        experiments: By name.
+        central: The arm that is the central configuration itself.
+        hardware: Device, precision and threads of the runs that count, by kind.
+        left_out: Runs of these arms that were made on other hardware, or on other data, and are not mixed in.
+    """
+
+    config: TrainConfig
+    scale: str
+    experiments: dict[str, Experiment]
+    central: Arm
+    hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    left_out: int = 0
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    if GlobalHydra.instance().is_initialized():  # inside an entry point
+        yield
+    else:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+
+
+def declared(words: Sequence[str] = ()) -> Laboratory:
+    """Read the experiments, without runs.
+
+    Args:
+        words: What holds for all arms, as on the command line of ``train``: ``data=unibuc``, ``scale=tiny``, ...
+
+    Raises:
+        InputError: If the words mean nothing to an entry point.
+    """
+    with _hydra():
+        composed = compose("train", [*words], return_hydra_config=True)
+        scale = str(composed.hydra.runtime.choices.scale)
+        names = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
+        experiments = {name: _read(name, words) for name in names}
+    central = Arm("central")
+    return Laboratory(typed(_bare(composed), TrainConfig), scale, experiments, central)
+
+
+def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
+    """Read the experiments and sort the runs into their arms.
+
+    Only runs on the same device, in the same precision and with the same threads stand in one table: of several such
+    groups the one with the most runs is taken, and of several runs of one arm and seed the newest.
+
+    Args:
+        words: See :func:`declared`.
+        records: All runs, oldest first.
+    """
+    laboratory = declared(words)
+    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [laboratory.central]}
+    for experiment, arm in _arms(laboratory):
+        same.setdefault((experiment.entry, arm.words), []).append(arm)
+    places: dict[str, list[Arm]] = {}
+    with _hydra():
+        for (entry_point, own), arms in same.items():
+            composed = _bare(compose(entry_point, [*_known(entry_point, words), *own]))
+            for seed in sorted({entry.record.seed for entry in records}):
+                places.setdefault(_key(entry_point, composed, seed), []).extend(arms)
+    found = [(entry, places.get(_record_key(entry))) for entry in records]
+    matched = [(entry, arms) for entry, arms in found if arms]
+    for kind in {entry.record.kind for entry, _ in matched}:
+        groups = Counter(_hardware(e) for e, _ in matched if e.record.kind == kind and e.record.status == "ok")
+        if groups:
+            laboratory.hardware[kind] = groups.most_common(1)[0][0]
+    for entry, arms in matched:
+        for arm in arms:
+            if entry.record.status != "ok":
+                arm.failed[entry.record.seed] = entry.record.error or "failed"
+            elif _hardware(entry) == laboratory.hardware[entry.record.kind]:
+                arm.runs[entry.record.seed] = entry
+                arm.failed.pop(entry.record.seed, None)
+            else:
+                laboratory.left_out += 1
+    return laboratory
+
+
+def _arms(laboratory: Laboratory) -> Iterator[tuple[Experiment, Arm]]:
+    for experiment in laboratory.experiments.values():
+        for arm in experiment.arms:
+            if not (laboratory.config.data.name != "synthetic" and experiment.name.endswith("_controls")):
+                yield experiment, arm
+
+
+def _read(name: str, words: Sequence[str]) -> Experiment:
+    """One declaration; its arms are the product of the sweeper's parameters, seeds aside."""
+    entry = str(OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml").experiment.entry)
+    composed = compose(entry, [*_known(entry, words), f"experiment={name}"], return_hydra_config=True)
+    told: Any = OmegaConf.to_container(composed.experiment, resolve=True)
+    swept = []
+    for key, value in composed.hydra.sweeper.params.items():
+        if key != "seed":
+            override = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
+            assert override.is_sweep_override()
+            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    products = list(itertools.product(*swept))
+    arms = [Arm(words=own, **arm) for own, arm in zip(products, told["arms"], strict=True)]
+    return Experiment(name, told["table"], told["title"], entry, told["baseline"], arms, told.get("by_k", {}))
+
+
+def _known(entry: str, words: Sequence[str]) -> list[str]:
+    """The words that mean something to an entry point."""
+    if entry == "train":
+        return [*words]
+    return [word for word in words if word.lstrip("+~").split("=")[0].split(".")[0] in KNN_GROUPS]
+
+
+def _bare(composed: DictConfig) -> DictConfig:
+    """Without Hydra's own node."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _key(entry: str, composed: DictConfig, seed: int) -> str:
+    kind, schema = SCHEMAS[entry]
+    OmegaConf.update(composed, "seed", seed)
+    return json.dumps([kind, essence(kind, plain(typed(composed, schema)))], sort_keys=True)
+
+
+def _record_key(entry: Finished) -> str:
+    return json.dumps([entry.record.kind, essence(entry.record.kind, entry.record.config)], sort_keys=True)
+
+
+def _hardware(entry: Finished) -> tuple[str, str, int]:
+    return entry.record.device, entry.record.precision, entry.record.threads
