@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -102,22 +107,28 @@ def refuse_foreign_experiment(entry: str, words: list[str]) -> None:
 def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:
     """Run an entry point: once, or once for each job of a sweep.
 
-    A job that fails does not end the sweep: its error is printed when it happens and again at the end, and the
-    exit status is 1. A stop by signal ends it, with 128 plus the signal's number.
+    Jobs of a sweep run here one after the other, or wherever a launcher of Hydra puts them. A job that fails does not
+    end the sweep: its error is printed when it happens and again at the end, and the exit status is 1. A stop by
+    signal ends it, with 128 plus the signal's number.
 
     Args:
         name: Name of the root configuration, without ``.yaml``.
         schema: Its dataclass.
         job: Called with the typed configuration, and whether this is one job of a sweep.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("lightning", "lightning.pytorch", "hydra", "matplotlib", "fsspec", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    failures: list[str] = []
+    _configure_logging()
     for flag in ("-m", "--multirun"):
         if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
+    sweeping = bool({"-m", "--multirun"} & {*sys.argv}) or any(word.startswith("experiment=") for word in sys.argv)
+    if sweeping:
+        # Dying of the signal would leave a launcher's workers behind; training sets a handler of its own.
+        signal.signal(signal.SIGTERM, _stop)
+    home, here = os.getpid(), Path.cwd()
+    failures: list[str] = []
+    # What a worker, perhaps on another machine, has to say: a file for each failed job.
+    told = here / "runs" / ".sweep" / f"failed-{uuid4().hex}"
 
     try:
         refuse_foreign_experiment(name, sys.argv[1:])
@@ -128,25 +139,40 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
         words = " ".join(hydra_config.overrides.task)
+        away = os.getpid() != home
         if sweep:
             print(f"\n── job {hydra_config.job.num + 1}: {words}", flush=True)
+
+        def failed(text: str) -> None:
+            if away:
+                told.mkdir(parents=True, exist_ok=True)
+                (told / str(hydra_config.job.num)).write_text(text)
+            else:
+                failures.append(text)
+
         try:
+            if away:
+                _configure_logging()
+                os.chdir(here)
             job(typed(config, schema), sweep)
         except Interrupted as stop:
             print(f"\n{stop}", file=sys.stderr, flush=True)
             raise SystemExit(128 + stop.signal) from None
         except InputError as error:
-            failures.append(f"{words}: {error}" if sweep else str(error))
+            failed(f"{words}: {error}" if sweep else str(error))
             print(f"error: {error}", file=sys.stderr, flush=True)
         except BrokenPipeError:
             sys.stdout = None  # whoever read our output has gone; results are written
         except OSError as error:
             text = f"{error.filename or 'a file'}: {error.strerror or error}"
-            failures.append(f"{words}: {text}" if sweep else text)
+            failed(f"{words}: {text}" if sweep else text)
             print(f"error: {text}", file=sys.stderr, flush=True)
         except Exception as error:
-            failures.append(f"{words}: {type(error).__name__}: {error}")
+            failed(f"{words}: {type(error).__name__}: {error}")
             traceback.print_exc()
+        finally:
+            if away and sys.stdout is not None:
+                sys.stdout.flush()  # a worker may be ended without notice
 
     try:
         folder = str(conf_dir())
@@ -158,7 +184,22 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr, flush=True)
         sys.exit(130)
+    finally:
+        if told.is_dir():
+            failures += [file.read_text() for file in sorted(told.iterdir(), key=lambda file: int(file.name))]
+            shutil.rmtree(told)
+        if failures and (sweeping or len(failures) > 1):
+            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
     if failures:
-        if len(failures) > 1 or "-m" in sys.argv or "--multirun" in sys.argv:
-            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(1)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    print("\nStopped.", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -231,6 +231,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # One process that reads memory-mapped pixels needs no loader workers; the advice to add some is noise.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     common: dict[str, Any] = {
         "dirpath": claimed.last.parent,

@@ -1,0 +1,65 @@
+"""Sweeps through Hydra's launchers: what is promised of one machine; ``tests/cluster`` has the real clusters."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from deepfake_cls import train
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.results.record import read_record
+from tests.conftest import SMALL_NET, call, configure
+from tests.test_train import assert_equal, outcome
+
+DATA = ["data=unibuc", "data.root=competition"]  # below the folder the command is called in
+WORDS = [*SMALL_NET, *DATA, "channels=RGB", "epochs=1"]
+SWEEP = ["deepfake_cls.train", *WORDS, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+pytestmark = pytest.mark.usefixtures("unibuc_like")
+
+
+def test_jobs_in_workers_equal_jobs_alone_and_what_fails_there_is_told_here() -> None:
+    done = call(*SWEEP, "lr=4e-3,0,1e30", check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    for message in ("lr=0.0: expected a number above 0", "Training diverged"):
+        assert done.stderr.count(message) == 2  # when it happens, and at the end
+    assert "2 job(s) failed:" in done.stderr
+    assert not list(Path("runs/.sweep").glob("failed-*"))
+    records = {record.config["lr"]: record for record in map(read_record, Path("runs/cnn").glob("[!.]*"))}
+    assert {lr: record.status for lr, record in records.items()} == {4e-3: "ok", 1e30: "failed"}
+    assert "diverged" in str(records[1e30].error)
+    train.run(configure("train", TrainConfig, *WORDS, "lr=4e-3", "run_dir=alone"), False)
+    assert_equal(outcome(Path("runs/cnn") / records[4e-3].identity[:12]), outcome(Path("alone")))
+
+
+def test_two_sweeps_that_share_runs_take_turns() -> None:
+    sweeps = [
+        subprocess.Popen([sys.executable, "-m", *SWEEP, f"seed={seeds}"], stdout=subprocess.PIPE, text=True)
+        for seeds in ("0,1", "1,0")
+    ]
+    output = "".join(sweep.communicate(timeout=120)[0] for sweep in sweeps)
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], output
+    assert output.count("already done") == 2
+    assert output.count("next: ") == 4
+    assert sorted(read_record(folder).seed for folder in Path("runs/cnn").glob("[!.]*")) == [0, 1]
+
+
+def test_a_stop_ends_the_sweep_and_its_workers() -> None:
+    sweep = subprocess.Popen([sys.executable, "-m", *SWEEP, "epochs=100000", "seed=0,1"], stderr=subprocess.PIPE)
+    limit = time.monotonic() + 60
+    while len(list(Path("runs/cnn").glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.kill(sweep.pid, signal.SIGTERM)
+    assert b"Stopped." in sweep.communicate(timeout=30)[1]
+    assert sweep.returncode == 128 + signal.SIGTERM
+    locks = list(Path("runs/cnn").glob(".*.lock"))
+    assert len(locks) == 2
+    for lock in locks:
+        FileLock(lock).acquire(timeout=10)  # free as soon as its worker is gone
