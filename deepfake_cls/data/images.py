@@ -84,6 +84,7 @@ def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, An
         "sizes": {name: len(split) for name, split in splits.items()},
         "size": list(next(iter(splits.values())).store.size),
         "classes": list(manifest.classes),
+        "alpha": any(split.store.has_alpha for split in splits.values()),
     }
 
 

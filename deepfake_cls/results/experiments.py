@@ -126,8 +126,9 @@ def declared(words: Sequence[str] = ()) -> Laboratory:
 def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
     """Read the experiments and sort the runs into their arms.
 
-    Only runs on the same device, in the same precision and with the same threads stand in one table: of several such
-    groups the one with the most runs is taken, and of several runs of one arm and seed the newest.
+    Only runs on the same device, in the same precision, with the same threads and over the same images stand in one
+    table: of several kinds of hardware the one with the most runs is taken, of several versions of the data, and of
+    several runs of one arm and seed, the newest.
 
     Args:
         words: See :func:`declared`.
@@ -149,11 +150,15 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
         groups = Counter(_hardware(e) for e, _ in matched if e.record.kind == kind and e.record.status == "ok")
         if groups:
             laboratory.hardware[kind] = groups.most_common(1)[0][0]
+    newest = {id(arm): entry.record.data.get("fingerprint") for entry, arms in matched for arm in arms}
     for entry, arms in matched:
         for arm in arms:
+            own_images = entry.record.config["data"].get("fold") is not None
             if entry.record.status != "ok":
                 arm.failed[entry.record.seed] = entry.record.error or "failed"
-            elif _hardware(entry) == laboratory.hardware[entry.record.kind]:
+            elif _hardware(entry) == laboratory.hardware[entry.record.kind] and (
+                own_images or entry.record.data["fingerprint"] == newest[id(arm)]
+            ):
                 arm.runs[entry.record.seed] = entry
                 arm.failed.pop(entry.record.seed, None)
             else:
