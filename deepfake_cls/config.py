@@ -237,13 +237,15 @@ class PredictConfig:
 
 
 @dataclass
-class ReportConfig:
-    """``python -m deepfake_cls.report``.
+class ReportConfig(TrainConfig):
+    """``python -m deepfake_cls.report``; the keys of training say which runs belong to the tables.
 
     Attributes:
         runs: Folder that is searched for ``result.json``.
         output: Folder of the page.
+        table: Only this table, 1 to 10; None makes all.
     """
 
     runs: str = "runs"
     output: str = "reports"
+    table: int | None = None

@@ -94,7 +94,8 @@ def _best_epoch(laboratory: Laboratory) -> Finding:
         found = summarise(gains)
         said = (
             f"Here the best epoch lies {points(found.mean)} points above the last one (mean over"
-            f" {plural(len(gains), 'seed')}, {plural(laboratory.config.epochs, 'epoch')}): our tables report the last epoch."
+            f" {plural(len(gains), 'seed')}, {plural(laboratory.config.epochs, 'epoch')}): our tables report the"
+            " last epoch."
         )
     return Finding("The accuracy is that of the best epoch, chosen on the split it is reported on.", said)
 

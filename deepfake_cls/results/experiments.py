@@ -95,6 +95,10 @@ class Laboratory:
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     left_out: int = 0
 
+    def compares(self) -> bool:
+        """Whether some experiment has runs of two arms."""
+        return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
+
 
 @contextmanager
 def _hydra() -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -138,6 +139,140 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
         row[0].set_ylabel(name, fontsize=9, parse_math=False)
     for axes, title in zip(grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True):
         axes.set_title(title, fontsize=9)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
+    """Validation accuracy by epoch for each arm: the mean over seeds, and a band from the lowest to the highest seed.
+
+    Args:
+        curves: For each arm's label one sequence of accuracies for each seed.
+    """
+    figure = _figure(7.6, 3.6)
+    axes = figure.subplots()
+    for (label, seeds), colour in zip(curves.items(), PALETTE * 9, strict=False):
+        length = min(map(len, seeds))
+        values = 100 * np.array([accuracies[:length] for accuracies in seeds])
+        epochs = np.arange(1, length + 1)
+        axes.plot(epochs, values.mean(axis=0), color=colour, marker="o", ms=3, label=label)
+        axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def forest_figure(rows: Sequence[tuple[str, float, float, float]], baseline: str, margin: float = 0.01) -> Figure:
+    """Differences from the baseline with their intervals; the grey band is what counts as equivalent.
+
+    Args:
+        rows: (arm, difference, low, high), fractions.
+        baseline: Label of the arm that is compared with.
+        margin: Half-width of the band, a fraction.
+    """
+    figure = _figure(7.6, 1.0 + 0.42 * len(rows))
+    axes = figure.subplots()
+    axes.axvspan(-100 * margin, 100 * margin, color="#e6eaee", lw=0)
+    axes.axvline(0, color="grey", lw=1)
+    for place, (_, value, low, high) in enumerate(rows):
+        colour = PALETTE[2] if low > 0 else PALETTE[1] if high < 0 else PALETTE[0]
+        axes.plot([100 * low, 100 * high], [place, place], color=colour, lw=2)
+        axes.plot(100 * value, place, "o", color=colour)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set(
+        xlabel=f"difference from {baseline}, points; 95 % interval over seeds and images", ylim=(len(rows) - 0.4, -0.6)
+    )
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def confusions_figure(counts: NDArray[Any], classes: Sequence[str]) -> Figure:
+    """Confusion matrix twice: counts, and per cent of the true class.
+
+    Args:
+        counts: (C, C); rows are true classes, columns predictions; may be summed over seeds.
+        classes: Names in label order.
+    """
+    counts = np.asarray(counts)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(3.6, 0.7 * len(classes) + 1.6), 9.0)
+    figure = _figure(2 * side + 0.6, side)
+    for axes, texts, title in zip(
+        figure.subplots(1, 2), (counts, np.rint(1000 * share) / 10), ("counts", "% of the true class"), strict=True
+    ):
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(texts) if len(classes) <= 20 else ():
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{value:g}", ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right", parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
+    return figure
+
+
+def neighbours_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+    """Accuracy of nearest neighbours over k.
+
+    Args:
+        curves: For each label (accuracy, low, high) by k, fractions; low and high may equal the accuracy.
+    """
+    figure = _figure(6.4, 3.2)
+    axes = figure.subplots()
+    for (label, points), colour in zip(curves.items(), PALETTE, strict=False):
+        ks = sorted(points)
+        value, low, high = (100 * np.array([points[k][part] for k in ks]) for part in range(3))
+        axes.plot(ks, value, color=colour, marker="o", ms=4, label=label)
+        axes.fill_between(ks, low, high, color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel="k", ylabel="accuracy (%)", xticks=sorted({k for points in curves.values() for k in points}))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def recall_figure(classes: Sequence[str], ours: NDArray[Any], report: Sequence[float] | None) -> Figure:
+    """Recall by class: a dot for each seed, a bar at their mean, and the report's figure.
+
+    Args:
+        classes: Names in label order.
+        ours: (seeds, C), fractions; NaN where a class has no images.
+        report: The report's recall by class, or None where its classes are others.
+    """
+    figure = _figure(7.2, 0.9 + 0.42 * len(classes))
+    axes = figure.subplots()
+    for label in range(len(classes)):
+        values = 100 * ours[:, label]
+        axes.plot(
+            values, np.full(len(values), label), "o", color=PALETTE[0], alpha=0.6, label="a seed" if not label else None
+        )
+        axes.plot([values.mean()] * 2, [label - 0.25, label + 0.25], color=PALETTE[0], lw=2)
+        if report is not None:
+            axes.plot(100 * report[label], label, "D", color=PALETTE[1], label="report" if not label else None)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set(xlabel="recall (%)", ylim=(len(classes) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def mistakes_figure(rows: Sequence[tuple[str, NDArray[np.uint8], Sequence[float]]]) -> Figure:
+    """Contact sheet of the most confident mistakes: a row for each confused pair.
+
+    Args:
+        rows: (what was taken for what, uint8 (n, H, W, C), probability of the wrong class for each).
+    """
+    most = max(len(images) for _, images, _ in rows)
+    figure = _figure(1.25 * most + 1.6, 1.45 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), most, squeeze=False)
+    for line, (label, images, confidence) in zip(grid, rows, strict=True):
+        line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
+        for axes, image, p in zip(line, images, confidence, strict=False):
+            axes.imshow(image[..., :3])
+            axes.set_title(f"{100 * p:.0f} %", fontsize=8, pad=2)
+        for axes in line[len(images) :]:
+            axes.set_frame_on(False)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepfake_cls.cli import LAYOUTS
-from deepfake_cls.data.images import open_images
+from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.results.collect import Finished
@@ -40,17 +40,22 @@ th,td{text-align:left;padding:.38rem .7rem .38rem 0;border-bottom:1px solid var(
 font-variant-numeric:tabular-nums}th{font-weight:600}
 figure{margin:.6rem 0 0}figure img{max-width:100%;height:auto}.pair{display:flex;gap:1.2rem;flex-wrap:wrap}
 .pair figure{flex:1 1 24rem}code{background:#f4f6f8;border-radius:4px;padding:.1rem .35rem;font-size:.9em}
+.wide{overflow-x:auto}.notes{color:var(--soft);font-size:.9rem;padding-left:1.2rem}ol li{margin:.7rem 0}
+h1:not(:first-of-type){margin-top:3.2rem}
 pre{background:#f4f6f8;border-radius:8px;padding:.8rem 1rem;overflow-x:auto;font-size:.88rem}
 """
 
 
-def write_page(path: Path, records: Sequence[Finished], chosen: Mapping[str, Finished]) -> Path:
+def write_page(
+    path: Path, records: Sequence[Finished], chosen: Mapping[str, Finished], sections: Sequence[str] = ()
+) -> Path:
     """Write the page.
 
     Args:
         path: The HTML file.
         records: All runs, for the table at the end.
         chosen: The run of each kind that figures are drawn from; all over the same data.
+        sections: More of the page, as HTML; it stands before the list of all runs.
 
     Returns:
         The path.
@@ -68,7 +73,7 @@ def write_page(path: Path, records: Sequence[Finished], chosen: Mapping[str, Fin
         *(_card(kind, record) for kind, record in shown.items()),
         "</div>",
         "<h2>Accuracy</h2>",
-        _image(_accuracies(shown), "Validation accuracy with 95 % Wilson intervals over the images of one run."),
+        image(_accuracies(shown), "Validation accuracy with 95 % Wilson intervals over the images of one run."),
         "<h2>What is taken for what</h2>",
         '<div class="pair">',
         *(_confusion(kind, record) for kind, record in shown.items()),
@@ -79,7 +84,7 @@ def write_page(path: Path, records: Sequence[Finished], chosen: Mapping[str, Fin
     if "cnn" in shown and shown["cnn"].history:
         history = {"CNN": shown["cnn"].history}
         note = "Training loss is taken on augmented, mixed images with smoothed labels, so it lies above the other."
-        body += ["<h2>Learning curves</h2>", _image(learning_figure(history), note)]
+        body += ["<h2>Learning curves</h2>", image(learning_figure(history), note)]
     samples = _samples(next(iter(shown.values())))
     if samples is not None:
         note = (
@@ -87,7 +92,8 @@ def write_page(path: Path, records: Sequence[Finished], chosen: Mapping[str, Fin
             " and how the class's mean log power spectrum of residuals differs from the mean of all classes"
             " (red: more power; zero frequency in the middle)."
         )
-        body += ["<h2>The classes and their traces</h2>", _image(classes_figure(samples), note)]
+        body += ["<h2>The classes and their traces</h2>", image(classes_figure(samples), note)]
+    body += sections
     body += ["<h2>All runs</h2>", _runs(records), "<h2>Next</h2>", _next(chosen)]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -130,7 +136,7 @@ def _accuracies(shown: Mapping[str, Record]) -> Figure:
 
 def _confusion(kind: str, record: Record) -> str:
     figure = confusion_figure(np.array(record.confusion), record.data["classes"], NAMES[kind])
-    return _image(figure, "")
+    return image(figure, "")
 
 
 def _recalls(shown: Mapping[str, Record]) -> str:
@@ -175,16 +181,21 @@ def _next(chosen: Mapping[str, Finished]) -> str:
     return f"<pre>{html.escape(chr(10).join(commands))}</pre>"
 
 
-def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
-    """Validation images by class, where the run's data is still at hand."""
+def validation_images(record: Record) -> SplitImages | None:
+    """The validation images that a run was scored on, where they are still at hand."""
     settings: dict[str, Any] = record.config["data"]
     try:
         config = LAYOUTS[settings["name"]](**settings)
         height, width = record.data["size"]
-        split = open_images(read_manifest(config), "validation", config, progress=False, size=(height, width))
+        return open_images(read_manifest(config), "validation", config, progress=False, size=(height, width))
     except InputError:
         return None
-    if not set(range(len(record.data["classes"]))) <= set(split.labels.tolist()):
+
+
+def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
+    """Validation images by class."""
+    split = validation_images(record)
+    if split is None or not set(range(len(record.data["classes"]))) <= set(split.labels.tolist()):
         return None
     return {
         name: split.store.images[np.flatnonzero(split.labels == label)[:SAMPLES]]
@@ -192,7 +203,8 @@ def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
     }
 
 
-def _image(figure: Figure, note: str) -> str:
+def image(figure: Figure, note: str) -> str:
+    """A figure with its caption, inside the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     data = base64.b64encode(buffer.getvalue()).decode()

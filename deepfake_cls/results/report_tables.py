@@ -119,7 +119,8 @@ def remarks_table(found: Evidence) -> Table:
     columns += ["overfits: train − validation, points", "overconfident: ECE", "report's remark"]
     notes = [
         "Epochs until validation accuracy first reaches 95 % of its last value; standard deviation of its change from"
-        " epoch to epoch in the second half; accuracy on clean training images; expected calibration error. Means over seeds."
+        " epoch to epoch in the second half; accuracy on clean training images; expected calibration error."
+        " Means over seeds."
     ]
     experiment = found.experiment
     return Table(
@@ -143,10 +144,10 @@ def _claim(row: Row, laboratory: Laboratory) -> str:
     assert comparison is not None
     found = comparison.difference
     return (
-        f"{at_scale(laboratory)}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')}, {found.images:,} images"
-        f" each; {100 * found.shares.seed:.0f} % of the squared standard error is between seeds,"
-        f" {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f} points would be found in 4 of 5 such"
-        f" experiments; P(arm > baseline) = {comparison.probability:.2f})"
+        f"{at_scale(laboratory)}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')},"
+        f" {found.images:,} images each; {100 * found.shares.seed:.0f} % of the squared standard error is between"
+        f" seeds, {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f} points"
+        f" would be found in 4 of 5 such experiments; P(arm > baseline) = {comparison.probability:.2f})"
     )
 
 
@@ -167,7 +168,7 @@ def _arm_data(row: Row, experiment: str) -> dict[str, Any]:
     data |= {"epochs_to_95": curve.epochs_to_95, "oscillation": curve.oscillation, "gap": curve.gap, "ece": curve.ece}
     if row.comparison is not None:
         found = row.comparison.difference
-        data |= {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
+        data |= {"seeds": found.seeds, "difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
         data |= {"p_holm": row.comparison.p_adjusted, "verdict": row.comparison.verdict.word}
         data |= {"df": found.df, "share_seed": found.shares.seed, "share_image": found.shares.image}
         data |= {"detectable": found.detectable, "probability_better": row.comparison.probability}
@@ -358,19 +359,24 @@ def _taken_for(records: list[Any], label: int, names: list[str]) -> str:
     return f"{names[most]} ({wrong[most]} of {sum(wrong)} errors)" if wrong[most] else DASH
 
 
+def compare_tta(laboratory: Laboratory) -> Difference | None:
+    """Flip TTA less plain, on the central arm's runs; None where none was scored with it."""
+    central = laboratory.central
+    seeds = tuple(s for s in sorted(central.runs) if "val_acc_flip" in central.runs[s].record.metrics)
+    return measure(*paired(central, central, seeds, "probs_flip", "probs")) if seeds else None
+
+
 def tta_table(laboratory: Laboratory) -> Table:
     """Table 9: flip TTA on the central arm's runs."""
     central = laboratory.central
-    seeds = tuple(s for s in sorted(central.runs) if "val_acc_flip" in central.runs[s].record.metrics)
+    found = compare_tta(laboratory)
     plain, flipped = over_seeds(central, "val_acc"), over_seeds(central, "val_acc_flip")
     low, high = (points(value) for value in reference.TTA_GAIN)
     cells = [mean_text(plain), mean_text(flipped), DASH, DASH, f"{low} to {high}"]
-    data: dict[str, Any] = {"experiment": "table9_tta", "arm": "flip", "seeds": len(seeds)}
+    data: dict[str, Any] = {"experiment": "table9_tta", "arm": "flip"}
     data["accuracy"] = None if flipped is None else flipped.mean
     notes = ["Mean of the softmax over each image and its mirror image, on the same weights."]
-    if seeds:
-        rights, own = paired(central, central, seeds, "probs_flip", "probs")
-        found = measure(rights, own)
+    if found is not None:
         verdict = judge(found)
         cells[2:4] = [interval_text(found), verdict.word]
         data |= {"difference": found.estimate, "low": found.low, "high": found.high, "verdict": verdict.word}
