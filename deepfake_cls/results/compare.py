@@ -158,7 +158,7 @@ def _crossed_spread(
     # With few seeds their mean square is small now and then by luck. The mean square of images is the variance of the
     # estimate if seeds changed nothing, and well known: half of it is less than any true value.
     floor = np.maximum(of_images / 2, images**-2.0)
-    return Spread(of_seeds, np.maximum(of_images - rest, 0), floor, seeds, images - 1)
+    return Spread(of_seeds, np.maximum(of_images - rest, 0), floor, seeds - 1, images - 1)
 
 
 def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0.95) -> Difference:
