@@ -170,9 +170,10 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
     badly as S − 1 degrees of freedom say and V_2 nearly exactly, so the critical value is the mean of those of
     t(S − 1) and t(N − 1), weighted by V_1 and V_2 (Cochran 1964, for the problem of Behrens and Fisher).
 
-    The textbook's alternative, one t with the degrees of freedom of Satterthwaite (1946), takes a small MS_seed for
-    both a small variance and many degrees of freedom: at 3 seeds it covers down to 92 % where this covers 95.0 to
-    97.1 %. The half-width is kept above that of a variance of half what images alone give, and of 1 / N² (one image).
+    The usual choice, one t with the degrees of freedom of Satterthwaite (1946), takes an MS_seed that is small by luck
+    for a small variance and for many degrees of freedom: in simulation it covers 92 to 99 % at 3 seeds where this
+    covers 95 to 97 % (``benchmarks/coverage.py``). The half-width is kept above that of a variance of half what images
+    alone give, and of 1 / N² (one image).
 
     At one seed the interval is over images only and ``seeds_ignored`` is set: it shows what is known at least not to be
     known, and ``verdict.judge`` decides nothing by it, since the change from seed to seed cannot be seen from one.

@@ -61,4 +61,5 @@ class _Arm:
         own = self.interaction * rng.standard_normal((count, 1, images), dtype=np.float32)
         by_seed = self.effect * rng.standard_normal((count, seeds, 1), dtype=np.float32)
         noise = rng.standard_normal(self.shape, dtype=np.float32)
-        return noise > -(np.float32(self.mean) + shared + own + by_seed)
+        right: NDArray[np.bool_] = noise + shared + own + by_seed > -self.mean
+        return right

@@ -190,7 +190,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"two images or more, not \(3, 1\)"):
         difference(right[:, :1], right[:, :1])
     with pytest.raises(ValueError, match="boolean, not float64"):
-        difference(right.astype(float), right)  # type: ignore[arg-type]
+        difference(right.astype(float), right)
     with pytest.raises(ValueError, match="at least one fold"):
         difference_folds([])
     with pytest.raises(ValueError, match=r"differ in shape: \(10,\) and \(9,\)"):
