@@ -23,8 +23,8 @@ def found(low: float, high: float, p: float, components: Components = NOTHING, s
     [
         (0.002, 0.03, 0.03, "better"),
         (-0.03, -0.002, 0.03, "worse"),
-        (0.0, 0.03, 0.05, "inconclusive"),  # touching 0 is not excluding it
-        (-0.03, 0.0, 0.05, "inconclusive"),
+        (0.0, 0.03, 0.0499, "inconclusive"),  # touching 0 is not excluding it
+        (-0.03, 0.0, 0.0499, "inconclusive"),
         (-0.009, 0.009, 1.0, "equivalent"),
         (-0.01, 0.009, 0.9, "inconclusive"),  # touching the margin is not lying within
         (-0.009, 0.01, 0.9, "inconclusive"),
@@ -102,6 +102,14 @@ def test_neither_alone() -> None:
     assert (said.seeds_needed, said.images_needed) == (None, None)
     assert said.images_floor == pytest.approx(4.3027 * np.sqrt(2e-4 / 3), rel=1e-3)
     assert said.sentence.endswith("it takes more of both")
+
+
+def test_few_images_without_disagreement_call_for_images() -> None:
+    right = np.ones((3, 100), dtype=bool)
+    said = judge(difference(right, right))
+    assert said.seeds_needed is None
+    assert said.seeds_floor == pytest.approx(0.01984, rel=1e-3)  # t(99) of one image in 100
+    assert said.images_needed == 198
 
 
 def test_more_folds_settle_anything() -> None:
