@@ -146,8 +146,8 @@ def _claim(row: Row, laboratory: Laboratory) -> str:
     return (
         f"{at_scale(laboratory)}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')},"
         f" {found.images:,} images each; {100 * found.shares.seed:.0f} % of the squared standard error is between"
-        f" seeds, {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f} points"
-        f" would be found in 4 of 5 such experiments; P(arm > baseline) = {comparison.probability:.2f})"
+        f" seeds, {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f}"
+        f" points would be found in 4 of 5 such experiments; P(arm > baseline) = {comparison.probability:.2f})"
     )
 
 
