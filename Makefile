@@ -10,9 +10,9 @@ DATA ?=
 SCALE ?= small
 SEEDS ?= 3
 LAUNCHER ?= joblib
-# Embedded data: 5,000 images for the result, 1,000 of them for each epoch's point of the learning curve.
+# Embedded data: 5,000 images of 64×64 for the result, 1,000 of them for each epoch's point of the learning curve.
 ifeq ($(DATA),)
-DATA_WORDS := data.validation_size=5000
+DATA_WORDS := data.validation_size=5000 data.image_size=64
 WORDS := scale=$(SCALE) $(DATA_WORDS) trainer.curve_images=1000
 CONTROLS := table6_controls
 else

@@ -34,6 +34,7 @@ class SyntheticConfig(DataConfig):
         test_size: The same for the test split, whose labels are withheld.
         strength: Factor on every trace; 0 makes the classes equal.
         alpha: ``none``, ``constant``, ``mask`` or ``informative``.
+        image_size: Side of an image in pixels, 16 to 100; smaller images cost less to train on.
     """
 
     seed: int = 0
@@ -42,6 +43,7 @@ class SyntheticConfig(DataConfig):
     test_size: int = 250
     strength: float = 1.0
     alpha: str = "none"
+    image_size: int = 100
 
 
 @dataclass

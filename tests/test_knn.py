@@ -78,6 +78,35 @@ def test_impossible_values_are_refused(override: str, message: str) -> None:
         score(override)
 
 
+def test_shift_moves_right_and_down_and_repeats_the_edge() -> None:
+    images = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
+    moved = knn.shifted(images, 1)[0, :, :, 0]
+    assert moved.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
+    assert knn.shifted(images, 0) is images
+
+
+def test_a_shift_is_a_run_of_its_own() -> None:
+    score("run_dir=plain", "k=[1]")
+    score("run_dir=moved", "k=[1]", "shift=20")
+    plain, moved = (read_record(Path(name)) for name in ("plain", "moved"))
+    assert plain.identity != moved.identity
+    assert plain.metrics["contrast"] != moved.metrics["contrast"]
+    with pytest.raises(InputError, match="shift=-1: expected 0 or more"):
+        score("shift=-1")
+
+
+def test_contrast_is_the_median_of_mean_over_nearest_distance() -> None:
+    rng = np.random.default_rng(0)
+    references = rng.integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)  # more than one block
+    queries = rng.integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
+    flat, q = references.reshape(300, -1).astype(float), queries.reshape(7, -1).astype(float)
+    squared = ((q[:, None] - flat) ** 2).sum(axis=2)
+    expected = np.median(np.sqrt(squared.mean(axis=1) / squared.min(axis=1)))
+    distances, _ = nearest(queries, references, 1)
+    assert knn.relative_contrast(queries, references, distances[:, 0]) == pytest.approx(expected)
+    assert knn.relative_contrast(references[:5], references, np.zeros(5, np.int64)) is None
+
+
 def test_knn_starts_without_lightning() -> None:
     code = (
         "import sys; sys.argv[1:] = ['run_dir=out', 'trainer.progress=false', "

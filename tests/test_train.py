@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from deepfake_cls import train
+from deepfake_cls import evaluate, train
 from deepfake_cls.callbacks import StopCleanly
-from deepfake_cls.config import TrainConfig
+from deepfake_cls.config import EvaluateConfig, TrainConfig
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.models.classifier import load_classifier, read_checkpoint
@@ -270,6 +270,41 @@ def test_seed_dropout_and_channels_change_the_run() -> None:
     for override in ("run_dir=x", "force=true", "data.cache=x", "data.workers=2", "trainer.progress=true"):
         assert identity(override) == identity(), override
     assert identity(data="g") != identity()
+
+
+def test_flip_tta_is_scored_beside_and_changes_no_run() -> None:
+    fit("run_dir=plain", "arm=rgb", "tta=none")
+    fit("run_dir=both", "arm=rgb", "tta=flip")
+    plain, both = (read_record(Path(name)) for name in ("plain", "both"))
+    assert plain.identity == both.identity
+    assert "val_acc_flip" not in plain.metrics
+    assert {k: v for k, v in both.metrics.items() if k != "val_acc_flip"} == plain.metrics
+    words = [*SMALL_DATA, "checkpoint=both/checkpoints/last.ckpt", "tta=flip", "run_dir=tta", "batch_size=64"]
+    evaluate.run(configure("evaluate", EvaluateConfig, *words, "trainer.threads=1", "trainer.progress=false"), False)
+    _, _, expected = read_predictions(Path("tta/predictions.npz"))
+    _, labels, flipped = read_predictions(Path("both/predictions.npz"), "probs_flip")
+    np.testing.assert_allclose(flipped, expected, atol=1e-6)
+    assert both.metrics["val_acc_flip"] == pytest.approx(float((expected.argmax(axis=1) == labels).mean()))
+    with pytest.raises(InputError, match="holds no probs_flip"):
+        read_predictions(Path("plain/predictions.npz"), "probs_flip")
+
+
+def test_the_curve_may_be_taken_on_fewer_images_than_the_result() -> None:
+    fit("run_dir=all")
+    fit("run_dir=few", "trainer.curve_images=8")
+    everything, few = (read_record(Path(name)) for name in ("all", "few"))
+    assert everything.metrics["val_acc"] == few.metrics["val_acc"]  # training and the result are the same
+    assert everything.history[-1]["val_acc"] == pytest.approx(everything.metrics["val_acc"])
+    assert all(8 * row["val_acc"] == pytest.approx(round(8 * row["val_acc"])) for row in few.history)
+    assert [row["train_loss"] for row in few.history] == [row["train_loss"] for row in everything.history]
+    assert [row["val_loss"] for row in few.history] != [row["val_loss"] for row in everything.history]
+    assert everything.identity != few.identity
+
+
+def test_a_network_without_skips_can_be_trained_and_used() -> None:
+    fit("run_dir=plain", "recipe.skips=false")
+    model = load_classifier("plain/checkpoints/last.ckpt")
+    assert not [name for name in model.state_dict() if ".skip." in name]
 
 
 def test_a_sweep_runs_each_job_once_and_survives_a_bad_one() -> None:

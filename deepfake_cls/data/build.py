@@ -107,6 +107,7 @@ class Drawings:
     seed: int
     strength: float
     alpha: str
+    image_size: int = 100
 
     def __len__(self) -> int:
         return self.count
@@ -115,7 +116,9 @@ class Drawings:
         """See `Source`; an image is drawn in one size only."""
         from deepfake_cls.data import synthetic  # here, so that image files need no scipy
 
-        image = synthetic.draw(self.seed, self.split, row, strength=self.strength, alpha=self.alpha)
+        image = synthetic.draw(
+            self.seed, self.split, row, strength=self.strength, alpha=self.alpha, size=self.image_size
+        )
         return np.asarray(image, np.uint8), False
 
     def where(self, row: int) -> str:

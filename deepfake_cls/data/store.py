@@ -124,7 +124,7 @@ def _check(split: Split, config: SyntheticConfig | ImageFilesConfig) -> None:
 
 def _source(split: Split, config: SyntheticConfig | ImageFilesConfig, size: tuple[int, int] | None) -> Source:
     if isinstance(config, SyntheticConfig):
-        return Drawings(split.name, len(split), config.seed, config.strength, config.alpha)
+        return Drawings(split.name, len(split), config.seed, config.strength, config.alpha, config.image_size)
     assert split.paths is not None
     if size is None and config.size is not None:
         size = (config.size[0], config.size[1])

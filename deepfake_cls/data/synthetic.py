@@ -26,8 +26,8 @@ Plane = npt.NDArray[np.uint8]
 VERSION: int = 2  # part of every cache key: raise it with any change to a pixel
 CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
 ALPHAS = ("none", "constant", "mask", "informative")
-SIZE = 100
-CANVAS = 108  # a random crop of it is kept, so that no lattice has a fixed phase; divisible by 2 and 4
+SIZE = 100  # at most; smaller images show the middle of the canvas, so that a blended region stays in sight
+CANVAS = 108  # a crop with a random offset is kept, so that no lattice has a fixed phase; divisible by 2 and 4
 ALPHA_ACCURACY = 0.6  # the best that the informative alpha plane alone allows
 
 _FINE = 2 * CANVAS  # leaves are drawn at twice the size and averaged down, for soft edges
@@ -232,7 +232,7 @@ def label_of(index: int) -> int:
     return index % len(CLASSES)
 
 
-def check(seed: int, strength: float, alpha: str) -> None:
+def check(seed: int, strength: float, alpha: str, size: int = SIZE) -> None:
     """Raise InputError, naming the key, where a setting of the data set means nothing."""
     if seed < 0:
         raise InputError(f"data.seed={seed}: expected 0 or more; set another seed, for example data.seed=0.")
@@ -240,33 +240,35 @@ def check(seed: int, strength: float, alpha: str) -> None:
         raise InputError(f"data.strength={strength}: expected 0 or more; the default is data.strength=1.")
     if alpha not in ALPHAS:
         raise InputError(f"data.alpha={alpha}: expected one of {', '.join(ALPHAS)}; the default is data.alpha=none.")
+    if not 16 <= size <= SIZE:
+        raise InputError(f"data.image_size={size}: expected 16 to {SIZE}; the default is data.image_size={SIZE}.")
 
 
 def draw_parts(
-    seed: int, split: str, index: int, *, strength: float = 1.0, label: int | None = None
+    seed: int, split: str, index: int, *, strength: float = 1.0, label: int | None = None, size: int = SIZE
 ) -> tuple[Array, Array]:
     """Draw an image before it is quantised; arguments as for ``draw``.
 
-    Returns the content untouched and with the trace, (SIZE, SIZE, 3), at times a little beyond [0, 1].
+    Returns the content untouched and with the trace, (size, size, 3), at times a little beyond [0, 1].
     ``label`` leaves another class's trace on the same content, so that a figure can show all five.
     """
     check(seed, strength, "none")
     rng = _stream(seed, split, index, _CONTENT)
     x = content(rng)
-    top, left = rng.integers(0, CANVAS - SIZE + 1, 2)
-    crop = np.s_[top : top + SIZE, left : left + SIZE]
+    top, left = (SIZE - size) // 2 + rng.integers(0, CANVAS - SIZE + 1, 2)
+    crop = np.s_[top : top + size, left : left + size]
     draws = draw_trace(_stream(seed, split, index, _TRACE))
     y = apply_trace(x, label_of(index) if label is None else label, draws, strength)
     return x[crop], y[crop]
 
 
-def draw_alpha(seed: int, split: str, index: int, alpha: str) -> Plane:
-    """Draw an alpha plane alone, uint8 (SIZE, SIZE); arguments as for ``draw``."""
-    check(seed, 0, alpha)
+def draw_alpha(seed: int, split: str, index: int, alpha: str, size: int = SIZE) -> Plane:
+    """Draw an alpha plane alone, uint8 (size, size); arguments as for ``draw``."""
+    check(seed, 0, alpha, size)
     rng = _stream(seed, split, index, _ALPHA)
-    y, x = np.mgrid[:SIZE, :SIZE]
+    y, x = np.mgrid[:size, :size]
     if alpha == "mask":
-        centre, axes = rng.uniform(0.35, 0.65, 2) * SIZE, rng.uniform(0.3, 0.6, 2) * SIZE
+        centre, axes = rng.uniform(0.35, 0.65, 2) * size, rng.uniform(0.3, 0.6, 2) * size
         angle, disc = rng.uniform(0, math.pi), rng.random() < 0.5
         y, x, cos, sin = y - centre[0], x - centre[1], math.cos(angle), math.sin(angle)
         u, v = np.abs(cos * y + sin * x) / axes[0], np.abs(cos * x - sin * y) / axes[1]
@@ -277,10 +279,10 @@ def draw_alpha(seed: int, split: str, index: int, alpha: str) -> Plane:
         # Stripes along the axes and a chequer: a mirrored image must not carry another class's pattern.
         dips = (y // 2 % 2, y // 4 % 2, x // 2 % 2, x // 4 % 2, (y // 4 + x // 4) % 2)
         return np.asarray(255 - _DIP * dips[label_of(index) if told else other], np.uint8)
-    return np.full((SIZE, SIZE), 255, np.uint8)
+    return np.full((size, size), 255, np.uint8)
 
 
-def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none") -> Plane:
+def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none", size: int = SIZE) -> Plane:
     """Draw one image; the same arguments give the same bytes in any process.
 
     Args:
@@ -290,11 +292,12 @@ def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str
         strength: Factor on all that tells the classes apart in R, G and B; 0 leaves nothing.
         alpha: ``none`` (no plane), ``constant`` (255), ``mask`` (a cut-out that knows no class) or
             ``informative`` (a faint pattern, worth ALPHA_ACCURACY); R, G and B stay the same.
+        size: Side of the image; smaller ones are cut from the middle.
 
     Returns:
-        uint8 (SIZE, SIZE, 3), or (SIZE, SIZE, 4) with an alpha plane.
+        uint8 (size, size, 3), or (size, size, 4) with an alpha plane.
     """
-    check(seed, strength, alpha)
-    _, traced = draw_parts(seed, split, index, strength=strength)
+    check(seed, strength, alpha, size)
+    _, traced = draw_parts(seed, split, index, strength=strength, size=size)
     rgb = np.rint(255 * np.clip(traced, 0, 1)).astype(np.uint8)
-    return rgb if alpha == "none" else np.dstack([rgb, draw_alpha(seed, split, index, alpha)])
+    return rgb if alpha == "none" else np.dstack([rgb, draw_alpha(seed, split, index, alpha, size)])

@@ -49,6 +49,17 @@ class TestWhatDeterminesAnImage:
     def test_bytes_are_pinned_with_the_version(self) -> None:
         assert digest() == PINNED[synthetic.VERSION]
 
+    def test_smaller_images_are_the_middle_of_larger_ones(self) -> None:
+        for alpha in ("none", "constant"):
+            large, small = (synthetic.draw(3, "train", 4, alpha=alpha, size=size) for size in (100, 64))
+            assert np.array_equal(large[18:82, 18:82], small)
+        assert synthetic.draw(3, "train", 4, alpha="mask", size=64).shape == (64, 64, 4)
+
+    @pytest.mark.parametrize("size", [15, 101])
+    def test_sizes_beyond_the_canvas_are_refused(self, size: int) -> None:
+        with pytest.raises(InputError, match=f"data.image_size={size}: expected 16 to 100"):
+            synthetic.draw(0, "train", 0, size=size)
+
     def test_neither_order_nor_other_draws_nor_global_state_matter(self) -> None:
         first = [synthetic.draw(0, "train", index) for index in range(4)]
         np.random.seed(1)  # noqa: NPY002

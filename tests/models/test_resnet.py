@@ -105,3 +105,17 @@ def test_weights_are_uniform_within_the_bound(layer: str) -> None:
     bound = weight[0].numel() ** -0.5
     assert weight.abs().max() <= bound
     assert abs(float(weight.detach().std()) - bound / 3**0.5) < 0.03 * bound
+
+
+def test_without_skips_the_same_convolutions_stand_in_a_plain_stack() -> None:
+    with_skips, plain = ResidualNet(3, 5, 8), ResidualNet(3, 5, 8, skips=False)
+    skips = {name for name, _ in with_skips.named_parameters() if ".skip." in name}
+    assert len(skips) == 9  # a convolution and two of its normalisation, in three blocks
+    assert {n for n, _ in plain.named_parameters()} == {n for n, _ in with_skips.named_parameters()} - skips
+    for network in (with_skips, plain):
+        initialise(network, 1)
+    weights = dict(with_skips.named_parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in plain.named_parameters())
+    block = ResidualBlock(4, 4, skips=False).eval()
+    torch.nn.init.zeros_(block.conv2.weight)
+    assert not block(torch.rand(1, 4, 5, 5)).any()  # F(x) = 0, and nothing goes around it
