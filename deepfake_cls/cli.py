@@ -25,6 +25,7 @@ from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.errors import InputError, Interrupted
 
 Schema = TypeVar("Schema")
+PATHS = ("run_dir", "checkpoint", "output", "runs")
 LAYOUTS = {"synthetic": SyntheticConfig, "unibuc": UnibucConfig, "folder": FolderConfig}
 
 
@@ -59,6 +60,9 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     for declared in ("experiment", "sweep"):  # what is swept and why, not a setting of one run
         tree.pop(declared, None)
     data = tree.pop("data", None)
+    for key in PATHS:
+        if str(tree.get(key) or "").startswith("~"):
+            tree[key] = str(Path(tree[key]).expanduser())
     checked = _checked(tree, schema, "")
     if data is not None:
         name = data.get("name")
@@ -76,6 +80,10 @@ def _checked(tree: dict[Any, Any], schema: type[Schema], prefix: str) -> Schema:
         raise InputError(f"{key}: missing; give it on the command line, as in {key}=VALUE.") from error
     except OmegaConfBaseException as error:
         known = ", ".join(entry.name for entry in fields(schema))  # type: ignore[arg-type]
+        for entry in fields(schema):  # type: ignore[arg-type]
+            if entry.name in tree and "list" in str(entry.type) and isinstance(tree[entry.name], int | float | str):
+                key, value = f"{prefix}{entry.name}", tree[entry.name]
+                raise InputError(f"{key}={value}: expected a list; write '{key}=[{value}]'.") from error
         raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (keys here: {known})") from error
 
 

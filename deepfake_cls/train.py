@@ -200,7 +200,12 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
     path = config.checkpoint or (str(claimed.last) if claimed.last.is_file() else None)
     if path is None:
         return None
-    found = read_checkpoint(path)["hyper_parameters"]
+    try:
+        found = read_checkpoint(path)["hyper_parameters"]
+    except InputError as error:
+        if config.checkpoint is None:
+            raise InputError(f"{error} It is this run's own: force=true starts the run again.") from error
+        raise
     if found.get("identity") != claimed.identity:
         mine = dict(model.hparams)
         differing = [f"{key}={found.get(key)} there, {mine[key]} here" for key in mine if found.get(key) != mine[key]]

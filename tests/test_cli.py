@@ -103,3 +103,15 @@ def test_help_names_the_keys_and_imports_no_framework(name: str) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip().endswith("LIGHT")
+
+
+def test_a_list_without_brackets_is_refused_with_the_way_to_write_it() -> None:
+    with pytest.raises(InputError, match=r"k=5: expected a list; write 'k=\[5\]'"):
+        configure("knn", KnnConfig, "k=5")
+
+
+def test_paths_of_the_home_folder_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert configure("train", TrainConfig, 'run_dir="~/here"').run_dir == str(tmp_path / "here")
+    predict = configure("predict", schemas.PredictConfig, "checkpoint=x", 'output="~/labels.csv"')
+    assert predict.output == str(tmp_path / "labels.csv")

@@ -203,6 +203,10 @@ def test_checkpoint_of_another_run_is_refused_with_what_differs() -> None:
     Path("bad.ckpt").write_bytes(b"bad")
     with pytest.raises(InputError, match="weights_only=True"):
         fit("run_dir=four", "epochs=1", "checkpoint=bad.ckpt")
+    Path("one/result.json").unlink()
+    Path("one/checkpoints/last.ckpt").write_bytes(b"torn")
+    with pytest.raises(InputError, match="this run's own: force=true starts the run again"):
+        fit("run_dir=one", "epochs=1")
 
 
 def test_checkpoint_resumes_in_another_folder_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:

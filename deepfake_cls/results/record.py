@@ -76,6 +76,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         path: The file; its folder is made where it is missing.
         content: All of it.
     """
+    path = path.resolve()  # what a link points to is written, and the link stays
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

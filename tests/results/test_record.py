@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,12 @@ def test_result_json_has_the_contracts_fields(tmp_path: Path) -> None:
     promised = "schema status kind identity config seed data metrics recall confusion seconds device precision threads"
     assert {*promised.split(), "versions", "git"} <= set(fields)
     assert fields["versions"]["torch"]
+
+
+def test_a_link_stays_and_a_pipe_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_atomically(tmp_path / "link", b"through")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"through"
+    write_atomically(Path(os.devnull), b"gone")
+    assert not Path(os.devnull).is_file()
