@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check dashboard report clean
+.PHONY: help setup demo test test-cluster check dashboard report clean
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,15 @@ test: $(STAMP)  ## checks and the test suite
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+# Without the constraints: the launcher for Ray asks for an older cloudpickle than all else takes.
+test-cluster: $(STAMP)  ## sweeps through a SLURM and a Ray of this machine's own
+ifeq ($(UV),)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[slurm,ray]'
+else
+	$(UV) pip install -q --python $(BIN)/python -e '.[slurm,ray]'
+endif
+	$(BIN)/pytest -m cluster tests/cluster
 
 clean:  ## remove the virtual environment, runs and reports
 	rm -rf $(VENV) runs reports
