@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -58,8 +59,9 @@ def together(function: Callable[..., None], *args: Any) -> list[int | None]:
     processes = [FORKS.Process(target=_enter, args=(rank, port, function, *args)) for rank in range(2)]
     for process in processes:
         process.start()
+    limit = time.monotonic() + 60
     for process in processes:
-        process.join(60)
+        process.join(max(limit - time.monotonic(), 0))
     codes = [process.exitcode for process in processes]
     for process in processes:
         process.kill()
