@@ -133,7 +133,9 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             job(typed(config, schema), sweep)
         except Interrupted as stop:
             _tell(f"\n{stop}")
-            raise SystemExit(128 + stop.signal) from None
+            if not away:
+                raise SystemExit(128 + stop.signal) from None
+            failed(f"{words}: {stop}")  # the signal, such as scancel's, was for this job and not for the sweep
         except InputError as error:
             failed(f"{words}: {error}" if sweep else str(error))
             _tell(f"error: {error}")

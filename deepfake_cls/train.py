@@ -249,7 +249,6 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
         devices=parallel.local_size(),
         num_nodes=parallel.size() // parallel.local_size(),
-        strategy="ddp" if parallel.size() > 1 else "auto",
         sync_batchnorm=hardware.device == "cuda" and parallel.size() > 1,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.epochs,

@@ -146,6 +146,21 @@ def test_slurm(slurm: None) -> None:
     logs = [file.read_text() for file in Path("runs/.sweep/.submitit").glob("*/*_log.out")]
     assert sum("next: " in log for log in logs) == 3  # so it was SLURM that ran them
 
+    # One job is cancelled, with a checkpoint; the other one goes on to its end.
+    words = ["deepfake_cls.train", *WORDS, "-m", "launcher=slurm", "epochs=100000,2"]
+    sweep = subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.PIPE, text=True)
+    while len(list(Path("runs/cnn").glob("*/checkpoints/last.ckpt"))) < 4:
+        assert sweep.poll() is None
+        time.sleep(0.5)
+    running = subprocess.run(["squeue", "-h", "-r", "-o", "%F_%K %K"], capture_output=True, text=True, check=True)
+    (first,) = (line.split()[0] for line in running.stdout.splitlines() if line.endswith(" 0"))
+    subprocess.run(["scancel", first], check=True)
+    errors = sweep.communicate(timeout=120)[1]
+    assert sweep.returncode == 1, errors
+    assert "1 job(s) failed:" in errors
+    assert "The same command goes on from there." in errors
+    assert len(list(Path("runs/cnn").glob("*/result.json"))) == 3
+
 
 def test_ray(ray: str) -> None:
     check_sweeps("launcher=ray", f"hydra.launcher.ray.init.address='{ray}'")
