@@ -91,6 +91,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
             assert time.monotonic() < limit, (folder / "daemons.log").read_text()[-3000:]
             time.sleep(0.5)
         yield
+        # A job's result is there before its step has ended; without the daemons the step would wait for ever.
+        while time.monotonic() < limit + 600 and subprocess.run(["squeue", "-h"], capture_output=True).stdout:
+            time.sleep(0.5)
     finally:
         for daemon in reversed(started):
             daemon.terminate()
