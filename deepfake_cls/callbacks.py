@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torchvision.utils import make_grid
 
+from deepfake_cls import parallel
 from deepfake_cls.errors import Interrupted
 from deepfake_cls.models.classifier import Classifier
 from deepfake_cls.results.figures import confusion_figure
@@ -22,6 +23,8 @@ class StopCleanly(L.Callback):
 
     A stop that comes at the last batch of an epoch waits for the epoch's validation: it would be lost otherwise, and
     with it a chance at the best checkpoint. So the resumed run equals an uninterrupted one bit for bit.
+
+    Where many processes share the job, a signal to one of them stops all after the same batch.
 
     Args:
         checkpoint: Where the checkpoint goes.
@@ -38,16 +41,17 @@ class StopCleanly(L.Callback):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received and parallel.size() == 1:  # torchrun sends every signal on, also one that came to all
             raise KeyboardInterrupt
         self.received = number
         print("\nStopping after this batch; once more stops at once.", flush=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave with the checkpoint that the last epoch's validation has written."""
-        if self.received is not None and self.checkpoint.exists():
+        number = parallel.largest(self.received or 0)
+        if number and self.checkpoint.exists():
             raise Interrupted(
-                self.received,
+                number,
                 f"Stopped after epoch {trainer.current_epoch} of {trainer.max_epochs}; kept in {self.checkpoint}."
                 " The same command goes on from there.",
             )
@@ -56,11 +60,14 @@ class StopCleanly(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the checkpoint and leave."""
-        if self.received is None or trainer.is_last_batch:
+        if trainer.is_last_batch:
+            return
+        number = parallel.largest(self.received or 0)
+        if not number:
             return
         trainer.save_checkpoint(self.checkpoint)
         raise Interrupted(
-            self.received,
+            number,
             f"Stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {batch_idx + 1} of"
             f" {trainer.num_training_batches}; kept in {self.checkpoint}. The same command goes on from there.",
         )

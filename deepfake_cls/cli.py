@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from deepfake_cls import parallel
 from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.errors import InputError, Interrupted
 
@@ -130,6 +131,13 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     sweeping = bool({"-m", "--multirun"} & {*sys.argv}) or any(word.startswith("experiment=") for word in sys.argv)
+    if parallel.rank() > 0:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        logging.disable(logging.INFO)
+    if parallel.size() > 1 and (sweeping or name != "train"):
+        what = "a sweep" if sweeping else f"deepfake_cls.{name}"
+        _tell(f"error: torchrun shares one training over many devices, and {what} is none; start it without torchrun.")
+        sys.exit(1)
     if sweeping:
         # Dying of the signal would leave a launcher's workers behind; training sets a handler of its own.
         signal.signal(signal.SIGTERM, _stop)
@@ -164,17 +172,19 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
                 os.chdir(here)
             job(typed(config, schema), sweep)
         except Interrupted as stop:
-            print(f"\n{stop}", file=sys.stderr, flush=True)
-            raise SystemExit(128 + stop.signal) from None
+            _tell(f"\n{stop}")
+            if not away:
+                raise SystemExit(128 + stop.signal) from None
+            failed(f"{words}: {stop}")  # the signal, such as scancel's, was for this job and not for the sweep
         except InputError as error:
             failed(f"{words}: {error}" if sweep else str(error))
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            _tell(f"error: {error}")
         except BrokenPipeError:
             sys.stdout = None  # whoever read our output has gone; results are written
         except OSError as error:
             text = f"{error.filename or 'a file'}: {error.strerror or error}"
             failed(f"{words}: {text}" if sweep else text)
-            print(f"error: {text}", file=sys.stderr, flush=True)
+            _tell(f"error: {text}")
         except Exception as error:
             failed(f"{words}: {type(error).__name__}: {error}")
             traceback.print_exc()
@@ -200,6 +210,12 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
     if failures:
         sys.exit(1)
+
+
+def _tell(text: str) -> None:
+    # Of one job's processes those on the same machine find the same fault: the first of them tells.
+    if parallel.local_rank() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from deepfake_cls import parallel
 from deepfake_cls.config import TrainerConfig
 from deepfake_cls.errors import InputError
 
@@ -24,16 +25,19 @@ class Hardware:
         precision: ``32-true`` or ``bf16-mixed``, Lightning's names.
         threads: CPU threads of torch.
         name: The device in words, for the record.
+        processes: How many such devices share the job.
     """
 
     device: str
     precision: str
     threads: int
     name: str
+    processes: int = 1
 
     def describe(self) -> str:
         """One line for the terminal."""
-        return f"{self.name}, {self.precision}, {self.threads} threads"
+        many = f"{self.processes} × " if self.processes > 1 else ""
+        return f"{many}{self.name}, {self.precision}, {self.threads} threads"
 
 
 def cpu_has_bf16() -> bool:
@@ -98,6 +102,11 @@ def choose(config: TrainerConfig) -> Hardware:
     if config.device == "cuda" and not available:
         raise InputError("trainer.device=cuda: torch sees no CUDA device here; use trainer.device=auto or cpu.")
     device = config.device if config.device != "auto" else ("cuda" if available else "cpu")
+    if device == "cuda" and parallel.size() > 1:
+        found = torch.cuda.device_count()
+        if parallel.local_size() > found:
+            raise InputError(f"--nproc_per_node={parallel.local_size()}: torch sees {found} CUDA device(s) here.")
+        torch.cuda.set_device(parallel.local_rank())
     precision = config.precision
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
@@ -107,4 +116,4 @@ def choose(config: TrainerConfig) -> Hardware:
         keep_memory()
     else:
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
-    return Hardware(device, precision, torch.get_num_threads(), name)
+    return Hardware(device, precision, torch.get_num_threads(), name, parallel.size())

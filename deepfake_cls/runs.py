@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from deepfake_cls import parallel
 from deepfake_cls.errors import InputError
 from deepfake_cls.results.record import Record, read_record, write_atomically, write_record
 
@@ -26,6 +27,7 @@ SOURCES = (
     "models",
     "augment.py",
     "hardware.py",
+    "parallel.py",
     "randomness.py",
     "train.py",
     "knn.py",
@@ -56,7 +58,7 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         kind: ``cnn``, ``knn``, ``evaluate``, ...
         config: The typed configuration.
         fingerprint: Of the data.
-        hardware: Device, precision and threads.
+        hardware: Device, precision, threads and processes.
         more: What else the result depends on, such as the hash of a checkpoint.
     """
     parts = {
@@ -66,6 +68,7 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         "device": hardware.device,
         "precision": hardware.precision,
         "threads": hardware.threads,
+        "processes": hardware.processes,
         "sources": sources_hash(),
         **more,
     }
@@ -118,7 +121,8 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     """Take a run folder for this process, waiting while another process holds it.
 
     A finished run comes back with ``done`` set; an unfinished or failed one is handed out to go on with;
-    ``config.force`` empties the folder first. What is raised inside is recorded as the run's failure.
+    ``config.force`` empties the folder first. What is raised inside is recorded as the run's failure. In a job of many
+    processes rank 0 claims, and the others have its word.
 
     Args:
         kind: Names the folder under ``runs/``.
@@ -129,6 +133,9 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     Raises:
         InputError: If the folder holds another run, or something else.
     """
+    if parallel.rank() != 0:
+        yield parallel.from_first(None)
+        return
     short, run_dir = identity[:12], config.run_dir
     parent = Path(run_dir or Path("runs") / kind)
     path = parent if run_dir is not None and not sweep else parent / short
@@ -141,7 +148,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         print(f"{path}: another process is at work there; waiting for it.", flush=True)
         lock.acquire()
     try:
-        run = _open(path, identity, config.force)
+        run = parallel.from_first(_open(path, identity, config.force))
         try:
             yield run
         except Exception as error:

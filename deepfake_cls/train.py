@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepfake_cls import parallel
 from deepfake_cls.cli import main
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
@@ -84,12 +85,16 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.runs import claim, identity_of
 
     hardware = choose(config.trainer)
+    if config.batch_size < 2 * hardware.processes:
+        raise InputError(
+            f"batch_size={config.batch_size}: expected 2 or more for each of {hardware.processes} processes."
+        )
     progress = config.trainer.progress
     curve = config.trainer.curve_images
     data = ImageData(manifest, config.data, config.channels, config.batch_size, config.seed, progress, curve)
     splits = {"train": data.train, "validation": data.validation}
     identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
-    with claim("cnn", identity, config, sweep=sweep) as claimed:
+    with parallel.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
             print(f"{claimed.path}: already done; force=true repeats it.")
@@ -98,6 +103,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
             if config.channels == "RGBA" and not data.train.store.has_alpha:
                 print("The images have no alpha channel: RGBA adds a constant plane of 255.")
             record = fit_and_score(config, data, hardware, claimed, started)
+        if parallel.rank() != 0:
+            return
         words = f"{argument('checkpoint', claimed.last)} {data_arguments(config.data)}"
         if "test" not in manifest.splits:
             words += " split=validation"
@@ -115,7 +122,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         started: When the process's work on this run began, by ``time.perf_counter``.
 
     Returns:
-        The record.
+        The record; None in processes that do not write it.
     """
     import numpy as np
     import torch
@@ -149,6 +156,8 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     probs = predict_all(model, data.full_val_dataloader(), hardware.precision)
     scores = score(data.validation.labels, probs)
     clean = score(data.train.labels, predict_all(model, data.clean_train_dataloader(), hardware.precision))
+    if parallel.rank() != 0:
+        return None
     times = [row["seconds"] for row in model.history]
     metrics = scores.prefixed("validation")
     metrics["val_acc_best"] = max(row["val_acc"] for row in model.history)
@@ -179,6 +188,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         device=hardware.name,
         precision=hardware.precision,
         threads=hardware.threads,
+        processes=hardware.processes,
         history=model.history,
         skipped=skipped(splits),
     )
@@ -214,7 +224,7 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
             f" configuration describes ({'; '.join(differing)}). Give the configuration it was made with."
         )
     best = Path(path).with_name(claimed.best.name)
-    if best.is_file() and not claimed.best.exists():
+    if parallel.rank() == 0 and best.is_file() and not claimed.best.exists():
         # The best epoch may lie before the stop.
         write_atomically(claimed.best, best.read_bytes())
     print(f"Going on from {path}.", flush=True)
@@ -236,6 +246,8 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # One process that reads memory-mapped pixels needs no loader workers; the advice to add some is noise.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # What is logged for an epoch is equal in all processes already.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     common: dict[str, Any] = {
@@ -254,7 +266,9 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         callbacks.append(ProgressBar())
     return L.Trainer(
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
-        devices=1,
+        devices=parallel.local_size(),
+        num_nodes=parallel.size() // parallel.local_size(),
+        sync_batchnorm=hardware.device == "cuda" and parallel.size() > 1,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.epochs,
         logger=TensorBoardLogger(claimed.path, name="", version=""),

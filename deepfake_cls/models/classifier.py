@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from deepfake_cls import augment
+from deepfake_cls import augment, parallel
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.resnet import ResidualNet, initialise
 from deepfake_cls.randomness import generator
@@ -72,13 +72,17 @@ class Classifier(L.LightningModule):
     def _step(self, stage: str, batch: Batch, step: int) -> Tensor:
         """One batch of any stage: augmented and mixed in training, as it is otherwise.
 
+        Where many processes share the job, each trains on its share of every batch and validates every n-th batch.
+        A batch is augmented whole before it is shared, since CutMix takes boxes across the shares.
+
         Args:
             stage: ``train`` or ``val``.
-            batch: uint8 (B, H, W, C) images and int64 (B,) labels.
+            batch: uint8 (B, H, W, C) images and int64 (B,) labels, the global batch.
             step: Index of the batch within the epoch.
 
         Returns:
-            The mean loss over the batch.
+            The mean loss over the batch; of many processes each returns its part of it, so scaled that their mean,
+            which is what DDP makes of the gradients, is that of the batch.
         """
         images, labels = batch
         if stage == "val":
@@ -90,15 +94,20 @@ class Classifier(L.LightningModule):
         images, cutmix = self.augmented(images, self.current_epoch, step)
         draws = generator(self.seed, "dropout", self.current_epoch, step)
         keep = torch.rand(len(images), self.network.hidden, generator=draws) >= self.network.dropout
-        logits = self.network(images.permute(0, 3, 1, 2), keep.to(images.device))
+        own = parallel.share(len(images))
+        count = len(labels[own])
+        logits = self.network(images[own].permute(0, 3, 1, 2), keep[own].to(images.device))
+        if count == 0:  # the other processes wait for this one's gradients, which are 0
+            nothing: Tensor = logits.sum()
+            return nothing
         smoothing = self.recipe["label_smoothing"]
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = F.cross_entropy(logits, labels[own], label_smoothing=smoothing)
         if cutmix is not None:
             others = labels[cutmix.partner.to(labels.device)]
-            other = F.cross_entropy(logits, others, label_smoothing=smoothing)
+            other = F.cross_entropy(logits, others[own], label_smoothing=smoothing)
             loss = cutmix.weight * loss + (1.0 - cutmix.weight) * other
-        self.train_loss.update(loss.detach(), len(labels))
-        return loss
+        self.train_loss.update(loss.detach(), count)
+        return loss * (count * parallel.size() / len(labels))
 
     def augmented(self, images: Tensor, epoch: int, step: int) -> tuple[Tensor, augment.CutMix | None]:
         """The batch as the network sees it in training.
@@ -137,14 +146,15 @@ class Classifier(L.LightningModule):
         self._images_done += len(batch[1])
         seconds = time.perf_counter() - self._epoch_started
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        self.log("train/loss", loss.detach(), on_step=True)
+        self.log("train/loss", loss.detach(), on_step=True, sync_dist=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True)
         self.log("images/s", self._images_done / max(seconds, 1e-9), prog_bar=True, logger=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch's loss and confusions."""
-        self._step("val", batch, batch_idx)
+        if batch_idx % parallel.size() == parallel.rank():
+            self._step("val", batch, batch_idx)
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's clock."""
@@ -274,6 +284,8 @@ def predict_all(
 ) -> NDArray[np.float32]:
     """Class probabilities of all batches: float32 (N, classes).
 
+    Where many processes share the job, each takes every n-th batch, and all get the whole.
+
     Args:
         model: In evaluation mode, on its device.
         batches: Images and labels, as the data module hands them out.
@@ -281,9 +293,10 @@ def predict_all(
         tta: ``none``, ``mirror`` or ``flip``.
         progress: Called with the number of images after each batch.
     """
-    found = []
-    for images, _ in batches:
-        found.append(probabilities(model.network, images.to(model.device), precision, tta))
+    found = {}
+    for index, (images, _) in enumerate(batches):
+        if index % parallel.size() == parallel.rank():
+            found[index] = probabilities(model.network, images.to(model.device), precision, tta)
         if progress is not None:
             progress(len(images))
-    return np.asarray(torch.cat(found).numpy(), dtype=np.float32)
+    return np.asarray(torch.cat(parallel.merged(found)).numpy(), dtype=np.float32)

@@ -41,6 +41,7 @@ class Record:
         device: In words.
         precision: ``32-true``, ``bf16-mixed``, or what the distances were computed in.
         threads: CPU threads.
+        processes: Devices that shared the job.
         by_k: For KNN: metrics for each k.
         history: For the CNN: a row for each epoch.
         skipped: (id, reason) of files that were set aside.
@@ -60,6 +61,7 @@ class Record:
     device: str = ""
     precision: str = ""
     threads: int = 0
+    processes: int = 1
     by_k: dict[str, dict[str, float]] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
