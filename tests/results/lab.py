@@ -7,40 +7,61 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
+from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.results.collect import collect
 from deepfake_cls.results.experiments import Arm, Laboratory, fill
 from deepfake_cls.results.record import Record, write_predictions, write_record
 from deepfake_cls.results.scores import score
 from deepfake_cls.runs import plain
-from tests.conftest import configure
 
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
 TINY = ("scale=tiny",)
+FOLDS = (*TINY, "data=unibuc", "data.root=x", "data.fold=${seed}", "trainer.curve_images=100")
 CPU = ("some cpu", "32-true", 2)
 CURVE = (0.3, 0.6, 0.55, 0.8)
 
 Right = NDArray[np.bool_]
 
 
-@lru_cache(maxsize=None)
-def _composed(kind: str, words: tuple[str, ...]) -> dict[str, Any]:
-    if kind == "knn":
-        return plain(configure("knn", KnnConfig, *words))
-    return plain(configure("train", TrainConfig, *words))
+def fold(seed: int) -> list[str]:
+    """The words of one seed's run where each seed has its own fold, see ``FOLDS``."""
+    return [f"data.fold={seed}" if word.startswith("data.fold") else word for word in FOLDS]
+
+
+@cache
+def _composed_once(entry: str, words: tuple[str, ...], whole: bool) -> DictConfig:
+    if GlobalHydra.instance().is_initialized():
+        return compose(entry, list(words), return_hydra_config=whole)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(entry, list(words), return_hydra_config=whole)
+
+
+def compose_once(entry: str, words: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+    """As Hydra's ``compose``; the same words compose the same, and to compose all arms takes seconds."""
+    return deepcopy(_composed_once(entry, tuple(words), return_hydra_config))
+
+
+@cache
+def _plain(kind: str, words: tuple[str, ...]) -> dict[str, Any]:
+    entry, schema = ("knn", KnnConfig) if kind == "knn" else ("train", TrainConfig)
+    return plain(typed(compose_once(entry, words), schema))
 
 
 def composed(kind: str, *words: str) -> dict[str, Any]:
-    """The configuration as a record holds it; composed once, since that takes a while."""
-    return deepcopy(_composed(kind, words))
+    """The configuration as a record holds it."""
+    return deepcopy(_plain(kind, words))
 
 
 def some_right(share: float, seed: int, images: int = IMAGES) -> Right:

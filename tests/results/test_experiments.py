@@ -13,7 +13,7 @@ from deepfake_cls.results.experiments import declared, fill
 from deepfake_cls.results.record import Record
 from deepfake_cls.runs import essence
 from tests.conftest import ROOT
-from tests.results.lab import CPU, TINY, arm, composed, laboratory, write
+from tests.results.lab import CPU, FOLDS, TINY, arm, composed, fold, laboratory, write
 
 GPU = ("some gpu", "bf16-mixed", 8)
 SCALES = ("tiny", "small", "reference")
@@ -54,23 +54,23 @@ def test_every_declared_arm_changes_one_key_at_every_scale(scale: str) -> None:
 
 
 def test_a_sweep_gives_as_many_runs_as_arms_and_seeds() -> None:
-    counts = {name: len(experiment.arms) for name, experiment in declared().experiments.items()}
+    counts = {name: len(experiment.arms) for name, experiment in declared(TINY).experiments.items()}
     expected = {"table1_knn": 2, "table4_lr": 3, "table5_dropout": 3, "table6_alpha": 3, "table6_controls": 3}
     assert counts == {**expected, "table10_components": 6}
 
 
 def test_an_arm_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra import compose
+    composed_once: Any = vars(experiments)["compose"]
 
     def one_more(*args: Any, **more: Any) -> Any:
-        found = compose(*args, **more)
+        found = composed_once(*args, **more)
         if found.get("experiment"):
             found.experiment.arms.append({"label": "one more"})
         return found
 
     monkeypatch.setattr(experiments, "compose", one_more)
     with pytest.raises(ValueError, match="zip"):
-        declared()
+        declared(TINY)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_learning_rates_of_table_4(scale: str, rates: tuple[float, ...]) -> None
 
 
 def test_reported_figures_are_the_reports() -> None:
-    found = declared()
+    found = declared(TINY)
     told = {name: [one.reported for one in e.arms] for name, e in found.experiments.items()}
     assert told["table4_lr"] == [0.912, 0.943, 0.928]
     assert told["table5_dropout"] == [0.915, 0.943, 0.931]
@@ -121,35 +121,37 @@ def test_runs_are_found_wherever_and_however_they_were_made(tmp_path: Path) -> N
     assert found.hardware == {"cnn": CPU, "knn": CPU}
 
 
-@pytest.mark.parametrize(
-    "word",
-    ["lr=0.0041", "epochs=5", "data.train_size=2501", "data.seed=1", "data.strength=0.5", "width=9"]
-    + ["recipe.flip=0.4", "trainer.curve_images=10", "batch_size=32"],
-)
-def test_other_settings_are_other_runs(tmp_path: Path, word: str) -> None:
-    write(tmp_path, [*TINY, word])
+def test_other_settings_are_other_runs(tmp_path: Path) -> None:
+    words = ["lr=0.0041", "epochs=5", "data.train_size=2501", "data.seed=1", "data.strength=0.5", "width=9"]
+    words += ["recipe.flip=0.4", "trainer.curve_images=10", "batch_size=32"]
+    for word in words:
+        write(tmp_path, [*TINY, word])
     found = laboratory(tmp_path)
     assert not found.central.runs
     assert not any(one.runs for e in found.experiments.values() for one in e.arms)
     assert found.left_out == 0
-    told = laboratory(tmp_path, [*TINY, word])
-    assert seeds(told.central.runs) == [0]
 
 
 def test_where_and_how_conveniently_does_not_matter(tmp_path: Path) -> None:
-    data = ("data=unibuc", "data.root=here")
-    away = ["data.root=there", "data.cache=c", "data.workers=3", "data.verify=true"]
+    away = [
+        "data=unibuc",
+        "data.root=there",
+        "data.fold=0",
+        "trainer.curve_images=100",
+        "data.cache=c",
+        "data.workers=3",
+        "data.verify=true",
+    ]
     away += ["run_dir=r", "force=true", "tta=none"]
     away += ["trainer.threads=2", "trainer.device=cpu", "trainer.precision=32-true", "trainer.progress=false"]
-    write(tmp_path, [*TINY, "data=unibuc", *away])
-    assert seeds(laboratory(tmp_path, [*TINY, *data]).central.runs) == [0]
+    write(tmp_path, [*TINY, *away])
+    assert seeds(laboratory(tmp_path, FOLDS).central.runs) == [0]
 
 
 def test_neighbours_know_nothing_of_how_training_is_watched(tmp_path: Path) -> None:
     # The report is called with the words of training, which neighbours were not.
-    write(tmp_path, ["data.validation_size=200", "shift=0"], kind="knn")
-    words = [*TINY, "channels=RGB", "data.validation_size=200", "trainer.curve_images=100"]
-    found = laboratory(tmp_path, [*words, "trainer.deterministic=true"])
+    write(tmp_path, ["data=unibuc", "data.root=x", "data.fold=0", "trainer.deterministic=true"], kind="knn")
+    found = laboratory(tmp_path, FOLDS)
     assert seeds(arm(found, "table1_knn", "as they are").runs) == [0]
 
 
@@ -209,9 +211,8 @@ def test_controls_have_images_of_their_own(tmp_path: Path) -> None:
 
 
 def test_controls_are_for_embedded_data_only(tmp_path: Path) -> None:
-    words = [*TINY, "data=unibuc", "data.root=x"]
-    write(tmp_path, [*words, "arm=rgb"])
-    found = laboratory(tmp_path, words)
+    write(tmp_path, [*fold(0), "arm=rgb"])
+    found = laboratory(tmp_path, FOLDS)
     assert seeds(arm(found, "table6_alpha", "RGB").runs) == [0]
     assert not arm(found, "table6_controls", "RGB").runs
 
@@ -235,11 +236,10 @@ def test_a_failure_is_no_result_and_a_good_run_no_failure(tmp_path: Path) -> Non
 
 
 def test_each_seed_may_have_its_own_fold(tmp_path: Path) -> None:
-    words = [*TINY, "data=unibuc", "data.root=x"]
     for seed in (0, 1, 2):
-        write(tmp_path, [*words, f"data.fold={seed}"], seed, fingerprint=f"fold {seed}")
-    write(tmp_path, [*words, "data.fold=1"], 3)
-    found = laboratory(tmp_path, [*words, "data.fold=${seed}"])
+        write(tmp_path, fold(seed), seed, fingerprint=f"fold {seed}")
+    write(tmp_path, fold(1), 3)
+    found = laboratory(tmp_path, FOLDS)
     assert seeds(found.central.runs) == [0, 1, 2]
     assert found.left_out == 0
 
@@ -316,5 +316,5 @@ def test_every_record_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_conf_holds_no_arm_that_no_experiment_uses() -> None:
-    used = {word for e in declared().experiments.values() for one in e.arms for word in one.words}
+    used = {word for e in declared(TINY).experiments.values() for one in e.arms for word in one.words}
     assert {f"arm={file.stem}" for file in (conf_dir() / "arm").glob("*.yaml")} <= used
