@@ -21,15 +21,14 @@ from tests.results.lab import TINY, compose_once, some_right, write
 
 
 @pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
+def hydra_known_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(experiments, "compose", compose_once)
     yield
     HydraConfig.instance().cfg = None
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose everything once, and draw no images."""
-    monkeypatch.setattr(experiments, "compose", compose_once)
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (page, sections):
         monkeypatch.setattr(module, "validation_images", lambda record: None)
 
@@ -100,7 +99,7 @@ def test_there_are_ten_tables(word: str) -> None:
     assert done.stderr == f"error: {word}: expected 1 to 10, or null for all.\n"
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_images")
 def test_the_words_say_which_runs_belong_to_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1, 2):
         for word, share in (("dropout=0.3", 0.9), ("dropout=0.5", 0.5)):
@@ -119,7 +118,7 @@ def test_the_words_say_which_runs_belong_to_the_tables(capsys: pytest.CaptureFix
     assert "What does not add up" not in Path("small/index.html").read_text()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("no_images")
 def test_all_tables_in_all_formats() -> None:
     write(Path("runs"), TINY)
     make("scale=tiny")

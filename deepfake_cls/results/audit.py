@@ -57,9 +57,7 @@ def _alpha(laboratory: Laboratory) -> Finding:
     claim = 'RGBA is 2.2 points better than RGB, because alpha "contains visual cues".'
     arms = [laboratory.central, *(arm for e in laboratory.experiments.values() for arm in e.arms)]
     entries = [entry for arm in arms for entry in arm.runs.values()]
-    natural = [
-        e for e in entries if e.record.config["data"].get("alpha", "none") == "none"
-    ]  # no plane of our own making
+    natural = [e for e in entries if e.record.config["data"].get("alpha", "none") == "none"]  # not drawn as a control
     alpha = {entry.record.data["alpha"] for entry in natural if "alpha" in entry.record.data}
     told = {
         frozenset(): "no run here says whether the images have an alpha channel",

@@ -149,7 +149,7 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
             composed = _bare(compose(entry_point, [*_known(entry_point, words), *own]))
             for key in _keys(entry_point, composed, seeds):
                 places.setdefault(key, []).extend(arms)
-    matched = [(entry, arms) for entry in records if (arms := places.get(_record_key(entry)))]
+    matched = [(entry, places[key]) for entry in records if (key := _record_key(entry)) in places]
     good = [entry for entry, _ in matched if entry.record.status == "ok"]
     for kind in sorted({entry.record.kind for entry in good}):
         groups = Counter(_hardware(entry) for entry in good if entry.record.kind == kind)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from deepfake_cls.cli import conf_dir
+from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.results import experiments
 from deepfake_cls.results.collect import Finished, collect
 from deepfake_cls.results.experiments import declared, fill
-from deepfake_cls.results.record import Record
+from deepfake_cls.results.record import Record, read_record
 from deepfake_cls.runs import essence
 from tests.conftest import ROOT
 from tests.results.lab import CPU, FOLDS, TINY, arm, composed, fold, laboratory, write
@@ -283,7 +283,6 @@ def test_checks_of_types_do_not_grow_with_the_runs(tmp_path: Path, monkeypatch: 
         for seed in range(500)
     ]
     calls: list[str] = []
-    typed = experiments.typed
 
     def counted(*args: Any) -> Any:
         calls.append("typed")
@@ -305,11 +304,10 @@ def test_every_record_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for place in range(20):
         shutil.copytree(first, tmp_path / f"copy {place}")
     read: list[Path] = []
-    original = module.read_record
 
     def counted(folder: Path) -> Record:
         read.append(folder)
-        return original(folder)
+        return read_record(folder)
 
     monkeypatch.setattr(module, "read_record", counted)
     assert len(collect(tmp_path)) == len(read) == len(set(read)) == 21

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from deepfake_cls.results import sections as module
 from deepfake_cls.results.collect import collect
 from deepfake_cls.results.experiments import Laboratory, fill
+from deepfake_cls.results.figures import mistakes_figure
 from deepfake_cls.results.report_tables import all_tables
 from deepfake_cls.results.sections import contact_sheet, sections
 from tests.conftest import SMALL_DATA
@@ -84,13 +87,12 @@ def test_the_contact_sheet_shows_the_surest_mistakes(tmp_path: Path, monkeypatch
     entry.record.data["size"] = list(split.store.size)
     labels = np.arange(20) % 5
     shown: list[tuple[str, list[float]]] = []
-    original = module.mistakes_figure
 
-    def seen(rows: list[tuple[str, np.ndarray, list[float]]]) -> object:  # type: ignore[type-arg]
+    def seen(rows: list[tuple[str, NDArray[np.uint8], list[float]]]) -> Figure:
         for label, images, confidence in rows:
             shown.append((label, confidence))
             assert len(images) == len(confidence)
-        return original(rows)
+        return mistakes_figure(rows)
 
     monkeypatch.setattr(module, "mistakes_figure", seen)
     assert contact_sheet(entry) is not None
