@@ -77,7 +77,8 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
 
 def essence(kind: str, tree: dict[str, Any]) -> dict[str, Any]:
     """A run's plain configuration without the keys that cannot change its result."""
-    left_out = NOT_IDENTITY[""] | ({"tta"} if kind == "cnn" else set())  # there it adds a score and changes none
+    # In training, tta adds a score and changes none; nearest neighbours have no epochs and are exact on any hardware.
+    left_out = NOT_IDENTITY[""] | {"cnn": {"tta"}, "knn": {"trainer"}}.get(kind, set())
     kept = {key: value for key, value in tree.items() if key not in left_out}
     for group in NOT_IDENTITY.keys() & kept.keys():
         kept[group] = {key: value for key, value in kept[group].items() if key not in NOT_IDENTITY[group]}

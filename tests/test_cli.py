@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls import config as schemas
-from deepfake_cls.cli import conf_dir
+from deepfake_cls.cli import conf_dir, refuse_foreign_experiment
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from tests.conftest import ROOT, call, configure
@@ -115,3 +115,43 @@ def test_paths_of_the_home_folder_are_understood(monkeypatch: pytest.MonkeyPatch
     assert configure("train", TrainConfig, 'run_dir="~/here"').run_dir == str(tmp_path / "here")
     predict = configure("predict", schemas.PredictConfig, "checkpoint=x", 'output="~/labels.csv"')
     assert predict.output == str(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    "words", [["experiment=table4_lr,table5_dropout"], ["experiment=table4_lr", "+experiment=table5_dropout"]]
+)
+def test_one_experiment_at_a_time(words: list[str]) -> None:
+    with pytest.raises(InputError, match="experiment=table4_lr,table5_dropout: one at a time"):
+        refuse_foreign_experiment("train", ["-m", *words])
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "owner"),
+    [("knn", "table4_lr", "train"), ("train", "table1_knn", "knn"), ("report", "table5_dropout", "train")],
+)
+def test_an_experiment_of_another_entry_point_says_which(entry: str, name: str, owner: str) -> None:
+    with pytest.raises(InputError, match=f"experiment={name}: belongs to python -m deepfake_cls.{owner}."):
+        refuse_foreign_experiment(entry, ["scale=tiny", f"experiment={name}"])
+
+
+@pytest.mark.parametrize("words", [[], ["lr=1"], ["experiment=null"], ["experiment=unknown"], ["experiment=table4_lr"]])
+def test_other_experiments_are_left_to_hydra(words: list[str]) -> None:
+    refuse_foreign_experiment("train", words)
+
+
+def test_every_experiment_has_an_entry_point_that_takes_it() -> None:
+    for file in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        takers = []
+        for entry in ("train", "knn"):
+            try:
+                refuse_foreign_experiment(entry, [f"experiment={file.stem}"])
+                takers.append(entry)
+            except InputError:
+                pass
+        assert len(takers) == 1
+
+
+def test_a_foreign_experiment_is_one_line_and_status_1() -> None:
+    done = call("deepfake_cls.knn", "experiment=table4_lr", check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: experiment=table4_lr: belongs to python -m deepfake_cls.train.\n"

@@ -57,9 +57,8 @@ def _alpha(laboratory: Laboratory) -> Finding:
     claim = 'RGBA is 2.2 points better than RGB, because alpha "contains visual cues".'
     arms = [laboratory.central, *(arm for e in laboratory.experiments.values() for arm in e.arms)]
     entries = [entry for arm in arms for entry in arm.runs.values()]
-    alpha = {
-        e.record.data["alpha"] for e in entries if "alpha" in e.record.data and not e.record.config["data"].get("alpha")
-    }
+    natural = [e for e in entries if e.record.config["data"].get("alpha", "none") == "none"]  # not drawn as a control
+    alpha = {entry.record.data["alpha"] for entry in natural if "alpha" in entry.record.data}
     told = {
         frozenset(): "no run here says whether the images have an alpha channel",
         frozenset({False}): "none of the images has an alpha channel: RGBA adds a constant plane, in which only rotated"
@@ -116,9 +115,8 @@ def _schedule(laboratory: Laboratory) -> Finding:
         optimiser.step()
         schedule.step()
     peak = max(rates)
-    at_peak = sum(rate > 0.999999 * peak for rate in rates)
     return Finding(
         "OneCycleLR with a maximum equal to the initial learning rate.",
         f"The schedule starts at {rates[0]:.3g}, a {peak / rates[0]:.0f}th of its maximum of {peak:.3g}, reaches it in"
-        f" {at_peak} of {steps:,} steps, and ends at {rates[-1]:.2g}.",
+        f" {rates.count(peak)} of {steps:,} steps, and ends at {rates[-1]:.2g}.",
     )

@@ -43,7 +43,8 @@ def collect(runs: Path) -> list[Finished]:
             _log.warning("passed over: %s", error)
     if not found:
         raise InputError(f"runs={runs}: no finished run there. Start with: python -m deepfake_cls.knn")
-    return sorted(found, key=lambda entry: entry.time)
+    # Of one time, by what they are: a copy elsewhere gives the same tables.
+    return sorted(found, key=lambda entry: (entry.time, entry.record.identity))
 
 
 def newest(records: list[Finished]) -> dict[str, Finished]:

@@ -132,7 +132,7 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
 
     Only runs on the same device, in the same precision, with the same threads and over the same images stand in one
     table: of several kinds of hardware the one with the most runs is taken, of several versions of the data, and of
-    several runs of one arm and seed, the newest.
+    several runs of one arm and seed, the newest. A seed has failed where no run of it is left.
 
     Args:
         words: See :func:`declared`.
@@ -143,30 +143,31 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
     for experiment, arm in _arms(laboratory):
         same.setdefault((experiment.entry, arm.words), []).append(arm)
     places: dict[str, list[Arm]] = {}
+    seeds = sorted({entry.record.seed for entry in records})
     with _hydra():
         for (entry_point, own), arms in same.items():
             composed = _bare(compose(entry_point, [*_known(entry_point, words), *own]))
-            for seed in sorted({entry.record.seed for entry in records}):
-                places.setdefault(_key(entry_point, composed, seed), []).extend(arms)
-    found = [(entry, places.get(_record_key(entry))) for entry in records]
-    matched = [(entry, arms) for entry, arms in found if arms]
-    for kind in {entry.record.kind for entry, _ in matched}:
-        groups = Counter(_hardware(e) for e, _ in matched if e.record.kind == kind and e.record.status == "ok")
-        if groups:
-            laboratory.hardware[kind] = groups.most_common(1)[0][0]
-    newest = {id(arm): entry.record.data.get("fingerprint") for entry, arms in matched for arm in arms}
+            for key in _keys(entry_point, composed, seeds):
+                places.setdefault(key, []).extend(arms)
+    matched = [(entry, places[key]) for entry in records if (key := _record_key(entry)) in places]
+    good = [entry for entry, _ in matched if entry.record.status == "ok"]
+    for kind in sorted({entry.record.kind for entry in good}):
+        groups = Counter(_hardware(entry) for entry in good if entry.record.kind == kind)
+        laboratory.hardware[kind] = max(groups, key=lambda found: (groups[found], found))
+    here = [entry for entry in good if _hardware(entry) == laboratory.hardware[entry.record.kind]]
+    newest = {_data_key(entry): entry.record.data["fingerprint"] for entry in here}
+    used = {id(entry) for entry in here if entry.record.data["fingerprint"] == newest[_data_key(entry)]}
+    laboratory.left_out = len(good) - len(used)
     for entry, arms in matched:
         for arm in arms:
-            own_images = entry.record.config["data"].get("fold") is not None
             if entry.record.status != "ok":
                 arm.failed[entry.record.seed] = entry.record.error or "failed"
-            elif _hardware(entry) == laboratory.hardware[entry.record.kind] and (
-                own_images or entry.record.data["fingerprint"] == newest[id(arm)]
-            ):
+            elif id(entry) in used:
                 arm.runs[entry.record.seed] = entry
-                arm.failed.pop(entry.record.seed, None)
-            else:
-                laboratory.left_out += 1
+    for arm in itertools.chain.from_iterable(same.values()):
+        # By seed, and no seed twice: means and tables may not depend on the order in which runs were made.
+        arm.runs = dict(sorted(arm.runs.items()))
+        arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return laboratory
 
 
@@ -205,14 +206,24 @@ def _bare(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
-def _key(entry: str, composed: DictConfig, seed: int) -> str:
+def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
+    """What the records of one arm are recognised by, for each seed."""
     kind, schema = SCHEMAS[entry]
-    OmegaConf.update(composed, "seed", seed)
-    return json.dumps([kind, essence(kind, plain(typed(composed, schema)))], sort_keys=True)
+    each = "seed}" in OmegaConf.to_yaml(composed)  # such as data.fold=${seed}; else one check of the types will do
+    tree: dict[str, Any] = {}
+    for seed in seeds:
+        if each or not tree:
+            OmegaConf.update(composed, "seed", seed)
+            tree = essence(kind, plain(typed(composed, schema)))
+        yield json.dumps([kind, {**tree, "seed": seed}], sort_keys=True)
 
 
 def _record_key(entry: Finished) -> str:
     return json.dumps([entry.record.kind, essence(entry.record.kind, entry.record.config)], sort_keys=True)
+
+
+def _data_key(entry: Finished) -> str:
+    return json.dumps(essence(entry.record.kind, entry.record.config)["data"], sort_keys=True)
 
 
 def _hardware(entry: Finished) -> tuple[str, str, int]:

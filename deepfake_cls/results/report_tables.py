@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepfake_cls.errors import InputError
 from deepfake_cls.results import reference
 from deepfake_cls.results.collect import Finished
 from deepfake_cls.results.compare import Difference
@@ -101,7 +102,11 @@ def arms_table(found: Evidence, laboratory: Laboratory) -> Table:
         " The interval of a difference accounts for seeds and for images; p is corrected over the arms (Holm)."
     ]
     notes += [f"{row.arm.label}: {_claim(row, laboratory)}" for row in found.rows if row.comparison is not None]
-    notes += [f"Failed: {row.arm.label}, seed {seed}: {e}" for row in found.rows for seed, e in row.arm.failed.items()]
+    notes += [
+        f"Failed: {row.arm.label}, seed {seed}: {' '.join(error.split())}"
+        for row in found.rows
+        for seed, error in row.arm.failed.items()
+    ]
     notes += [f"Left out: {problem}" for problem in found.problems]
     return Table(experiment.table, experiment.name, experiment.title, columns, rows, notes, data)
 
@@ -168,7 +173,7 @@ def _arm_data(row: Row, experiment: str) -> dict[str, Any]:
     data |= {"epochs_to_95": curve.epochs_to_95, "oscillation": curve.oscillation, "gap": curve.gap, "ece": curve.ece}
     if row.comparison is not None:
         found = row.comparison.difference
-        data |= {"seeds": found.seeds, "difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
+        data |= {"pairs": found.seeds, "difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
         data |= {"p_holm": row.comparison.p_adjusted, "verdict": row.comparison.verdict.word}
         data |= {"df": found.df, "share_seed": found.shares.seed, "share_image": found.shares.image}
         data |= {"detectable": found.detectable, "probability_better": row.comparison.probability}
@@ -360,7 +365,11 @@ def _taken_for(records: list[Any], label: int, names: list[str]) -> str:
 
 
 def compare_tta(laboratory: Laboratory) -> Difference | None:
-    """Flip TTA less plain, on the central arm's runs; None where none was scored with it."""
+    """Flip TTA less plain, on the central arm's runs; None where none was scored with it.
+
+    Raises:
+        InputError: Predictions are missing.
+    """
     central = laboratory.central
     seeds = tuple(s for s in sorted(central.runs) if "val_acc_flip" in central.runs[s].record.metrics)
     return measure(*paired(central, central, seeds, "probs_flip", "probs")) if seeds else None
@@ -369,13 +378,17 @@ def compare_tta(laboratory: Laboratory) -> Difference | None:
 def tta_table(laboratory: Laboratory) -> Table:
     """Table 9: flip TTA on the central arm's runs."""
     central = laboratory.central
-    found = compare_tta(laboratory)
+    notes = ["Mean of the softmax over each image and its mirror image, on the same weights."]
+    try:
+        found = compare_tta(laboratory)
+    except InputError as error:
+        found = None
+        notes.append(f"Left out: {error}")
     plain, flipped = over_seeds(central, "val_acc"), over_seeds(central, "val_acc_flip")
     low, high = (points(value) for value in reference.TTA_GAIN)
     cells = [mean_text(plain), mean_text(flipped), DASH, DASH, f"{low} to {high}"]
     data: dict[str, Any] = {"experiment": "table9_tta", "arm": "flip"}
     data["accuracy"] = None if flipped is None else flipped.mean
-    notes = ["Mean of the softmax over each image and its mirror image, on the same weights."]
     if found is not None:
         verdict = judge(found)
         cells[2:4] = [interval_text(found), verdict.word]

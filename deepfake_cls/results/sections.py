@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from deepfake_cls.errors import InputError
 from deepfake_cls.results import reference
 from deepfake_cls.results.audit import findings
 from deepfake_cls.results.collect import Finished
@@ -24,7 +26,7 @@ from deepfake_cls.results.figures import (
 from deepfake_cls.results.page import image, validation_images
 from deepfake_cls.results.record import read_predictions
 from deepfake_cls.results.render import as_html
-from deepfake_cls.results.report_tables import Table, compare_tta, scale_words
+from deepfake_cls.results.report_tables import Table, compare_tta, plural, scale_words
 from deepfake_cls.results.stats import wilson
 from deepfake_cls.results.tables import correct_of
 
@@ -39,9 +41,14 @@ def sections(laboratory: Laboratory, tables: Sequence[Table]) -> list[str]:
         tables: From ``all_tables``.
     """
     parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(scale_words(laboratory))}.', "</p>"]
-    hardware = "; ".join(f"{kind}: {d}, {p}, {t} threads" for kind, (d, p, t) in sorted(laboratory.hardware.items()))
-    left = f" {laboratory.left_out} runs on other hardware or data are left out." if laboratory.left_out else ""
-    parts.insert(1, html.escape(f" {hardware}.{left}"))
+    hardware = [
+        f"{kind}: {device}, {precision}, {plural(threads, 'thread')}"
+        for kind, (device, precision, threads) in sorted(laboratory.hardware.items())
+    ]
+    more = f" {'; '.join(hardware)}." if hardware else ""
+    if laboratory.left_out:
+        more += f" Left out, since made on other hardware or data: {plural(laboratory.left_out, 'run')}."
+    parts.insert(1, html.escape(more))
     for table in tables:
         parts.append(as_html(table))
         parts += _figures(table, laboratory)
@@ -59,9 +66,11 @@ def _figures(table: Table, laboratory: Laboratory) -> list[str]:
         return _neighbours(laboratory)
     if table.number == 8 and central:
         return _classes(laboratory, central)
-    if table.number == 9 and (difference := compare_tta(laboratory)) is not None:
-        row = ("flip TTA", difference.estimate, difference.low, difference.high)
-        return [image(forest_figure([row], "plain"), "Gain by flip TTA; grey: within one point.")]
+    if table.number == 9:
+        with suppress(InputError):  # the table says so
+            if (difference := compare_tta(laboratory)) is not None:
+                row = ("flip TTA", difference.estimate, difference.low, difference.high)
+                return [image(forest_figure([row], "plain"), "Gain by flip TTA; grey: within one point.")]
     return []
 
 
@@ -113,7 +122,7 @@ def _classes(laboratory: Laboratory, central: list[Finished]) -> list[str]:
     names = central[0].record.data["classes"]
     recall = np.array([[np.nan if r is None else r for r in entry.record.recall] for entry in central])
     report = None
-    if laboratory.config.data.name == "unibuc":
+    if laboratory.config.data.name == "unibuc" and len(names) == len(reference.RECALL):
         report = [right / count for right, count in reference.RECALL]
     counts = np.sum([entry.record.confusion for entry in central], axis=0)
     parts = [
@@ -129,7 +138,7 @@ def _classes(laboratory: Laboratory, central: list[Finished]) -> list[str]:
 
 
 def contact_sheet(entry: Finished) -> Figure | None:
-    """The most confident mistakes for each of the pairs that are confused most; None where the images are gone.
+    """The most confident mistakes for each of the pairs that are confused most; None where images or they are gone.
 
     Args:
         entry: A run with predictions.
@@ -137,7 +146,10 @@ def contact_sheet(entry: Finished) -> Figure | None:
     split = validation_images(entry.record)
     if split is None:
         return None
-    ids, labels, probs = read_predictions(entry.path / "predictions.npz")
+    try:
+        ids, labels, probs = read_predictions(entry.path / "predictions.npz")
+    except InputError:
+        return None
     if tuple(ids.tolist()) != split.ids:
         return None
     taken = probs.argmax(axis=1)
