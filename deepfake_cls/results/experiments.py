@@ -227,4 +227,6 @@ def _data_key(entry: Finished) -> str:
 
 
 def _hardware(entry: Finished) -> tuple[str, str, int]:
-    return entry.record.device, entry.record.precision, entry.record.threads
+    record = entry.record
+    device = record.device if record.processes == 1 else f"{record.processes} × {record.device}"
+    return device, record.precision, record.threads
