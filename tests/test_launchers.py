@@ -44,7 +44,7 @@ def test_two_sweeps_that_share_runs_take_turns() -> None:
         subprocess.Popen([sys.executable, "-m", *SWEEP, f"seed={seeds}"], stdout=subprocess.PIPE, text=True)
         for seeds in ("0,1", "1,0")
     ]
-    output = "".join(sweep.communicate(timeout=120)[0] for sweep in sweeps)
+    output = "".join(sweep.communicate(timeout=300)[0] for sweep in sweeps)
     assert [sweep.returncode for sweep in sweeps] == [0, 0], output
     assert output.count("already done") == 2
     assert output.count("next: ") == 4
