@@ -70,6 +70,8 @@ def test_cells_of_known_runs(tmp_path: Path) -> None:
     assert remarks.rows[0][5] == "+39.5"
     assert remarks.rows[0][7] == "high overfitting"
     assert remarks.rows[2] == ["dropout 0.5", DASH, DASH, DASH, "93.2", DASH, DASH, "low overfitting, learns slowly"]
+    small = table(replace(found, scale="small"), "table5_dropout")
+    assert any(note.startswith("dropout 0: at scale small: worse") for note in small.notes)
     reference_scale = table(replace(found, scale="reference"), "table5_dropout")
     assert any(note.startswith("dropout 0: worse: −40.0 points") for note in reference_scale.notes)
     assert not any(": at scale" in note for note in reference_scale.notes)
