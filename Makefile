@@ -10,10 +10,11 @@ DATA ?=
 SCALE ?= small
 SEEDS ?= 3
 LAUNCHER ?= joblib
-# Embedded data: 5,000 images of 64×64 for the result, 1,000 of them for each epoch's point of the learning curve.
+# Embedded data: 5,000 images of 64×64 for the result, 1,000 of them for each point of the learning curve; small batches,
+# since with few images a seed otherwise decides when a network leaves its first plateau (experiments/LOG.md).
 ifeq ($(DATA),)
 DATA_WORDS := data.validation_size=5000 data.image_size=64
-WORDS := scale=$(SCALE) $(DATA_WORDS) trainer.curve_images=1000
+WORDS := scale=$(SCALE) $(DATA_WORDS) batch_size=16 trainer.curve_images=1000
 CONTROLS := table6_controls
 else
 DATA_WORDS := data=$(if $(wildcard $(DATA)/train.csv),unibuc,folder) 'data.root="$(DATA)"'

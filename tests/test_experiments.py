@@ -14,7 +14,7 @@ from deepfake_cls.results.record import read_record
 from tests.conftest import SMALL_NET, call
 
 WORDS = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=1"]
-SWEEP = ["deepfake_cls.train", *WORDS, "experiment=table6_alpha", "seed=range(2)"]
+SWEEP = ["deepfake_cls.train", *WORDS, "experiment=table6_alpha", "seed=range(1)"]
 
 pytestmark = pytest.mark.usefixtures("unibuc_like")
 
@@ -28,17 +28,17 @@ def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_tables() ->
     command = [sys.executable, "-m", *SWEEP, "run_dir=killed"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
-    while len(list(Path("killed").glob("*/result.json"))) < 2 and time.monotonic() < limit:
+    while len(list(Path("killed").glob("*/result.json"))) < 1 and time.monotonic() < limit:
         time.sleep(0.02)
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
     finished = len(list(Path("killed").glob("*/result.json")))
-    assert 2 <= finished < 6
+    assert 1 <= finished < 3
     again = call(*SWEEP, "run_dir=killed")
     assert again.stdout.count("already done") == finished
     assert call(*SWEEP, "run_dir=whole").stdout.count("already done") == 0
     records = [read_record(folder) for folder in Path("killed").glob("[!.]*")]
-    assert sorted(record.config["channels"] for record in records) == ["RGB"] * 2 + ["RGBA"] * 4
+    assert sorted(record.config["channels"] for record in records) == ["RGB", "RGBA", "RGBA"]
     first = tables("killed", "a")
     assert first == tables("whole", "b")
     for record in records:
