@@ -10,6 +10,10 @@ class InputError(ValueError):
     it without a traceback.
     """
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return [f"error: {self}"]
+
 
 class Interrupted(BaseException):
     """A signal asked for a stop, and a checkpoint was written.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.errors import InputError
 from deepfake_cls.results.collect import Finished
 from deepfake_cls.runs import essence, plain
 
@@ -169,6 +171,24 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
         arm.runs = dict(sorted(arm.runs.items()))
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return laboratory
+
+
+def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]:
+    """The runs of an experiment, oldest first.
+
+    Args:
+        experiment: From :func:`fill`.
+        words: What it was filled with; they become part of the command that the error names.
+
+    Raises:
+        InputError: If there is none, saying what to type.
+    """
+    runs = [entry for arm in experiment.arms for entry in arm.runs.values()]
+    if not runs:
+        command = shlex.join([f"experiment={experiment.name}", *_known(experiment.entry, words)])
+        start = f"python -m deepfake_cls.{experiment.entry} {command}"
+        raise InputError(f"{experiment.name}: no run of it with these words. Start with: {start}")
+    return sorted(runs, key=lambda entry: entry.time)
 
 
 def _arms(laboratory: Laboratory) -> Iterator[tuple[Experiment, Arm]]:

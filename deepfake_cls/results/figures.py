@@ -144,6 +144,80 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
     return figure
 
 
+def by_class(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], most: int
+) -> dict[str, NDArray[np.uint8]]:
+    """The first images of each class, as `classes_figure` and `traces_figure` take them.
+
+    Args:
+        images: uint8 (N, H, W, C), may be memory-mapped.
+        labels: int64 (N,).
+        classes: Names in label order.
+        most: Images of a class.
+    """
+    return {name: images[np.flatnonzero(labels == label)[:most]] for label, name in enumerate(classes)}
+
+
+def traces_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
+    """Mean noise residual of each class, and the mean log power spectrum of its residuals.
+
+    The mean residual keeps what lies at the same place in every image (a fingerprint: Marra et al. 2019), the spectrum
+    also what repeats at a place of its own in each. Both rows have one scale for all classes.
+
+    Args:
+        samples: uint8 (N, H, W, C) for each class's name, N at least 1.
+    """
+    means = [residual(images).mean(axis=(0, 3)) for images in samples.values()]
+    spectra = [mean_spectrum(images) for images in samples.values()]
+    reach = float(np.quantile(np.abs(means), 0.99))
+    low, high = np.quantile(spectra, (0.01, 0.999))
+    figure = _figure(1.9 * len(samples) + 1.1, 4.2)
+    grid = figure.subplots(2, len(samples), squeeze=False)
+    for column, (name, mean, spectrum) in enumerate(zip(samples, means, spectra, strict=True)):
+        above = grid[0, column].imshow(mean, cmap="RdBu_r", vmin=-reach, vmax=reach)
+        below = grid[1, column].imshow(spectrum, cmap="magma", vmin=low, vmax=high)
+        grid[0, column].set_title(name, fontsize=9, parse_math=False)
+    for row, shown, label in zip(
+        grid, (above, below), ("mean residual, grey levels", "mean spectrum, log power"), strict=True
+    ):
+        figure.colorbar(shown, ax=row.tolist(), label=label, shrink=0.8)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def nearest_figure(
+    queries: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    neighbours: NDArray[np.uint8],
+    found: NDArray[np.int64],
+    classes: Sequence[str],
+) -> Figure:
+    """Images beside their nearest neighbours; a frame says whether a neighbour is of the same class.
+
+    Args:
+        queries: uint8 (Q, H, W, C).
+        labels: int64 (Q,), their classes.
+        neighbours: uint8 (Q, k, H, W, C), nearest first.
+        found: int64 (Q, k), the neighbours' classes.
+        classes: Names in label order.
+    """
+    figure = _figure(1.5 * (found.shape[1] + 1) + 0.2, 1.75 * len(queries))
+    grid = figure.subplots(len(queries), found.shape[1] + 1, squeeze=False)
+    for line, query, label, images, others in zip(grid, queries, labels, neighbours, found, strict=True):
+        line[0].imshow(query[..., :3])
+        line[0].set_title(classes[label], fontsize=8, fontweight="bold", parse_math=False)
+        line[0].spines[:].set_visible(False)
+        for axes, image, other in zip(line[1:], images, others, strict=True):
+            axes.imshow(image[..., :3])
+            same = other == label
+            axes.set_title(f"{'✓' if same else '✗'} {classes[other]}", fontsize=8, parse_math=False)
+            axes.spines[:].set(color=PALETTE[2] if same else PALETTE[1], linewidth=3)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
 def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """Validation accuracy by epoch for each arm: the mean over seeds, and a band from the lowest to the highest seed.
 

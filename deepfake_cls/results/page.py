@@ -18,7 +18,7 @@ from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.results.collect import Finished
-from deepfake_cls.results.figures import accuracy_figure, classes_figure, confusion_figure, learning_figure
+from deepfake_cls.results.figures import accuracy_figure, by_class, classes_figure, confusion_figure, learning_figure
 from deepfake_cls.results.record import Record, write_atomically
 from deepfake_cls.results.stats import wilson
 from deepfake_cls.results.tables import accuracy_text, argument, correct_of, minutes
@@ -197,10 +197,7 @@ def _samples(record: Record) -> dict[str, NDArray[np.uint8]] | None:
     split = validation_images(record)
     if split is None or not set(range(len(record.data["classes"]))) <= set(split.labels.tolist()):
         return None
-    return {
-        name: split.store.images[np.flatnonzero(split.labels == label)[:SAMPLES]]
-        for label, name in enumerate(record.data["classes"])
-    }
+    return by_class(split.store.images, split.labels, record.data["classes"], SAMPLES)
 
 
 def image(figure: Figure, note: str) -> str:

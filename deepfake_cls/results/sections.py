@@ -61,7 +61,7 @@ def _figures(table: Table, laboratory: Laboratory) -> list[str]:
     central = [laboratory.central.runs[seed] for seed in sorted(laboratory.central.runs)]
     if table.name in laboratory.experiments and table.number != 1:
         found = gather(laboratory.experiments[table.name])
-        return [image(figure, note) for figure, note in _arm_figures(found)]
+        return [image(figure, note) for figure, note in arm_figures(found)]
     if table.number == 1:
         return _neighbours(laboratory)
     if table.number == 8 and central:
@@ -74,7 +74,12 @@ def _figures(table: Table, laboratory: Laboratory) -> list[str]:
     return []
 
 
-def _arm_figures(found: Evidence) -> list[tuple[Figure, str]]:
+def arm_figures(found: Evidence) -> list[tuple[Figure, str]]:
+    """An experiment's figures with their captions: differences from the baseline, and learning curves.
+
+    Args:
+        found: From ``gather``; what has no runs is left out.
+    """
     figures = []
     rows = [
         (

@@ -1,0 +1,147 @@
+"""The notebooks run from top to bottom on small data, and lie here without outputs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from PIL import Image
+
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.images import describe, open_images
+from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.errors import InputError
+from deepfake_cls.results.experiments import Arm, Experiment, runs_of
+from deepfake_cls.results.record import Record, write_predictions, write_record
+from deepfake_cls.runs import plain
+from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, configure
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SYNTHETIC = (
+    "from deepfake_cls.config import SyntheticConfig\n"
+    "DATA = SyntheticConfig(train_size=20, validation_size=10, test_size=0, workers=1)\n"
+    "K = 2"
+)
+
+
+@pytest.fixture(autouse=True)
+def kernel(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel of this interpreter with this checkout, which sees nothing of the user's Jupyter and leaves nothing."""
+    own = tmp_path_factory.mktemp("jupyter")
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(own / name))
+    monkeypatch.setenv("JUPYTER_PATH", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+def read(name: str) -> Any:
+    return nbformat.read(ROOT / "notebooks" / name, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def execute(book: Any, parameters: str, folder: Path) -> dict[str, list[Any]]:
+    """Run a notebook with other parameters; the outputs of each cell, by the cell's id."""
+    (cell,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = parameters
+    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    return {cell.id: cell.outputs for cell in book.cells if cell.cell_type == "code"}
+
+
+def figures(outputs: list[Any]) -> list[np.ndarray[Any, Any]]:
+    """The figures that a cell shows."""
+    shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in shown]
+
+
+def write_runs(folder: Path, words: list[str], learning_rates: list[str]) -> None:
+    """Finished runs of two seeds for each learning rate, as training leaves them, without any training."""
+    rng = np.random.default_rng(0)
+    for rate in learning_rates:
+        for seed in range(2):
+            config = configure("train", TrainConfig, *words, f"lr={rate}", f"seed={seed}")
+            manifest = read_manifest(config.data)
+            split = open_images(manifest, "validation", config.data, progress=False)
+            probs = rng.dirichlet(np.ones(5), len(split)).astype(np.float32)
+            accuracy = float((probs.argmax(axis=1) == split.labels).mean())
+            history = [
+                {"epoch": epoch, "train_loss": 1.5, "val_loss": 1.6, "val_acc": accuracy, "lr": 1e-3}
+                for epoch in range(config.epochs)
+            ]
+            record = Record(
+                "cnn", "ok", f"{rate}-{seed}", plain(config), seed=seed, history=history,
+                data=describe(manifest, {"validation": split}), metrics={"val_acc": accuracy, "train_acc": 0.9},
+            )  # fmt: skip
+            path = folder / "cnn" / record.identity
+            write_predictions(path / "predictions.npz", split.ids, split.labels, probs)
+            write_record(path, record)
+
+
+def test_there_are_two() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["01_data.ipynb", "02_results.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_they_are_kept_without_outputs(path: Path) -> None:
+    book = read(path.name)
+    nbformat.validate(book)
+    assert book.nbformat == 4
+    assert set(book.metadata) == {"kernelspec", "language_info"}
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+    for before, cell in zip([None, *book.cells], book.cells, strict=False):
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            assert before is not None
+            assert before.cell_type == "markdown"  # says what follows
+            assert not {"def ", "class "} & {word + " " for word in cell.source.split()}  # functions have tests
+
+
+@pytest.mark.parametrize("layout", ["synthetic", "unibuc"])
+def test_data(layout: str, tmp_path: Path, unibuc_like: Path) -> None:
+    parameters = SYNTHETIC
+    if layout == "unibuc":  # what its first lines promise
+        parameters = (
+            f"from deepfake_cls.config import UnibucConfig\nDATA = UnibucConfig(root={str(unibuc_like)!r})\nK = 2"
+        )
+    outputs = execute(read("01_data.ipynb"), parameters, tmp_path)
+    assert repr(layout) in outputs["open"][0]["data"]["text/plain"]
+    for cell in ("classes", "traces", "raw", "spectrum"):
+        (figure,) = figures(outputs[cell])
+        assert figure.std() > 10  # something is drawn
+
+
+def test_results(tmp_path: Path) -> None:
+    words = [*SMALL_NET, *SMALL_DATA]
+    write_runs(tmp_path / "runs", words, ["1.3e-3", "4e-3"])
+    outputs = execute(read("02_results.ipynb"), f"RUNS, WORDS, TABLE = 'runs', {words}, 'table4_lr'", tmp_path)
+    assert "4 records, 4 of them in table4_lr" in outputs["records"][0]["text"]
+    table = outputs["table"][0]["data"]["text/markdown"]
+    assert "### Table 4: Learning rate" in table
+    assert table.count("(n = 2)") == 4  # accuracy and training accuracy of two arms
+    assert len(figures(outputs["figures"])) == 2
+    assert len(figures(outputs["curve"])) == 1
+    assert len(figures(outputs["mistakes"])) == 1
+
+
+def test_without_runs_one_line_says_what_to_type(tmp_path: Path) -> None:
+    book = read("02_results.ipynb")
+    with pytest.raises(CellExecutionError):
+        execute(book, "RUNS, WORDS, TABLE = 'runs', [], 'table4_lr'", tmp_path)
+    (cell,) = [cell for cell in book.cells if cell.id == "records"]
+    (line,) = cell.outputs[-1]["traceback"]
+    assert line == "error: runs=runs: no finished run there. Start with: python -m deepfake_cls.knn"
+
+
+def test_without_a_run_of_a_table_its_own_command_is_named() -> None:
+    words = ["scale=tiny", "data=folder", "data.root=a b"]
+    with pytest.raises(InputError, match="train experiment=table4_lr scale=tiny data=folder 'data.root=a b'$"):
+        runs_of(Experiment("table4_lr", 4, "Learning rate", "train", 0, [Arm("own")]), words)
+    with pytest.raises(InputError, match="knn experiment=table1_knn data=folder 'data.root=a b'$"):  # has no scale
+        runs_of(Experiment("table1_knn", 1, "Nearest neighbours", "knn", 0, [Arm("own")]), words)
