@@ -128,7 +128,7 @@ class Drawings:
     def pool(self, workers: int) -> Executor:
         """Processes: drawing is many short array operations. Spawned: a fork beside running threads can hang."""
         if multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver"):
-            # Inside a worker of joblib: a process that is started here is told to use joblib's own method, unknown to it.
+            # Inside a worker of joblib: what is started here would be told to use joblib's own method, unknown to it.
             multiprocessing.set_start_method("spawn", force=True)
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, context, initializer=_start_worker)
