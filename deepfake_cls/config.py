@@ -246,8 +246,10 @@ class ReportConfig(TrainConfig):
         runs: Folder that is searched for ``result.json``.
         output: Folder of the page.
         table: Only this table, 1 to 10; None makes all.
+        require: Make no table unless every arm has the seeds 0 to n − 1; None makes it of what is there.
     """
 
     runs: str = "runs"
     output: str = "reports"
     table: int | None = None
+    require: int | None = None

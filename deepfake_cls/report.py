@@ -10,7 +10,7 @@ from deepfake_cls.cli import main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 
-OWN = ("runs", "output", "table")  # the rest of the command line says which runs belong to the tables
+OWN = ("runs", "output", "table", "require")  # the rest of the command line says which runs belong to the tables
 WITHOUT_RUNS = (2, 3)  # tables of the network and of the settings
 
 
@@ -35,6 +35,9 @@ def run(config: ReportConfig, sweep: bool) -> None:
     records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
     words = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
     laboratory = fill(words, records)
+    missing = [] if config.require is None else laboratory.missing(config.require, config.table)
+    if missing:
+        raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
     tables = [table for table in all_tables(laboratory) if config.table in (None, table.number)]
     output = Path(config.output)
     for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", as_csv(tables))):

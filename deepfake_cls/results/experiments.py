@@ -97,6 +97,30 @@ class Laboratory:
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     left_out: int = 0
 
+    def missing(self, seeds: int, table: int | None = None) -> list[str]:
+        """Runs that a table still needs, in words.
+
+        Args:
+            seeds: Of every trained arm; nearest neighbours need one run.
+            table: Its number; None asks for all.
+        """
+        controls = self.config.data.name == "synthetic"
+        wanted = [
+            (experiment.name, experiment.entry, arm)
+            for experiment in self.experiments.values()
+            for arm in experiment.arms
+            if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
+            if controls or not experiment.name.endswith("_controls")
+        ]
+        if table in (None, 7, 8, 9):
+            wanted.append(("the central arm", "train", self.central))
+        return [
+            f"{name} ({arm.label}), seed {seed}"
+            for name, entry, arm in wanted
+            for seed in range(seeds if entry == "train" else 1)
+            if seed not in arm.runs
+        ]
+
     def compares(self) -> bool:
         """Whether some experiment has runs of two arms."""
         return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())

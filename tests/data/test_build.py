@@ -215,3 +215,19 @@ def test_workers_import_no_framework() -> None:
     )
     out, _ = start(script).communicate(timeout=60)
     assert out.strip() == "set()"
+
+
+def test_images_are_drawn_inside_a_worker_of_joblib_too() -> None:
+    program = (
+        "import multiprocessing\n"
+        "from joblib.externals import loky  # as in its workers, where its own method is the default\n"
+        "from deepfake_cls.data.build import Drawings\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('loky', force=True)\n"
+        "    source = Drawings('train', 1, 0, 1.0, 'none', 16)\n"
+        "    with source.pool(1) as pool:\n"
+        "        print(pool.submit(source.read, 0, None).result()[0].shape)\n"
+    )
+    Path("program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "(16, 16, 3)", done.stderr

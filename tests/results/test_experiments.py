@@ -13,7 +13,7 @@ from deepfake_cls.results.experiments import declared, fill
 from deepfake_cls.results.record import Record, read_record
 from deepfake_cls.runs import essence
 from tests.conftest import ROOT
-from tests.results.lab import CPU, FOLDS, TINY, arm, composed, fold, laboratory, write
+from tests.results.lab import CPU, FOLDS, TINY, arm, composed, fold, laboratory, write, write_all
 
 GPU = ("some gpu", "bf16-mixed", 8)
 SCALES = ("tiny", "small", "reference")
@@ -316,3 +316,26 @@ def test_every_record_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_conf_holds_no_arm_that_no_experiment_uses() -> None:
     used = {word for e in declared(TINY).experiments.values() for one in e.arms for word in one.words}
     assert {f"arm={file.stem}" for file in (conf_dir() / "arm").glob("*.yaml")} <= used
+
+
+def test_what_a_table_still_needs_is_said(tmp_path: Path) -> None:
+    write_all(tmp_path, seeds=2)
+    whole = laboratory(tmp_path)
+    assert whole.missing(2) == []
+    assert len(whole.missing(3)) == sum(len(e.arms) for e in whole.experiments.values() if e.entry == "train") + 1
+    shutil.rmtree(arm(whole, "table6_alpha", "RGB").runs[1].path)
+    one_less = laboratory(tmp_path)
+    gone = ["table6_alpha (RGB), seed 1", "table6_controls (RGB), seed 1"]
+    assert one_less.missing(2) == one_less.missing(2, 6) == gone
+    assert [one_less.missing(2, table) for table in (1, 2, 4, 7, 8, 10)] == [[]] * 6
+    for entry in whole.central.runs.values():
+        shutil.rmtree(entry.path)
+    assert laboratory(tmp_path).missing(2, 9) == [
+        "the central arm (central), seed 0",
+        "the central arm (central), seed 1",
+    ]
+    shutil.rmtree(tmp_path / "knn")
+    assert [text.split(",")[0] for text in laboratory(tmp_path).missing(0, 7)] == [
+        "table1_knn (as they are)",
+        "table1_knn (moved by two pixels)",
+    ]
