@@ -13,10 +13,16 @@ from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.hardware import Hardware
     from deepfake_cls.models.classifier import Classifier
+    from deepfake_cls.results.record import Record
     from deepfake_cls.runs import Run
+
+    Predictions = tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]
 
 
 def check(config: TrainConfig) -> None:
@@ -124,13 +130,10 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     Returns:
         The record; None in processes that do not write it.
     """
-    import numpy as np
     import torch
 
-    from deepfake_cls.data.images import describe, skipped
-    from deepfake_cls.models.classifier import Classifier, predict_all
-    from deepfake_cls.results.record import Record, write_predictions, write_record
-    from deepfake_cls.results.scores import score
+    from deepfake_cls.models.classifier import Classifier
+    from deepfake_cls.results.record import write_record
     from deepfake_cls.runs import plain
 
     model = Classifier(
@@ -151,24 +154,79 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
 
     before = time.perf_counter()
-    device = torch.device(hardware.device)
-    model.to(device).eval()
-    probs = predict_all(model, data.full_val_dataloader(), hardware.precision)
-    scores = score(data.validation.labels, probs)
-    clean = score(data.train.labels, predict_all(model, data.clean_train_dataloader(), hardware.precision))
+    model.to(torch.device(hardware.device)).eval()
+    probs, mirror, clean = predict_everything(config, data, model, hardware)  # of many processes each takes its share
     if parallel.rank() != 0:
         return None
     times = [row["seconds"] for row in model.history]
-    metrics = scores.prefixed("validation")
-    metrics["val_acc_best"] = max(row["val_acc"] for row in model.history)
-    metrics["train_acc"] = clean.metrics["acc"]
-    flipped = None
+    seconds = {"setup": setup, "fit": sum(times), "per_epoch": statistics.median(times[1:] or times)}
+    seconds["evaluate"] = time.perf_counter() - before
+    record = write_results(config, data, hardware, claimed, model.history, (probs, mirror, clean))
+    record.seconds = {"total": time.perf_counter() - started, **seconds}
+    log_hyperparameters(trainer, record)
+    write_record(claimed.path, record)
+    return record
+
+
+def predict_everything(config: TrainConfig, data: ImageData, model: Classifier, hardware: Hardware) -> Predictions:
+    """Probabilities of validation images, of their mirror images where TTA asks for them, of clean training images.
+
+    Args:
+        config: The configuration.
+        data: Training and validation images.
+        model: Trained, in evaluation mode, on its device.
+        hardware: What to run on.
+    """
+    from deepfake_cls.models.classifier import predict_all
+
+    probs = predict_all(model, data.full_val_dataloader(), hardware.precision)
+    mirror = None
     if config.tta == "flip":
         mirror = predict_all(model, data.full_val_dataloader(), hardware.precision, tta="mirror")
+    return probs, mirror, predict_all(model, data.clean_train_dataloader(), hardware.precision)
+
+
+def write_results(
+    config: TrainConfig,
+    data: ImageData,
+    hardware: Hardware,
+    claimed: Run,
+    history: list[dict[str, float]],
+    predictions: Predictions,
+) -> Record:
+    """Score the predictions and write them; the record is written last, by the caller.
+
+    Args:
+        config: The configuration.
+        data: Training and validation images.
+        hardware: What it ran on.
+        claimed: The run's folder.
+        history: The learning curve.
+        predictions: From :func:`predict_everything`.
+
+    Returns:
+        The record, without times.
+    """
+    import numpy as np
+
+    from deepfake_cls.data.images import describe, skipped
+    from deepfake_cls.results.record import Record, write_predictions
+    from deepfake_cls.results.scores import score
+    from deepfake_cls.runs import plain
+
+    probs, mirror, clean = predictions
+    labels = data.validation.labels
+    scores = score(labels, probs)
+    metrics = scores.prefixed("validation")
+    metrics["val_acc_best"] = max(row["val_acc"] for row in history)
+    metrics["train_acc"] = score(data.train.labels, clean).metrics["acc"]
+    flipped = None
+    if mirror is not None:
         flipped = np.asarray((probs + mirror) / 2, dtype=np.float32)
-        metrics["val_acc_flip"] = score(data.validation.labels, flipped).metrics["acc"]
+        metrics["val_acc_flip"] = score(labels, flipped).metrics["acc"]
+    write_predictions(claimed.path / "predictions.npz", data.validation.ids, labels, probs, flipped)
     splits = {"train": data.train, "validation": data.validation}
-    record = Record(
+    return Record(
         kind="cnn",
         status="ok",
         identity=claimed.identity,
@@ -178,24 +236,13 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         metrics=metrics,
         recall=scores.recall,
         confusion=scores.confusion,
-        seconds={
-            "total": time.perf_counter() - started,
-            "setup": setup,
-            "fit": sum(times),
-            "per_epoch": statistics.median(times[1:] or times),
-            "evaluate": time.perf_counter() - before,
-        },
         device=hardware.name,
         precision=hardware.precision,
         threads=hardware.threads,
         processes=hardware.processes,
-        history=model.history,
+        history=history,
         skipped=skipped(splits),
     )
-    log_hyperparameters(trainer, record)
-    write_predictions(claimed.path / "predictions.npz", data.validation.ids, data.validation.labels, probs, flipped)
-    write_record(claimed.path, record)
-    return record
 
 
 def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | None:
@@ -281,7 +328,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     )
 
 
-def log_hyperparameters(trainer: Any, record: Any) -> None:
+def log_hyperparameters(trainer: Any, record: Record) -> None:
     """Put settings beside final metrics, so that a sweep compares in TensorBoard's HParams tab."""
     config = record.config
     # Few, since the tab shows only the first of them: what a sweep varies, and not what all runs share.
