@@ -39,7 +39,7 @@ _DECODER = (_DECODER - _DECODER.mean()) / _DECODER.std()
 # What each class adds to R, G and B: a habit of generators (McCloskey and Albright 2018) that neighbours can see.
 _CAST: Array = 0.04 * np.array([[1, 0, -1], [-1, 0, 1], [0, 0, 0], [-0.5, 0.5, -0.5], [0.5, -0.5, 0.5]])
 _GRAIN = 0.03  # the noise that an inserted region brings along from another picture
-_DIP = 12  # of the informative alpha plane, in 1/255
+_DIP = 96  # of the informative alpha plane, in 1/255: clear beside the corners that a rotation empties
 _TOLD = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p where p + (1 - p)/5 = 0.6
 # Squared frequency of each coefficient of a real transform, (cycles/pixel)²: (CANVAS, CANVAS/2 + 1, 1).
 _FREQUENCY2 = np.fft.fftfreq(CANVAS)[:, None, None] ** 2 + np.fft.rfftfreq(CANVAS)[:, None] ** 2

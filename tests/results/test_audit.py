@@ -70,7 +70,7 @@ def test_alpha_is_told_from_the_data(tmp_path: Path) -> None:
     assert "none of the images has an alpha channel" in alone
     assert "needs two runs of the central arm" in alone
     write(tmp_path, TINY, 1)
-    write(tmp_path, [*TINY, "arm=alpha_mask"], 0)
+    write(tmp_path, [*TINY, "arm=control_mask"], 0)
     found = laboratory(tmp_path)
     spread = np.std([some_right(0.8, seed).mean() for seed in (0, 1)], ddof=1)
     assert f"standard deviation over 2 seeds is {100 * spread:.2f} points" in said(found)[2]
