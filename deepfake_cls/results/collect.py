@@ -78,11 +78,8 @@ def write_csv(path: Path, records: list[Finished]) -> None:
         settings = ("channels", "width", "epochs", "lr", "dropout", "batch_size", "features", "shift", "tta", "split")
         row |= {key: record.config[key] for key in settings if key in record.config}
         row |= {f"recipe.{key}": value for key, value in record.config.get("recipe", {}).items()}
-        row |= {
-            f"data.{key}": record.config["data"][key]
-            for key in ("alpha", "strength", "fold")
-            if key in record.config["data"]
-        }
+        data = record.config.get("data", {})
+        row |= {f"data.{key}": data[key] for key in ("alpha", "strength", "image_size", "fold") if key in data}
         row |= record.metrics
         row |= {f"k{k}_{name}": value for k, metrics in record.by_k.items() for name, value in metrics.items()}
         row |= {f"seconds_{name}": round(value, 2) for name, value in record.seconds.items()}
