@@ -291,7 +291,7 @@ def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str
         index: Place in the split; the class is ``label_of(index)``.
         strength: Factor on all that tells the classes apart in R, G and B; 0 leaves nothing.
         alpha: ``none`` (no plane), ``constant`` (255), ``mask`` (a cut-out that knows no class) or
-            ``informative`` (a faint pattern, worth ALPHA_ACCURACY); R, G and B stay the same.
+            ``informative`` (a pattern worth ALPHA_ACCURACY); R, G and B stay the same.
         size: Side of the image; smaller ones are cut from the middle.
 
     Returns:
