@@ -32,7 +32,8 @@ help:  ## what there is
 
 setup: $(STAMP)  ## virtual environment .venv with everything installed
 
-# uv where there is one (four times faster), else pip; constraints.txt names the versions that were tested.
+# uv where there is one, else pip; constraints.txt names the versions that were tested. Bytecode is compiled here, as pip
+# does by itself: otherwise the first start, or every one under PYTHONDONTWRITEBYTECODE, compiles torch again.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed, $(PYTHON) is older; try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -41,7 +42,7 @@ ifeq ($(UV),)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 else
 	test -x $(BIN)/python || $(UV) venv -q --python $(PYTHON) $(VENV)
-	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
 endif
 	@touch $@
 
@@ -99,7 +100,7 @@ test-cluster: $(STAMP)  ## sweeps through a SLURM and a Ray of this machine's ow
 ifeq ($(UV),)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[slurm,ray]'
 else
-	$(UV) pip install -q --python $(BIN)/python -e '.[slurm,ray]'
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python -e '.[slurm,ray]'
 endif
 	$(BIN)/pytest -m cluster tests/cluster
 

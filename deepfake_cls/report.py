@@ -29,7 +29,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.results.page import write_page
     from deepfake_cls.results.record import write_atomically
     from deepfake_cls.results.render import as_csv, latex, markdown
-    from deepfake_cls.results.report_tables import all_tables
+    from deepfake_cls.results.report_tables import all_tables, gather_all
     from deepfake_cls.results.sections import sections
 
     records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
@@ -38,7 +38,8 @@ def run(config: ReportConfig, sweep: bool) -> None:
     missing = [] if config.require is None else laboratory.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
-    tables = [table for table in all_tables(laboratory) if config.table in (None, table.number)]
+    evidence = gather_all(laboratory)
+    tables = [table for table in all_tables(laboratory, evidence) if config.table in (None, table.number)]
     output = Path(config.output)
     for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", as_csv(tables))):
         write_atomically(output / f"tables.{name}", text.encode())
@@ -46,7 +47,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if records:
         write_csv(output / "runs.csv", records)
-        more = sections(laboratory, tables) if laboratory.compares() else []
+        more = sections(laboratory, tables, evidence) if laboratory.compares() else []
         page = write_page(output / "index.html", records, newest(records), more)
         print(f"{page}: {len(records)} runs; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from deepfake_cls.errors import InputError
@@ -64,13 +66,14 @@ def interval_text(found: Difference) -> str:
     return f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})"
 
 
-def all_tables(laboratory: Laboratory) -> list[Table]:
+def all_tables(laboratory: Laboratory, evidence: Mapping[str, Evidence] | None = None) -> list[Table]:
     """Tables 1 to 10, in order.
 
     Args:
         laboratory: Experiments with their runs.
+        evidence: From :func:`gather_all`, where it is needed for more than tables.
     """
-    evidence = {name: gather(experiment) for name, experiment in laboratory.experiments.items()}
+    evidence = gather_all(laboratory) if evidence is None else evidence
     tables = [knn_table(laboratory), network_table(laboratory), settings_table(laboratory)]
     synthetic = laboratory.config.data.name == "synthetic"
     for name, found in evidence.items():
@@ -78,6 +81,11 @@ def all_tables(laboratory: Laboratory) -> list[Table]:
             tables += [arms_table(found, laboratory), remarks_table(found)]
     tables += [methods_table(laboratory), recall_table(laboratory), tta_table(laboratory)]
     return sorted(tables, key=lambda table: table.number)
+
+
+def gather_all(laboratory: Laboratory) -> dict[str, Evidence]:
+    """The evidence of each experiment, by name."""
+    return {name: gather(experiment) for name, experiment in laboratory.experiments.items()}
 
 
 def plural(count: int, noun: str) -> str:
@@ -235,6 +243,7 @@ def network_table(laboratory: Laboratory) -> Table:
     return Table(2, "table2_network", "The network", columns, rows, notes, data)
 
 
+@cache
 def trace_network(
     channels: int, classes: int, width: int, size: tuple[int, int]
 ) -> tuple[list[tuple[str, str, str, int]], int]:
@@ -251,7 +260,9 @@ def trace_network(
 
     from deepfake_cls.models.resnet import ResidualNet
 
-    network = ResidualNet(channels, classes, width).eval()
+    with torch.device("meta"):  # no weights are drawn: shapes alone are asked for
+        network = ResidualNet(channels, classes, width).eval()
+    network.to_empty(device="cpu")
     found: list[tuple[str, str, str, int]] = []
 
     def watch(name: str, *modules: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +13,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.results import reference
 from deepfake_cls.results.audit import findings
 from deepfake_cls.results.collect import Finished
-from deepfake_cls.results.evidence import Evidence, gather
+from deepfake_cls.results.evidence import Evidence
 from deepfake_cls.results.experiments import Laboratory
 from deepfake_cls.results.figures import (
     bands_figure,
@@ -33,12 +33,13 @@ from deepfake_cls.results.tables import correct_of
 PAIRS, EACH = 5, 6  # of the contact sheet: confused pairs, and mistakes of each
 
 
-def sections(laboratory: Laboratory, tables: Sequence[Table]) -> list[str]:
+def sections(laboratory: Laboratory, tables: Sequence[Table], evidence: Mapping[str, Evidence]) -> list[str]:
     """HTML sections, in order.
 
     Args:
         laboratory: Experiments with their runs.
         tables: From ``all_tables``.
+        evidence: From ``gather_all``.
     """
     parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(scale_words(laboratory))}.', "</p>"]
     hardware = [
@@ -51,17 +52,16 @@ def sections(laboratory: Laboratory, tables: Sequence[Table]) -> list[str]:
     parts.insert(1, html.escape(more))
     for table in tables:
         parts.append(as_html(table))
-        parts += _figures(table, laboratory)
+        parts += _figures(table, laboratory, evidence)
     parts.append('<h1 id="audit">What does not add up</h1><ol>')
     parts += [f"<li><b>{html.escape(f.claim)}</b><br>{html.escape(f.finding)}</li>" for f in findings(laboratory)]
     return [*parts, "</ol>"]
 
 
-def _figures(table: Table, laboratory: Laboratory) -> list[str]:
+def _figures(table: Table, laboratory: Laboratory, evidence: Mapping[str, Evidence]) -> list[str]:
     central = [laboratory.central.runs[seed] for seed in sorted(laboratory.central.runs)]
     if table.name in laboratory.experiments and table.number != 1:
-        found = gather(laboratory.experiments[table.name])
-        return [image(figure, note) for figure, note in arm_figures(found)]
+        return [image(figure, note) for figure, note in arm_figures(evidence[table.name])]
     if table.number == 1:
         return _neighbours(laboratory)
     if table.number == 8 and central:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deepfake_cls.results import reference
-from deepfake_cls.results.audit import Finding, findings
+from deepfake_cls.results.audit import Finding, findings, one_cycle
 from deepfake_cls.results.experiments import Laboratory, fill
 from tests.results.lab import CURVE, TINY, laboratory, some_right, write
 
@@ -80,3 +81,16 @@ def test_alpha_is_told_from_the_data(tmp_path: Path) -> None:
     assert "some of the data sets here have" in said(found)[2]
     found.central.runs[1].record.data["alpha"] = True
     assert "these images do have an alpha channel" in said(found)[2]
+
+
+@pytest.mark.parametrize(("steps", "warmup"), [(400, 0.1), (1000, 0.3), (70, 0.05)])
+def test_the_schedule_is_torchs(steps: int, warmup: float) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([parameter], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.5, total_steps=steps, pct_start=warmup)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert one_cycle(0.5, steps, warmup) == pytest.approx(rates[:steps], rel=1e-9)

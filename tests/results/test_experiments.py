@@ -62,16 +62,11 @@ def test_a_sweep_gives_as_many_runs_as_arms_and_seeds() -> None:
     assert counts == {**expected, "table10_components": 6}
 
 
-def test_an_arm_too_many_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    composed_once: Any = vars(experiments)["compose"]
-
-    def one_more(*args: Any, **more: Any) -> Any:
-        found = composed_once(*args, **more)
-        if found.get("experiment"):
-            found.experiment.arms.append({"label": "one more"})
-        return found
-
-    monkeypatch.setattr(experiments, "compose", one_more)
+def test_an_arm_too_many_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    file = tmp_path / "conf" / "experiment" / "table5_dropout.yaml"
+    file.write_text(file.read_text().replace("hydra:", "    - {label: one more}\nhydra:"))
+    monkeypatch.setattr(experiments, "conf_dir", lambda: tmp_path / "conf")
     with pytest.raises(ValueError, match="zip"):
         declared(TINY)
 

@@ -12,14 +12,14 @@ from deepfake_cls.results import sections as module
 from deepfake_cls.results.collect import collect
 from deepfake_cls.results.experiments import Laboratory, fill
 from deepfake_cls.results.figures import mistakes_figure
-from deepfake_cls.results.report_tables import all_tables
+from deepfake_cls.results.report_tables import all_tables, gather_all
 from deepfake_cls.results.sections import contact_sheet, sections
 from tests.conftest import SMALL_DATA
 from tests.results.lab import FOLDS, TINY, fold, laboratory, some_right, write
 
 
 def page(found: Laboratory) -> str:
-    return "".join(sections(found, all_tables(found)))
+    return "".join(sections(found, all_tables(found), gather_all(found)))
 
 
 @pytest.fixture
