@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deepfake_cls.randomness import moved
+
 
 @dataclass(frozen=True)
 class CutMix:
@@ -86,7 +88,7 @@ def flip_and_rotate(images: Tensor, flipped: Tensor, degrees: Tensor, fill: Tens
     """
     count, height, width, channels = images.shape
     device = images.device
-    angle = torch.deg2rad(degrees.to(device, torch.float32))[:, None, None]
+    angle = torch.deg2rad(moved(degrees, device).float())[:, None, None]
     cos, sin = torch.cos(angle), torch.sin(angle)
     y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
     x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
@@ -94,22 +96,22 @@ def flip_and_rotate(images: Tensor, flipped: Tensor, degrees: Tensor, fill: Tens
     column = torch.round(cos * x - sin * y + (width - 1) / 2).to(torch.int32)  # (B, H, W)
     row = torch.round(sin * x + cos * y + (height - 1) / 2).to(torch.int32)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    column = torch.where(flipped.to(device)[:, None, None], width - 1 - column, column)
+    column = torch.where(moved(flipped, device)[:, None, None], width - 1 - column, column)
     start = torch.arange(count, device=device, dtype=torch.int32)[:, None, None] * (height * width)
     # The fill is one more pixel behind the last, so that corners need no pass of their own.
     pixel = torch.where(inside, start + row * width + column, count * height * width)
-    pixels = torch.cat([images.reshape(-1, channels), fill.to(device)[None]])
+    pixels = torch.cat([images.reshape(-1, channels), moved(fill, device)[None]])
     return pixels.index_select(0, pixel.view(-1)).view(count, height, width, channels)
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
-    return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(2), images)
+    return torch.where(moved(flipped, images.device)[:, None, None, None], images.flip(2), images)
 
 
 def apply_cutmix(images: Tensor, cutmix: CutMix) -> Tensor:
     """Put each partner's box into each image: uint8 (B, H, W, C), a new tensor."""
     top, bottom, left, right = cutmix.box
     mixed = images.clone()
-    mixed[:, top:bottom, left:right] = images[cutmix.partner.to(images.device), top:bottom, left:right]
+    mixed[:, top:bottom, left:right] = images[moved(cutmix.partner, images.device), top:bottom, left:right]
     return mixed

@@ -1,15 +1,18 @@
-"""Lightning callbacks: a clean stop on signals, pictures for TensorBoard, the progress bar."""
+"""Lightning callbacks: a clean stop on signals, curves and pictures for TensorBoard, the progress bar."""
 
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from deepfake_cls import parallel
@@ -79,6 +82,52 @@ class StopCleanly(L.Callback):
         self._before.clear()
 
 
+class Curves(L.Callback):
+    """Loss and learning rate in TensorBoard, and nothing that makes the host wait for a GPU more than once a second.
+
+    To read a number from a GPU is to wait until all its work is done, so losses stay there until they are written.
+
+    Args:
+        every: Steps between two points.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._steps: list[int] = []
+        self._losses: list[Tensor] = []
+        self._rates: list[float] = []
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep a point, and write what there is after a second."""
+        assert isinstance(pl_module, Classifier)
+        if trainer.global_step % self.every == 0:
+            self._steps.append(trainer.global_step)
+            self._losses.append(pl_module.last_loss)
+            self._rates.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        if time.monotonic() - self._written >= 1:
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the epoch's last points."""
+        self._write(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Lose no point of a run that is stopped."""
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if self._steps and trainer.logger is not None:
+            losses = torch.stack(self._losses).tolist()
+            for step, loss, rate in zip(self._steps, losses, self._rates, strict=True):
+                trainer.logger.log_metrics({"train/loss": loss, "train/lr": rate}, step)
+        for points in (self._steps, self._losses, self._rates):
+            points.clear()
+        self._written = time.monotonic()
+
+
 class Checkpoint(ModelCheckpoint):
     """Lightning's, but for a run whose folder was moved, or which goes on in another folder.
 
@@ -123,10 +172,18 @@ class Pictures(L.Callback):
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar, without the version number that says nothing here."""
+    """Lightning's bar with loss, validation accuracy and images a second, read once a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read, self._shown = -1.0, dict[str, Any]()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Loss, validation accuracy and images a second."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return dict(metrics)
+        """What stands behind the bar."""
+        assert isinstance(pl_module, Classifier)
+        if trainer.is_last_batch or time.monotonic() - self._read >= 1:
+            metrics = super().get_metrics(trainer, pl_module)
+            metrics.pop("v_num", None)  # the version number says nothing here
+            self._shown = {"loss": pl_module.last_loss.item(), "images/s": pl_module.rate(), **metrics}
+            self._read = time.monotonic()
+        return self._shown

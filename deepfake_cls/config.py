@@ -122,6 +122,7 @@ class TrainerConfig:
         precision: ``auto``, ``32-true`` or ``bf16-mixed``.
         threads: CPU threads; None keeps torch's choice.
         deterministic: Deterministic kernels on a GPU, for bit equality.
+        compile: Fuse the network's operations with torch.compile: faster steps after a slow first one.
         progress: Show progress bars.
         curve_images: Validation images, drawn once, that score each epoch for the learning curve and the best epoch;
             None takes all. The result at the end is always taken on all.
@@ -131,6 +132,7 @@ class TrainerConfig:
     precision: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    compile: bool = False
     progress: bool = True
     curve_images: int | None = None
 

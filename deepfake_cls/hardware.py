@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +84,16 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: nothing from mmap, which is always given back
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: in bytes, the largest that an int holds
+
+
+def require_compiler() -> None:
+    """Refuse ``trainer.compile=true`` where there is nothing to compile with.
+
+    Raises:
+        InputError: If there is no C++ compiler.
+    """
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++")):
+        raise InputError("trainer.compile=true: needs a C++ compiler, such as g++; install one, or leave it out.")
 
 
 def choose(config: TrainerConfig) -> Hardware:

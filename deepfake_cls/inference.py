@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from deepfake_cls.config import EvaluateConfig, PredictConfig
-from deepfake_cls.data.datamodule import Batches
+from deepfake_cls.data.datamodule import Batches, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest, read_manifest
 from deepfake_cls.errors import InputError
@@ -48,7 +48,7 @@ def predict_split(
     config: EvaluateConfig | PredictConfig, model: Classifier, split: SplitImages, hardware: Hardware
 ) -> NDArray[np.float32]:
     """Class probabilities of a split, with a progress bar: float32 (N, classes), in the split's order."""
-    batches = Batches(split, config.batch_size, model.hparams["channels"])
+    batches = Batches(Pixels(split, model.hparams["channels"], hardware.device), config.batch_size)
     with Progress(transient=True, disable=not config.trainer.progress) as bar:
         task = bar.add_task("images", total=len(split))
         return predict_all(model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count))

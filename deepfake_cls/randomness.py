@@ -35,3 +35,17 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     they are then the same on every device.
     """
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+def moved(draws: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Draws on the device that uses them; on a GPU the host goes on without waiting for the copy.
+
+    From ordinary memory such a copy makes the host wait for the GPU; from pinned memory it does not.
+
+    Args:
+        draws: On the CPU.
+        device: Where they are used.
+    """
+    if device.type != "cuda":
+        return draws.to(device)
+    return draws.pin_memory().to(device, non_blocking=True)

@@ -86,18 +86,22 @@ def run(config: TrainConfig, sweep: bool) -> None:
     manifest.require_classes()
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.images import fingerprint
-    from deepfake_cls.hardware import choose
+    from deepfake_cls.hardware import choose, require_compiler
     from deepfake_cls.results.tables import argument, data_arguments, print_run
     from deepfake_cls.runs import claim, identity_of
 
     hardware = choose(config.trainer)
+    if config.trainer.compile:
+        require_compiler()
     if config.batch_size < 2 * hardware.processes:
         raise InputError(
             f"batch_size={config.batch_size}: expected 2 or more for each of {hardware.processes} processes."
         )
     progress = config.trainer.progress
     curve = config.trainer.curve_images
-    data = ImageData(manifest, config.data, config.channels, config.batch_size, config.seed, progress, curve)
+    data = ImageData(
+        manifest, config.data, config.channels, config.batch_size, config.seed, progress, curve, hardware.device
+    )
     splits = {"train": data.train, "validation": data.validation}
     identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
     with parallel.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
@@ -148,6 +152,8 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         recipe=plain(config.recipe),
         identity=claimed.identity,
     )
+    if config.trainer.compile:
+        model.network.compile(dynamic=False)  # in place: the names in checkpoints stay as they are
     resume = resumable(config, claimed, model)
     trainer = build_trainer(config, hardware, claimed, len(data.train_dataloader()))
     setup = time.perf_counter() - started
@@ -160,6 +166,8 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         return None
     times = [row["seconds"] for row in model.history]
     seconds = {"setup": setup, "fit": sum(times), "per_epoch": statistics.median(times[1:] or times)}
+    if model.first_step is not None:  # a run that goes on at an epoch's end has no step left to time
+        seconds["first_step"] = model.first_step
     seconds["evaluate"] = time.perf_counter() - before
     record = write_results(config, data, hardware, claimed, model.history, (probs, mirror, clean))
     record.seconds = {"total": time.perf_counter() - started, **seconds}
@@ -286,7 +294,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     import lightning as L
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from deepfake_cls.callbacks import Checkpoint, Pictures, ProgressBar, StopCleanly
+    from deepfake_cls.callbacks import Checkpoint, Curves, Pictures, ProgressBar, StopCleanly
 
     # Lightning sets its own level when it is imported; what it has to say at this level the run says itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -304,6 +312,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         "auto_insert_metric_name": False,
     }
     callbacks: list[L.Callback] = [
+        Curves(every=min(10, steps)),
         StopCleanly(claimed.last),
         Pictures(),
         Checkpoint(filename="best", monitor="val_acc", mode="max", **common),
@@ -323,7 +332,8 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         deterministic=config.trainer.deterministic,
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
-        log_every_n_steps=min(10, steps),
+        log_every_n_steps=1,  # of what steps log there is nothing: Curves writes it
+        benchmark=hardware.device == "cuda" and not config.trainer.deterministic,
         num_sanity_val_steps=0,
     )
 

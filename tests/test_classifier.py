@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from deepfake_cls.config import RecipeConfig
-from deepfake_cls.data.datamodule import Batches, with_channels
+from deepfake_cls.data.datamodule import Batches, Pixels, with_channels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
 from deepfake_cls.models.classifier import Classifier
@@ -108,22 +108,22 @@ def split(count: int = 10) -> SplitImages:
 
 
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
-    batches = Batches(split(), 4, "RGB", seed=1)
+    batches = Batches(Pixels(split(), "RGB"), 4, seed=1)
     epochs = [torch.cat([labels for _, labels in batches]).tolist() for _ in range(3)]
     assert len(batches) == 3
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    again = Batches(split(), 4, "RGB", seed=1)
+    again = Batches(Pixels(split(), "RGB"), 4, seed=1)
     again.load_state_dict({"epoch": 1, "step": 1})
     assert torch.cat([labels for _, labels in again]).tolist() == epochs[1][4:]
-    other = Batches(split(), 4, "RGB", seed=2)
+    other = Batches(Pixels(split(), "RGB"), 4, seed=2)
     assert torch.cat([labels for _, labels in other]).tolist() != epochs[0]
-    plain = Batches(split(), 4, "RGB")
+    plain = Batches(Pixels(split(), "RGB"), 4)
     assert torch.cat([labels for _, labels in plain]).tolist() == list(range(10))
 
 
 def test_images_stay_with_their_labels_and_take_the_channels_asked_for() -> None:
-    for images, labels in Batches(split(), 4, "RGBA", seed=1):
+    for images, labels in Batches(Pixels(split(), "RGBA"), 4, seed=1):
         assert images.shape[1:] == (2, 2, 4)
         assert images[:, 0, 0, 0].tolist() == [12 * int(label) for label in labels]
         assert (images[..., 3] == 255).all()

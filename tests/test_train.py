@@ -75,7 +75,7 @@ def test_a_run_leaves_all_that_is_promised() -> None:
     assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"])
     assert record.metrics["val_acc_best"] == max(row["val_acc"] for row in record.history)
     assert 0 <= record.metrics["train_acc"] <= 1
-    assert set(record.seconds) == {"total", "setup", "fit", "per_epoch", "evaluate"}
+    assert set(record.seconds) == {"total", "setup", "fit", "per_epoch", "first_step", "evaluate"}
     assert record.config["lr"] == 4e-3
     assert list(Path("out").glob("events.out.tfevents.*"))
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
-from deepfake_cls.randomness import generator
+from deepfake_cls.randomness import generator, moved
 
 
 def with_channels(images: Tensor, channels: str) -> Tensor:
@@ -25,6 +28,74 @@ def with_channels(images: Tensor, channels: str) -> Tensor:
     return images
 
 
+class Pixels:
+    """Images and labels of one split by row: on a GPU where they fit its memory, else from the store as they come.
+
+    The store is a memory map: of a set larger than memory the system keeps what it can and reads the rest again
+    while the batch before it is worked on (:meth:`soon`).
+
+    Args:
+        split: The images.
+        channels: ``RGB`` or ``RGBA``.
+        device: Where batches are worked on.
+    """
+
+    def __init__(self, split: SplitImages, channels: str, device: str = "cpu") -> None:
+        self.split, self.channels, self.device = split, channels, torch.device(device)
+        self._labels = torch.from_numpy(split.labels)
+        self._resident: Tensor | None = None
+        self._asked = False
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """A batch on the device.
+
+        Args:
+            rows: int64 (B,).
+
+        Returns:
+            uint8 (B, H, W, C) and int64 (B,).
+        """
+        if not self._asked and self.device.type == "cuda":
+            self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 2)
+        if self._resident is not None:
+            index = moved(torch.from_numpy(rows), self.device)
+            return self._resident.index_select(0, index), self._labels.index_select(0, index)
+        images = with_channels(torch.from_numpy(self.split.store.images[rows]), self.channels)
+        return moved(images, self.device), moved(torch.from_numpy(self.split.labels[rows]), self.device)
+
+    def make_resident(self, room: int) -> None:
+        """Copy all images to the device, if they fit.
+
+        Args:
+            room: Bytes that they may take.
+        """
+        self._asked = True
+        pixels = self.split.store.images
+        shape = (*pixels.shape[:3], len(self.channels))
+        if math.prod(shape) > room:
+            return
+        images = torch.empty(shape, dtype=torch.uint8, device=self.device)
+        for start in range(0, len(pixels), 1024):
+            block = torch.from_numpy(np.array(pixels[start : start + 1024]))
+            images[start : start + 1024] = with_channels(block, self.channels).to(self.device)
+        self._resident, self._labels = images, self._labels.to(self.device)
+
+    def soon(self, rows: NDArray[np.int64]) -> None:
+        """Have the system read these rows from disk in the background, where they are not in memory.
+
+        Args:
+            rows: int64 (B,), of the next batch.
+        """
+        images = self.split.store.images
+        mapped = getattr(images, "_mmap", None)
+        if self._resident is not None or mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        size = images[0].nbytes
+        for row in rows.tolist():
+            start = row * size // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
+
+
 class Batches:
     """Batches of one split, in file order or in an order drawn for each epoch.
 
@@ -32,23 +103,20 @@ class Batches:
     the next batch of the same epoch instead of starting the epoch again.
 
     Args:
-        split: The images.
+        pixels: The images.
         batch_size: Images in a batch; the last one may be smaller.
-        channels: ``RGB`` or ``RGBA``.
         seed: Shuffle by this seed; None keeps the order.
         limit: Take only so many images, drawn once and for all runs alike; None takes all.
     """
 
-    def __init__(
-        self, split: SplitImages, batch_size: int, channels: str, seed: int | None = None, limit: int | None = None
-    ) -> None:
-        self.split, self.batch_size, self.channels, self.seed = split, batch_size, channels, seed
-        self.labels = torch.from_numpy(split.labels)
+    def __init__(self, pixels: Pixels, batch_size: int, seed: int | None = None, limit: int | None = None) -> None:
+        self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
         self.epoch, self.step = 0, 0
-        self.rows = np.arange(len(split))
-        if limit is not None and limit < len(split):
+        count = len(pixels.split)
+        self.rows = np.arange(count)
+        if limit is not None and limit < count:
             # Drawn and not evenly spaced: files often come with their classes in turn.
-            self.rows = np.sort(torch.randperm(len(split), generator=generator(0, "curve")).numpy()[:limit])
+            self.rows = np.sort(torch.randperm(count, generator=generator(0, "curve")).numpy()[:limit])
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -62,12 +130,13 @@ class Batches:
         order = self.rows
         if self.seed is not None:
             order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch)).numpy()]
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         for step in range(first, len(self)):
-            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = torch.from_numpy(self.split.store.images[rows])
+            batch = self.pixels.take(batches[step])
+            self.pixels.soon(np.concatenate(batches[step + 1 : step + 2] or [order[:0]]))
             if self.seed is not None:
                 self.epoch, self.step = epoch, step + 1
-            yield with_channels(images, self.channels), self.labels[rows]
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch stands."""
@@ -89,6 +158,7 @@ class ImageData(L.LightningDataModule):
         seed: Seed of the data order.
         progress: Show a bar while images are decoded.
         curve_images: Validation images that score each epoch; None takes all.
+        device: Where batches are worked on.
     """
 
     def __init__(
@@ -100,26 +170,30 @@ class ImageData(L.LightningDataModule):
         seed: int,
         progress: bool,
         curve_images: int | None = None,
+        device: str = "cpu",
     ) -> None:
         super().__init__()
-        self.channels, self.batch_size, self.seed, self.curve_images = channels, batch_size, seed, curve_images
+        self.batch_size, self.seed, self.curve_images = batch_size, seed, curve_images
         self.manifest = manifest
         self.train = open_images(self.manifest, "train", config, progress)
         size = self.train.store.size
         self.validation = open_images(self.manifest, "validation", config, progress, size)
 
+        self._train = Pixels(self.train, channels, device)
+        self._validation = Pixels(self.validation, channels, device)
+
     def train_dataloader(self) -> Any:
         """Shuffled batches."""
-        return Batches(self.train, self.batch_size, self.channels, self.seed)
+        return Batches(self._train, self.batch_size, self.seed)
 
     def val_dataloader(self) -> Any:
         """Validation batches for an epoch's score, in order."""
-        return Batches(self.validation, 4 * self.batch_size, self.channels, limit=self.curve_images)
+        return Batches(self._validation, 4 * self.batch_size, limit=self.curve_images)
 
     def full_val_dataloader(self) -> Batches:
         """All validation batches, in order."""
-        return Batches(self.validation, 4 * self.batch_size, self.channels)
+        return Batches(self._validation, 4 * self.batch_size)
 
     def clean_train_dataloader(self) -> Batches:
         """Training images without augmentation, in order."""
-        return Batches(self.train, 4 * self.batch_size, self.channels)
+        return Batches(self._train, 4 * self.batch_size)

@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from deepfake_cls import augment, parallel
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.resnet import ResidualNet, initialise
-from deepfake_cls.randomness import generator
+from deepfake_cls.randomness import generator, moved
 
 Batch = tuple[Tensor, Tensor]  # uint8 (B, H, W, C), int64 (B,)
 
@@ -63,9 +63,12 @@ class Classifier(L.LightningModule):
         self.network = ResidualNet(len(channels), len(classes), width, dropout, skips=bool(recipe.get("skips", True)))
         initialise(self.network, seed)
         self.history: list[dict[str, float]] = []
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
-        self.confusion = MulticlassConfusionMatrix(len(classes))
+        # Their checks of every batch would make the host wait for the GPU; an infinite loss is found after the epoch.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
+        self.last_loss = torch.zeros(())
+        self.first_step: float | None = None
         self._epoch_started = time.perf_counter()
         self._images_done = 0
 
@@ -88,7 +91,7 @@ class Classifier(L.LightningModule):
         if stage == "val":
             logits = self.network(images.permute(0, 3, 1, 2))
             loss = F.cross_entropy(logits, labels)
-            self.val_loss.update(loss, len(labels))
+            self.val_loss.update(loss, torch.full_like(loss, len(labels)))
             self.confusion.update(logits, labels)
             return loss
         images, cutmix = self.augmented(images, self.current_epoch, step)
@@ -96,17 +99,18 @@ class Classifier(L.LightningModule):
         keep = torch.rand(len(images), self.network.hidden, generator=draws) >= self.network.dropout
         own = parallel.share(len(images))
         count = len(labels[own])
-        logits = self.network(images[own].permute(0, 3, 1, 2), keep[own].to(images.device))
+        logits = self.network(images[own].permute(0, 3, 1, 2), moved(keep[own], images.device))
         if count == 0:  # the other processes wait for this one's gradients, which are 0
             nothing: Tensor = logits.sum()
             return nothing
         smoothing = self.recipe["label_smoothing"]
         loss = F.cross_entropy(logits, labels[own], label_smoothing=smoothing)
         if cutmix is not None:
-            others = labels[cutmix.partner.to(labels.device)]
+            others = labels[moved(cutmix.partner, labels.device)]
             other = F.cross_entropy(logits, others[own], label_smoothing=smoothing)
             loss = cutmix.weight * loss + (1.0 - cutmix.weight) * other
-        self.train_loss.update(loss.detach(), count)
+        self.last_loss = loss.detach()
+        self.train_loss.update(self.last_loss, torch.full_like(self.last_loss, count))
         return loss * (count * parallel.size() / len(labels))
 
     def augmented(self, images: Tensor, epoch: int, step: int) -> tuple[Tensor, augment.CutMix | None]:
@@ -144,12 +148,16 @@ class Classifier(L.LightningModule):
         """One optimiser step's loss."""
         loss = self._step("train", batch, batch_idx)
         self._images_done += len(batch[1])
-        seconds = time.perf_counter() - self._epoch_started
-        self.log("loss", loss.detach(), prog_bar=True, logger=False)
-        self.log("train/loss", loss.detach(), on_step=True, sync_dist=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True)
-        self.log("images/s", self._images_done / max(seconds, 1e-9), prog_bar=True, logger=False)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Time the first step, which holds compilation and warm-up."""
+        if self.first_step is None:
+            self.first_step = time.perf_counter() - self._epoch_started
+
+    def rate(self) -> float:
+        """Training images a second in this epoch."""
+        return self._images_done / max(time.perf_counter() - self._epoch_started, 1e-9)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch's loss and confusions."""
@@ -266,13 +274,13 @@ def probabilities(network: Callable[[Tensor], Tensor], images: Tensor, precision
             TTA).
 
     Returns:
-        float32 (B, classes) on the CPU.
+        float32 (B, classes).
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         views = [images] if tta != "mirror" else []
         views += [images.flip(2)] if tta != "none" else []
         softmax = [network(view.permute(0, 3, 1, 2)).float().softmax(dim=1) for view in views]
-    return torch.stack(softmax).mean(dim=0).cpu()
+    return torch.stack(softmax).mean(dim=0)
 
 
 def predict_all(
@@ -299,4 +307,6 @@ def predict_all(
             found[index] = probabilities(model.network, images.to(model.device), precision, tta)
         if progress is not None:
             progress(len(images))
-    return np.asarray(torch.cat(parallel.merged(found)).numpy(), dtype=np.float32)
+    # Read from the device at the end alone: to read is to wait.
+    rows = parallel.merged({index: part.cpu() for index, part in found.items()})
+    return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)

@@ -30,6 +30,7 @@ from deepfake_cls.results.collect import Finished
 from deepfake_cls.runs import essence, plain
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+DEFAULTS = plain(TrainConfig())
 KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
 
 
@@ -291,11 +292,19 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
 
 
 def _record_key(entry: Finished) -> str:
-    return json.dumps([entry.record.kind, essence(entry.record.kind, entry.record.config)], sort_keys=True)
+    return json.dumps([entry.record.kind, _essence(entry)], sort_keys=True)
 
 
 def _data_key(entry: Finished) -> str:
-    return json.dumps(essence(entry.record.kind, entry.record.config)["data"], sort_keys=True)
+    return json.dumps(_essence(entry)["data"], sort_keys=True)
+
+
+def _essence(entry: Finished) -> dict[str, Any]:
+    """What a run is recognised by; a key younger than the run has its default, which is what was done before."""
+    config = entry.record.config
+    if entry.record.kind == "cnn":
+        config = config | {group: DEFAULTS[group] | config.get(group, {}) for group in ("recipe", "trainer")}
+    return essence(entry.record.kind, config)
 
 
 def _hardware(entry: Finished) -> tuple[str, str, int]:

@@ -37,7 +37,8 @@ class Record:
         metrics: Flat: ``val_acc`` and so on.
         recall: By class, in label order.
         confusion: Counts; rows are true classes, columns predictions.
-        seconds: ``total``, ``setup``, ``fit``, ``per_epoch``, ``evaluate``.
+        seconds: ``total``, ``setup``, ``fit``, ``first_step`` (with warm-up and compilation), ``per_epoch`` (median
+            without the first), ``evaluate``.
         device: In words.
         precision: ``32-true``, ``bf16-mixed``, or what the distances were computed in.
         threads: CPU threads.

@@ -1,0 +1,135 @@
+"""What a GPU needs of the training loop, seen on the CPU: no waiting for it, and a network that compiles in place."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deepfake_cls import augment, callbacks, train
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.models.classifier import load_classifier, read_checkpoint
+from deepfake_cls.results.record import read_record
+from tests.conftest import SMALL_DATA, SMALL_NET, configure
+
+# What makes the host wait for a GPU: numbers that are read, and results whose size depends on numbers.
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal", "repeat_interleave")
+
+
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts them while ``on``."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.on, self.found = False, Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if self.on and name in WAITS:
+            self.found[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Epochs(L.Callback):
+    """Counts from the first step of an epoch to its last."""
+
+    def __init__(self, waits: Waits) -> None:
+        self.waits = waits
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.waits.on = True
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        self.waits.on = False
+
+
+@pytest.mark.parametrize("progress", ["false", "true"])
+def test_an_epoch_reads_nothing_from_the_device_but_for_what_is_shown(
+    progress: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = Waits()
+    drawn: Callable[..., Any] = vars(augment)["draw_cutmix"]
+
+    def draw_cutmix(*args: Any) -> Any:
+        before, waits.on = waits.on, False  # a box is drawn on the CPU wherever the images are
+        try:
+            return drawn(*args)
+        finally:
+            waits.on = before
+
+    def build(*args: Any) -> Any:
+        trainer = built(*args)
+        trainer.callbacks.append(Epochs(waits))
+        return trainer
+
+    built = vars(train)["build_trainer"]
+    monkeypatch.setattr(augment, "draw_cutmix", draw_cutmix)
+    monkeypatch.setattr(train, "build_trainer", build)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 1e6)  # no second passes
+    words = [*SMALL_DATA, *SMALL_NET, "batch_size=2", "epochs=2", f"trainer.progress={progress}"]  # 20 steps an epoch
+    with waits:
+        train.run(configure("train", TrainConfig, *words), False)
+    # The bar reads the first step's loss and each epoch's last; torch's own checks are none of these.
+    assert waits.found.total() <= (0 if progress == "false" else 3), waits.found
+    assert read_record(next(Path("runs/cnn").iterdir())).status == "ok"
+
+
+def test_curves_are_written_every_second_and_lose_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[int, int]] = []
+    steps = 0
+    now = [0.0]
+
+    class Logger:
+        def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+            assert set(metrics) == {"train/loss", "train/lr"}
+            assert metrics["train/loss"] == step
+            written.append((steps, step))
+
+    class Trainer:
+        logger = Logger()
+        global_step = 0
+        optimizers = (torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5),)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(callbacks, "Classifier", object)
+    curves, trainer = callbacks.Curves(every=2), Trainer()
+    for steps in range(1, 12):
+        now[0] += 0.3
+        trainer.global_step = steps
+
+        class Module:
+            last_loss = torch.tensor(float(steps))
+
+        curves.on_train_batch_end(trainer, Module(), None, None, steps)  # type: ignore[arg-type]
+    curves.on_exception(trainer, Module(), KeyboardInterrupt())  # type: ignore[arg-type]
+    assert [step for _, step in written] == [2, 4, 6, 8, 10]
+    assert [at for at, _ in written] == [4, 4, 8, 8, 11]  # after 1.2 s, 2.4 s, and at the end
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and g++ is not here")
+def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it() -> None:
+    for run, compiled in (("plain", "false"), ("compiled", "true")):
+        words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", f"trainer.compile={compiled}", f"run_dir={run}"]
+        train.run(configure("train", TrainConfig, *words), False)
+    plain, compiled = (read_checkpoint(f"{run}/checkpoints/last.ckpt")["state_dict"] for run in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys()
+    losses = [read_record(Path(run)).history[0]["train_loss"] for run in ("plain", "compiled")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    load_classifier("compiled/checkpoints/last.ckpt")
+    assert read_record(Path("compiled")).identity != read_record(Path("plain")).identity
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"trainer.compile=true: needs a C\+\+ compiler"):
+        train.run(configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, "trainer.compile=true"), False)
