@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy import fft
 
 BINS = 8  # for each of R, G and B: 512 joint bins
 SPECTRUM_STEPS = 64.0  # steps of the spectrum's logarithm (base 2); finer changes no neighbour on the embedded data
@@ -45,7 +45,7 @@ def spectrum(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Azimuthal mean of the log2 power spectrum: uint8 (N, H, W, 3) to int64 (N, min(H, W) // 2)."""
     grey = images.astype(np.float64).mean(axis=-1)
     _, height, width = grey.shape
-    power = np.abs(fft.fft2(grey)) ** 2
+    power = np.abs(scipy.fft.fft2(grey)) ** 2
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     count = min(height, width) // 2
     ring = np.minimum((frequency * 2 * count).astype(np.int64), count)  # corners beyond Nyquist form no ring

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import scipy  # its parts are imported where they are first used: reading a finished store needs none
 from PIL import Image, ImageDraw
-from scipy import fft, ndimage
 
 from deepfake_cls.errors import InputError
 
@@ -73,13 +73,13 @@ def _luma(x: Array) -> Array:
 
 def _blur(x: Array, sigma: float) -> Array:
     """Blur (H, W, C) along height and width by a Gaussian."""
-    return np.asarray(ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="mirror", truncate=3.0))
+    return np.asarray(scipy.ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="mirror", truncate=3.0))
 
 
 def _smooth(x: Array, kernel: list[float]) -> Array:
     """Convolve (H, W, C) with a symmetric kernel along height and along width."""
-    once = ndimage.correlate1d(x, kernel, 0, mode="mirror")
-    return np.asarray(ndimage.correlate1d(once, kernel, 1, mode="mirror"))
+    once = scipy.ndimage.correlate1d(x, kernel, 0, mode="mirror")
+    return np.asarray(scipy.ndimage.correlate1d(once, kernel, 1, mode="mirror"))
 
 
 def _shrink(x: Array, factor: int) -> Array:
@@ -130,7 +130,7 @@ def _textures(rng: np.random.Generator) -> Array:
     half = rng.standard_normal((CANVAS, CANVAS // 2 + 1, _TEXTURES, 2)).view(np.complex128)[..., 0]
     gain = np.maximum(_FREQUENCY2, CANVAS**-2.0) ** (-power / 2)
     gain[0, 0] = 0  # no mean
-    out = np.asarray(fft.irfft2(half * gain, (CANVAS, CANVAS), axes=(0, 1), workers=1))
+    out = np.asarray(scipy.fft.irfft2(half * gain, (CANVAS, CANVAS), axes=(0, 1), workers=1))
     return np.asarray(out / out.std((0, 1)))
 
 
@@ -191,8 +191,8 @@ def resize_conv(x: Array, draws: TraceDraws) -> Array:
 def pixel_diffusion(x: Array, draws: TraceDraws) -> Array:
     """Lose the high frequencies, which the objective of denoising weighs too little (Ricker et al. 2022)."""
     gain = 1 / (1 + (_FREQUENCY2 / 0.16**2) ** 3)
-    spectrum = fft.rfft2(x, axes=(0, 1), workers=1) * gain
-    return np.asarray(fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)) + 0.004 * draws.noise
+    spectrum = scipy.fft.rfft2(x, axes=(0, 1), workers=1) * gain
+    return np.asarray(scipy.fft.irfft2(spectrum, (CANVAS, CANVAS), axes=(0, 1), workers=1)) + 0.004 * draws.noise
 
 
 def latent_diffusion(x: Array, draws: TraceDraws) -> Array:  # noqa: ARG001
