@@ -14,6 +14,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks.plan import QUICK, Plan
 from benchmarks.suite import Suite
 from benchmarks.table import Row, markdown, terminal
+from deepfake_cls.errors import InputError
 from deepfake_cls.results.record import git_state, versions, write_atomically
 
 RESULTS = Path(__file__).parent / "results"
@@ -68,11 +70,19 @@ def report(suite: Suite, rows: list[Row], seconds: float) -> dict[str, Any]:
         "versions": found,
         "git": git_state(),
         "data": data,
-        "plan": {**asdict(suite.plan), "embedded": asdict(suite.plan.embedded)},
+        "plan": asdict(suite.plan),
         "limits": suite.machine,
         "rows": [row.plain() for row in rows],
-        "raw": suite.raw,
+        "raw": {
+            name: {side: [without_labels(result) for result in results] for side, results in sides.items()}
+            for name, sides in suite.raw.items()
+        },
     }
+
+
+def without_labels(result: dict[str, Any]) -> dict[str, Any]:
+    """What a job returned, but for the labels it found: they are many, and have been compared."""
+    return {name: value for name, value in result.items() if name != "labels"}
 
 
 def heading(found: dict[str, Any]) -> str:
@@ -95,7 +105,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs, not how fast")
     options = parser.parse_args()
     console = Console()
-    suite, rows, seconds = measure(QUICK if options.quick else Plan(), options.data, console)
+    try:
+        suite, rows, seconds = measure(QUICK if options.quick else Plan(), options.data, console)
+    except InputError as error:
+        sys.exit(f"error: {error}")
     found = report(suite, rows, seconds)
     name = "quick" if options.quick else "speed"
     write_atomically(options.output / f"{name}.json", json.dumps(found, indent=1).encode())

@@ -16,6 +16,7 @@ from benchmarks.measure import alternate, fresh
 from benchmarks.plan import Plan
 from benchmarks.samples import splits, write_pngs
 from benchmarks.table import Row, number
+from deepfake_cls.errors import InputError
 
 Job = Callable[[], dict[str, Any]]
 Found = dict[str, list[dict[str, Any]]]
@@ -79,14 +80,22 @@ class Suite:
         return float(max(self.machine["matrix_flop_per_second"][kind].values()))
 
     def limits(self) -> Iterator[Row]:
-        """What the machine allows; also prepares the images of both sides."""
+        """What the machine allows; also prepares the images of both sides.
+
+        Raises:
+            InputError: There are too few images, or bad ones.
+        """
         plan = self.plan
+        images = splits(self.source)
+        least = plan.batch * max(plan.small[2], plan.loaded[1])
+        if len(images["train"]) < least:
+            raise InputError(f"--data {self.source.root}: {len(images['train'])} training images; {least} are needed.")
         self.machine = fresh("benchmarks.limits:job", sizes=plan.matrices, copied=plan.copied, repeats=3)
         for kind in self.machine["matrix_flop_per_second"]:
             yield Row(f"limit: {kind} matrix product, GFLOP/s", [self.rate_of(kind) / 1e9])
         yield Row("limit: copy, GB/s read and written", [self.machine["copy_bytes_per_second"] / 1e9])
         self.tell("limits: " + ", ".join(f"{k} {number(self.rate_of(k) / 1e9)} GFLOP/s" for k in self._kinds()))
-        write_pngs(splits(self.source), self.pngs, plan.pngs)
+        write_pngs(images, self.pngs, plan.pngs)
 
     def _kinds(self) -> list[str]:
         return [*self.machine["matrix_flop_per_second"]]
@@ -178,7 +187,7 @@ class Suite:
 
     @cached_property
     def pixels(self) -> neighbours.Pixels:
-        """Images for the neighbours: those that were given, or random ones."""
+        """Images for the neighbours: of those that were given as many as the plan says, or else random ones."""
         queries, references, values = self.plan.knn
         if self.source.root is None:
             return neighbours.random_pixels(self.folder, queries, references, values)
@@ -188,9 +197,9 @@ class Suite:
         files = {name: str(split.store.images.filename) for name, split in images.items()}  # type: ignore[attr-defined]
         return neighbours.Pixels(
             files["validation"],
-            len(images["validation"]),
+            min(queries, len(images["validation"])),
             files["train"],
-            len(images["train"]),
+            min(references, len(images["train"])),
             str(file),
             images["train"].store.images[0].size,
         )

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from torch import nn
 from benchmarks import measure, neighbours, plain, startup, table
 from benchmarks.measure import ROOT, Stopwatch, alternate, fresh, watched
 from benchmarks.ours import training_flops
+from benchmarks.plan import QUICK
 from benchmarks.samples import Source, splits, write_pngs
+from benchmarks.suite import Suite
 from benchmarks.table import Row
 from deepfake_cls.config import FolderConfig, UnibucConfig
 from deepfake_cls.models.resnet import ResidualNet, initialise
@@ -207,6 +210,23 @@ def test_peers_and_oracle_find_the_same_labels(name: str, tmp_path: Path) -> Non
     assert neighbours.oracle(given, 30)["labels"] == ours["labels"]
 
 
+def test_a_peer_that_is_not_installed_is_left_out_and_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(job: str, **arguments: Any) -> dict[str, Any]:
+        name = job.removeprefix("benchmarks.neighbours:")
+        return {**getattr(neighbours, name)(**arguments), "peak": 0}
+
+    monkeypatch.setattr("benchmarks.suite.fresh", here)
+    monkeypatch.setattr("benchmarks.suite.find_spec", lambda name: None if name == "faiss" else name)
+    said: list[str] = []
+    suite = Suite(QUICK, None, tmp_path, said.append)
+    suite.machine = {"matrix_flop_per_second": {"fp32": {"64": 1e9}}}
+    rows = list(suite.knn())
+    assert [row.peer_name for row in rows] == ["scikit-learn", "torch.cdist", ""]
+    assert said[0] == "nearest neighbours: FAISS is not installed and is left out"
+    assert rows[0].share == pytest.approx(2 * 20 * 200 * 300 / 1e9 / rows[0].ours[0])
+    assert (rows[-1].ours, rows[-1].met) == ([0], True)
+
+
 def test_more_references_are_the_same_again(tmp_path: Path) -> None:
     pixels = neighbours.random_pixels(tmp_path, 4, 10, 6)
     _, references, labels = pixels.open()
@@ -225,6 +245,13 @@ def test_a_start_that_ends_early_is_no_measurement(tmp_path: Path) -> None:
 
 
 # All of it
+
+
+def test_too_few_images_are_refused_at_once(unibuc_like: Path) -> None:
+    words = ["-m", "benchmarks.speed", "--quick", "--data", str(unibuc_like)]
+    status, output, _, _ = watched([sys.executable, *words])
+    assert status == 1
+    assert output.strip().splitlines()[-1].endswith("30 training images; 32 are needed.")
 
 
 def test_the_whole_suite(tmp_path: Path) -> None:
