@@ -78,6 +78,7 @@ def train(source: dict[str, Any], width: int, batch: int, epochs: int, device: s
         devices=1,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=epochs,
+        benchmark=device == "cuda",
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,

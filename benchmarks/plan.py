@@ -9,7 +9,7 @@ from benchmarks.samples import Source
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes and counts; the defaults take a quarter of an hour on two cores.
+    """Sizes and counts; the defaults are meant for a quarter of an hour on two quiet cores.
 
     ``skip`` and ``steps`` are always a pair: steps that do not count, and steps in all. ``seconds`` are what the
     comparisons may take before they make fewer rounds (:func:`measure.alternate`).

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -55,8 +54,6 @@ def image_data(source: Source, batch: int, device: str = "cpu") -> ImageData:
     from deepfake_cls.data.datamodule import ImageData  # imports Lightning, which the neighbours do without
 
     config = source.config()
-    # The only place that says where images lie.
-    where: dict[str, Any] = {"device": device} if "device" in inspect.signature(ImageData).parameters else {}
     return ImageData(
         manifest=read_manifest(config),
         config=config,
@@ -64,7 +61,7 @@ def image_data(source: Source, batch: int, device: str = "cpu") -> ImageData:
         batch_size=batch,
         seed=0,
         progress=False,
-        **where,
+        device=device,
     )
 
 
