@@ -25,7 +25,7 @@ SWEEP = $(BIN)/python -m deepfake_cls.train launcher=$(LAUNCHER) $(WORDS) 'seed=
 KNN = $(BIN)/python -m deepfake_cls.knn experiment=table1_knn $(DATA_WORDS)
 RENDER = $(BIN)/python -m deepfake_cls.report $(WORDS) output=reports/tables
 
-.PHONY: help setup demo test test-cluster dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10)
+.PHONY: help setup demo test test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10)
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -103,6 +103,14 @@ else
 	$(UV) pip install -q --compile-bytecode --python $(BIN)/python -e '.[slurm,ray]'
 endif
 	$(BIN)/pytest -m cluster tests/cluster
+
+bench: $(STAMP)  ## speed beside other ways, at most 15 minutes on two cores: benchmarks/results/speed.md (DATA=PATH)
+ifeq ($(UV),)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
+else
+	$(UV) pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[bench]'
+endif
+	$(BIN)/python -m benchmarks.speed $(if $(DATA),--data "$(DATA)")
 
 clean:  ## remove the virtual environment, runs and reports
 	rm -rf $(VENV) runs reports

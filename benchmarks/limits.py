@@ -1,0 +1,73 @@
+"""What the machine allows: the best rate of matrix products, and of memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def best(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
+    """The least seconds of a call, after one that does not count."""
+    seconds = []
+    for _ in range(repeats + 1):
+        wait()
+        started = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def matrix_rates(device: str, kinds: list[str], sizes: list[int], repeats: int) -> dict[str, dict[str, float]]:
+    """FLOP a second of square matrix products, 2 for each multiplication with its addition.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        kinds: Of ``fp32``, ``bf16`` and ``int8``.
+        sizes: Sides of the matrices.
+        repeats: The best of so many counts.
+
+    Returns:
+        By kind, then by size.
+    """
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    rates: dict[str, dict[str, float]] = {}
+    for kind in kinds:
+        rates[kind] = {}
+        for size in sizes:
+            left, right = (torch.randint(-100, 100, (size, size), device=device) for _ in range(2))
+            if kind == "int8":
+                left, right = left.to(torch.int8), right.to(torch.int8).T
+                seconds = best(lambda a=left, b=right: torch._int_mm(a, b), repeats, wait)  # type: ignore[misc]
+            else:
+                dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[kind]
+                left, right = left.to(dtype), right.to(dtype)
+                seconds = best(lambda a=left, b=right: a @ b, repeats, wait)  # type: ignore[misc]
+            rates[kind][str(size)] = 2 * size**3 / seconds
+    return rates
+
+
+def bandwidth(device: str, size: int, repeats: int) -> float:
+    """Bytes a second, read and written, of a copy of ``size`` bytes."""
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    source = torch.ones(size // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * source.numel() / best(lambda: target.copy_(source), repeats, wait)
+
+
+def job(sizes: list[int], copied: int, repeats: int) -> dict[str, object]:
+    """The CPU's limits, in each precision that it has in hardware."""
+    from deepfake_cls.config import TrainerConfig
+    from deepfake_cls.hardware import choose, cpu_has_bf16, has_int8
+
+    hardware = choose(TrainerConfig(device="cpu"))
+    kinds = ["fp32"] + ["bf16"] * cpu_has_bf16() + ["int8"] * has_int8("cpu")
+    return {
+        "device": hardware.name,
+        "threads": hardware.threads,
+        "precision": hardware.precision,
+        "matrix_flop_per_second": matrix_rates("cpu", kinds, sizes, repeats),
+        "copy_bytes_per_second": bandwidth("cpu", copied, repeats),
+    }

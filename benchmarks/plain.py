@@ -1,0 +1,204 @@
+"""The peer: the same recipe in plain PyTorch, as it is usually written, and in plain Lightning.
+
+PNG files are opened in the Dataset's ``__getitem__`` and augmented one by one with torchvision; a DataLoader's workers
+do so; training is eager, in float32, with contiguous tensors. Network, loss, optimiser and schedule are the project's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from benchmarks.measure import Stopwatch
+from deepfake_cls.models.resnet import ResidualNet
+
+if TYPE_CHECKING:
+    import lightning as L
+
+LR, WEIGHT_DECAY, SMOOTHING = 2e-3, 1e-4, 0.1
+
+
+class PlainNet(ResidualNet):
+    """The same network for normalised floats, (B, C, H, W) and contiguous."""
+
+    def __init__(self, in_channels: int, num_classes: int, width: int, dropout: float = 0.3) -> None:
+        super().__init__(in_channels, num_classes, width, dropout)
+        self.to(memory_format=torch.contiguous_format)
+
+    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Map normalised images to class scores."""
+        x = F.relu(self.bn(self.conv(images)))
+        x = self.stages(x).mean(dim=(2, 3))
+        x = F.dropout(F.relu(self.fc1(x)), self.dropout, self.training)
+        logits: Tensor = self.fc2(x)
+        return logits
+
+
+class PngFolder(Dataset[tuple[Tensor, int]]):
+    """``<label>/<name>.png``, opened when asked for.
+
+    Args:
+        folder: The folder of a split.
+        augmented: Flip and rotate.
+    """
+
+    def __init__(self, folder: Path, augmented: bool) -> None:
+        self.classes = sorted(path.name for path in folder.iterdir())
+        files = [(path, label) for label, name in enumerate(self.classes) for path in (folder / name).glob("*.png")]
+        self.files = sorted(files)
+        augmentation = [transforms.RandomHorizontalFlip(), transforms.RandomRotation(10)] if augmented else []
+        normalise = transforms.Normalize([0.5] * 3, [0.5] * 3)
+        self.transform = transforms.Compose([*augmentation, transforms.ToTensor(), normalise])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.files[index]
+        with Image.open(path) as image:
+            return self.transform(image.convert("RGB")), label
+
+
+def train_loader(folder: str, batch: int, workers: int, pinned: bool = False) -> DataLoader[tuple[Tensor, int]]:
+    """Shuffled and augmented training images."""
+    images = PngFolder(Path(folder) / "train", augmented=True)
+    return DataLoader(images, batch, shuffle=True, num_workers=workers, pin_memory=pinned)
+
+
+def cutmix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+    """CutMix on half of the batches: images, the partners' labels and the own labels' weight."""
+    if np.random.rand() >= 0.5:  # noqa: NPY002 - as it is usually written
+        return images, labels, 1.0
+    height, width = images.shape[2:]
+    side = np.sqrt(1 - np.random.beta(1.0, 1.0))  # noqa: NPY002
+    row, column = np.random.randint(height), np.random.randint(width)  # noqa: NPY002
+    top, bottom = np.clip([row - int(height * side) // 2, row + int(height * side) // 2], 0, height)
+    left, right = np.clip([column - int(width * side) // 2, column + int(width * side) // 2], 0, width)
+    partner = torch.randperm(len(images), device=images.device)
+    images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
+    return images, labels[partner], 1.0 - float((bottom - top) * (right - left)) / (height * width)
+
+
+def mixed_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a training batch."""
+    images, others, weight = cutmix(images, labels)
+    logits = network(images)
+    loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
+    other = F.cross_entropy(logits, others, label_smoothing=SMOOTHING)
+    return weight * loss + (1.0 - weight) * other
+
+
+def optimiser_of(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW and OneCycleLR, over a training of usual length: only its first steps are made here."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=max(steps, 1000), pct_start=0.1)
+    return optimiser, schedule
+
+
+def train(
+    folder: str, width: int, batch: int, skip: int, steps: int, workers: int = 2, device: str = "cpu"
+) -> dict[str, float]:
+    """Train so many steps, over the images again and again.
+
+    Args:
+        folder: From ``samples.write_pngs``.
+        width: Channels of the stem.
+        batch: Images in a batch.
+        skip: Steps that do not count.
+        steps: Steps in all.
+        workers: Of the DataLoader.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        ``rate`` in images a second, ``first_step`` in seconds since the process started.
+    """
+    loader = train_loader(folder, batch, workers, pinned=device == "cuda")
+    classes = len(loader.dataset.classes)  # type: ignore[attr-defined]
+    network = PlainNet(3, classes, width).to(device)
+    optimiser, schedule = optimiser_of(network, steps)
+    watch = Stopwatch(skip, steps, torch.cuda.synchronize if device == "cuda" else lambda: None)
+    running = 0.0
+    while watch.done < steps:
+        network.train()
+        for images, labels in loader:
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            optimiser.zero_grad()
+            loss = mixed_loss(network, images, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            running += loss.item()
+            watch.step(len(labels))
+            if watch.done == steps:
+                break
+    return {"rate": watch.rate, "first_step": watch.first_step, "loss": running / steps}
+
+
+def train_lightning(folder: str, width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
+    """The same with a minimal LightningModule and a Trainer that does nothing else; arguments as in :func:`train`."""
+    import lightning as L
+
+    loader = train_loader(folder, batch, workers=2)
+    classes = len(loader.dataset.classes)  # type: ignore[attr-defined]
+    watch = Stopwatch(skip, steps)
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = PlainNet(3, classes, width)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return mixed_loss(self.network, *batch)
+
+        def configure_optimizers(self) -> Any:
+            optimiser, schedule = optimiser_of(self.network, steps)
+            return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    class Clock(L.Callback):
+        def on_train_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
+            watch.step(len(batch[1]))
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[Clock()],
+    )
+    trainer.fit(Module(), loader)
+    return {"rate": watch.rate, "first_step": watch.first_step}
+
+
+def load(folder: str, batch: int, skip: int, steps: int) -> dict[str, float]:
+    """The training DataLoader alone, two workers; arguments as in :func:`train`."""
+    watch = Stopwatch(skip, steps)
+    loader = train_loader(folder, batch, workers=2)
+    for _, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
+        watch.step(len(labels))
+    return {"rate": watch.rate}
+
+
+@torch.no_grad()
+def evaluate(folder: str, width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
+    """Class probabilities of validation images, two workers; arguments as in :func:`train`."""
+    images = PngFolder(Path(folder) / "validation", augmented=False)
+    loader = DataLoader(images, batch, num_workers=2)
+    network = PlainNet(3, len(images.classes), width).eval()
+    watch = Stopwatch(skip, steps)
+    found = []
+    for x, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
+        found.append(network(x).softmax(dim=1))
+        watch.step(len(labels))
+    return {"rate": watch.rate, "mean": float(torch.cat(found).mean())}
