@@ -1,0 +1,131 @@
+"""What a data set costs per image before it is trained on: listing, decoding, opening again.
+
+``python -m benchmarks.scaling --output experiments/results/scaling.csv`` measures what ``docs/scaling.md`` rests on;
+with ``--data PATH`` it decodes that data set's own files too. About two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shutil
+import tempfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deepfake_cls.config import FolderConfig, ImageFilesConfig, TrainerConfig, UnibucConfig
+from deepfake_cls.data.images import SplitImages, open_images
+from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.hardware import choose
+from deepfake_cls.results.record import write_atomically
+
+LISTED = (20_000, 100_000)
+DECODED = 4_000
+Row = dict[str, object]
+
+
+def opened(config: ImageFilesConfig) -> tuple[SplitImages, float]:
+    """The training images, and the seconds until they are there."""
+    started = time.perf_counter()
+    images = open_images(read_manifest(config), "train", config, progress=False)
+    return images, time.perf_counter() - started
+
+
+def listing(folder: Path, count: int) -> list[Row]:
+    """Time and memory to list so many files; they are links to one image."""
+    image = folder / "image.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    for split, share in (("train", count), ("validation", 10)):
+        for label in ("a", "b"):
+            (folder / split / label).mkdir(parents=True)
+        for index in range(share):
+            (folder / split / "ab"[index % 2] / f"{index:09}.png").hardlink_to(image)
+    config = FolderConfig(root=str(folder))
+    started = time.perf_counter()
+    read_manifest(config)
+    seconds = time.perf_counter() - started
+    tracemalloc.start()
+    manifest = read_manifest(config)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(manifest.split("train")) == count
+    return [
+        {"what": "list files", "images": count, "value": 1e6 * seconds / count, "unit": "µs an image"},
+        {"what": "list of files in memory", "images": count, "value": held / count, "unit": "bytes an image"},
+    ]
+
+
+def decoding(config: ImageFilesConfig, cache: Path, name: str, workers: int) -> list[Row]:
+    """Images a second that are decoded into a store, checksum and all, and the time to open it again."""
+    config.cache, config.workers = str(cache), workers
+    images, seconds = opened(config)
+    _, again = opened(config)
+    count = len(images)
+    shutil.rmtree(cache)
+    return [
+        {"what": f"decode {name}, {workers} workers", "images": count, "value": count / seconds, "unit": "images/s"},
+        {
+            "what": f"open the store of {name} again",
+            "images": count,
+            "value": 1e6 * again / count,
+            "unit": "µs an image",
+        },
+    ]
+
+
+def photographs(folder: Path, source: FolderConfig | UnibucConfig | None) -> FolderConfig:
+    """PNG files of 100×100: of the data set, or of smooth noise, which compresses about as photographs do."""
+    draws = np.random.default_rng(0)
+    pixels = None if source is None else open_images(read_manifest(source), "train", source, False).store.images
+    for split, count in (("train", DECODED), ("validation", 10)):
+        for index in range(count):
+            path = folder / split / "ab"[index % 2] / f"{index:06}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if pixels is None:
+                coarse = Image.fromarray(draws.integers(0, 256, (25, 25, 3), dtype=np.uint8))
+                coarse.resize((100, 100), Image.Resampling.BICUBIC).save(path)
+            else:
+                Image.fromarray(pixels[index % len(pixels)][..., :3]).save(path)
+    return FolderConfig(root=str(folder))
+
+
+def main() -> None:
+    """Measure, print and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="a folder of images, or the competition's")
+    parser.add_argument("--output", type=Path, help="write the rows to this CSV")
+    words = parser.parse_args()
+    hardware = choose(TrainerConfig(device="cpu"))
+    source = None
+    if words.data is not None:
+        kind = UnibucConfig if (Path(words.data) / "train.csv").is_file() else FolderConfig
+        source = kind(root=words.data)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for count in LISTED:
+            (folder / str(count)).mkdir()
+            rows += listing(folder / str(count), count)
+        pngs = photographs(folder / "pngs", source)
+        for workers in (1, 2):
+            rows += decoding(pngs, folder / "cache", "PNG of 100×100", workers)
+        if source is not None:
+            rows += decoding(source, folder / "cache", "the data set's own files", 2)
+    for row in rows:
+        row |= {"device": hardware.name, "threads": hardware.threads}
+        print(f"{row['what']:45} {row['images']:>8,} images  {row['value']:12,.2f} {row['unit']}")
+    if words.output is not None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(words.output, text.getvalue().encode())
+
+
+if __name__ == "__main__":
+    main()
