@@ -294,7 +294,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     import lightning as L
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from deepfake_cls.callbacks import Checkpoint, Curves, Pictures, ProgressBar, StopCleanly
+    from deepfake_cls.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
 
     # Lightning sets its own level when it is imported; what it has to say at this level the run says itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -306,17 +306,17 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     common: dict[str, Any] = {
-        "dirpath": claimed.last.parent,
         "enable_version_counter": False,
         "save_on_train_epoch_end": False,
         "auto_insert_metric_name": False,
     }
+    last = LastCheckpoint(claimed.last, **common)
     callbacks: list[L.Callback] = [
         Curves(every=min(10, steps)),
-        StopCleanly(claimed.last),
+        StopCleanly(last),
         Pictures(),
-        Checkpoint(filename="best", monitor="val_acc", mode="max", **common),
-        Checkpoint(filename="last", **common),
+        Checkpoint(dirpath=claimed.best.parent, filename="best", monitor="val_acc", mode="max", **common),
+        last,
     ]
     if config.trainer.progress:
         callbacks.append(ProgressBar())

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from deepfake_cls import evaluate, train
-from deepfake_cls.callbacks import StopCleanly
+from deepfake_cls.callbacks import LastCheckpoint, StopCleanly
 from deepfake_cls.config import EvaluateConfig, TrainConfig
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError, Interrupted
@@ -403,3 +404,48 @@ def test_an_impossible_folder_is_one_line_and_status_1() -> None:
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: /proc/none")
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoint_takes_a_tenth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    last = LastCheckpoint(tmp_path / "last.ckpt")
+    written = []
+
+    class Trainer:
+        current_epoch, max_epochs = 0, 30
+
+    def write(self: Any, trainer: Trainer, module: object) -> None:
+        written.append(trainer.current_epoch)
+        now[0] += 1.0
+
+    monkeypatch.setattr(ModelCheckpoint, "on_validation_end", write)
+    trainer: Any = Trainer()
+    for trainer.current_epoch in range(30):
+        now[0] += 1.0
+        last.wanted = trainer.current_epoch == 13
+        last.on_validation_end(trainer, object())  # type: ignore[arg-type]
+        assert last.kept == written[-1]
+    assert written == [0, 9, 13, 22, 29]  # after 9 epochs of a second each, when asked for, and at the end
+
+
+def test_a_stop_after_an_epoch_that_was_not_kept_waits_for_the_next_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("epochs=4", "run_dir=whole")
+    saved, started = LastCheckpoint.on_validation_end, StopCleanly.on_train_epoch_start
+
+    def slow(self: LastCheckpoint, trainer: Any, module: Any) -> None:
+        saved(self, trainer, module)
+        self._took = 1e9  # so the next epochs are not kept
+
+    def stop(self: StopCleanly, trainer: Any, module: Any) -> None:
+        if trainer.current_epoch == 2:
+            self.received = signal.SIGTERM  # between two epochs, and too late to ask for a checkpoint
+        started(self, trainer, module)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LastCheckpoint, "on_validation_end", slow)
+        patched.setattr(StopCleanly, "on_train_epoch_start", stop)
+        with pytest.raises(Interrupted, match="epoch 3 of 4, step 1 of 3"):
+            fit("epochs=4", "run_dir=parts")
+    fit("epochs=4", "run_dir=parts")
+    assert_equal(outcome(Path("parts")), outcome(Path("whole")))
