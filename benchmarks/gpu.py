@@ -112,7 +112,7 @@ def measure(plan: Plan, root: str | None, device: str, folder: Path) -> dict[str
     images = len(list((pngs / "train").glob("*/*.png")))
     machine = fresh("benchmarks.gpu:limits", device=device, sizes=plan.matrices)
     limit = max(machine["flop_per_second"].values())
-    workers = min(8, max(2, cores()))
+    workers = max(2, cores())
 
     def ours(batch: int) -> dict[str, Any]:
         result = fresh(

@@ -71,7 +71,9 @@ class PngFolder(Dataset[tuple[Tensor, int]]):
 def train_loader(folder: str, batch: int, workers: int, pinned: bool = False) -> DataLoader[tuple[Tensor, int]]:
     """Shuffled and augmented training images."""
     images = PngFolder(Path(folder) / "train", augmented=True)
-    return DataLoader(images, batch, shuffle=True, num_workers=workers, pin_memory=pinned)
+    return DataLoader(
+        images, batch, shuffle=True, num_workers=workers, pin_memory=pinned, persistent_workers=workers > 0
+    )
 
 
 def cutmix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:

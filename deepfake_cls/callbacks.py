@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -86,7 +87,8 @@ class StopCleanly(L.Callback):
 class Curves(L.Callback):
     """Loss and learning rate in TensorBoard, and nothing that makes the host wait for a GPU more than once a second.
 
-    To read a number from a GPU is to wait until all its work is done, so losses stay there until they are written.
+    To read a number from a GPU is to wait until all its work is done, so losses stay there until they are written. Of
+    many processes rank 0 writes the loss of its own share.
 
     Args:
         every: Steps between two points.
@@ -97,7 +99,14 @@ class Curves(L.Callback):
         self._steps: list[int] = []
         self._losses: list[Tensor] = []
         self._rates: list[float] = []
+        self._rate = 0.0
         self._written = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step's learning rate, before the schedule goes on."""
+        self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -105,9 +114,9 @@ class Curves(L.Callback):
         """Keep a point, and write what there is after a second."""
         assert isinstance(pl_module, Classifier)
         if trainer.global_step % self.every == 0:
-            self._steps.append(trainer.global_step)
+            self._steps.append(trainer.global_step - 1)  # steps count from 0, as Lightning counts them elsewhere
             self._losses.append(pl_module.last_loss)
-            self._rates.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
+            self._rates.append(self._rate)
         if time.monotonic() - self._written >= 1:
             self._write(trainer)
 
@@ -117,13 +126,15 @@ class Curves(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Lose no point of a run that is stopped."""
-        self._write(trainer)
+        with suppress(RuntimeError):  # a device that has failed gives nothing back
+            self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
         if self._steps and trainer.logger is not None:
             losses = torch.stack(self._losses).tolist()
             for step, loss, rate in zip(self._steps, losses, self._rates, strict=True):
                 trainer.logger.log_metrics({"train/loss": loss, "train/lr": rate}, step)
+            trainer.logger.save()
         for points in (self._steps, self._losses, self._rates):
             points.clear()
         self._written = time.monotonic()
@@ -219,6 +230,6 @@ class ProgressBar(RichProgressBar):
         if trainer.is_last_batch or time.monotonic() - self._read >= 1:
             metrics = super().get_metrics(trainer, pl_module)
             metrics.pop("v_num", None)  # the version number says nothing here
-            self._shown = {"loss": pl_module.last_loss.item(), "images/s": pl_module.rate(), **metrics}
+            self._shown = {"loss": pl_module.last_loss.item(), "images/s": pl_module.rate, **metrics}
             self._read = time.monotonic()
         return self._shown

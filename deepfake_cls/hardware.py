@@ -86,14 +86,17 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: in bytes, the largest that an int holds
 
 
-def require_compiler() -> None:
-    """Refuse ``trainer.compile=true`` where there is nothing to compile with.
+def require_compiler(hardware: Hardware) -> None:
+    """Refuse ``trainer.compile=true`` where it cannot work, or has never been tried.
 
     Raises:
-        InputError: If there is no C++ compiler.
+        InputError: If there is no C++ compiler, or the job has many devices.
     """
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++")):
-        raise InputError("trainer.compile=true: needs a C++ compiler, such as g++; install one, or leave it out.")
+    if hardware.processes > 1:
+        raise InputError("trainer.compile=true: is for one device; leave it out under torchrun.")
+    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # what torch takes
+    if not shutil.which(name):
+        raise InputError(f"trainer.compile=true: needs the C++ compiler {name}; install it, or leave compile out.")
 
 
 def choose(config: TrainerConfig) -> Hardware:

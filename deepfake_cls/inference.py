@@ -48,7 +48,7 @@ def predict_split(
     config: EvaluateConfig | PredictConfig, model: Classifier, split: SplitImages, hardware: Hardware
 ) -> NDArray[np.float32]:
     """Class probabilities of a split, with a progress bar: float32 (N, classes), in the split's order."""
-    batches = Batches(Pixels(split, model.hparams["channels"], hardware.device), config.batch_size)
+    batches = Batches(Pixels(split, model.hparams["channels"], hardware.device, often=False), config.batch_size)
     with Progress(transient=True, disable=not config.trainer.progress) as bar:
         task = bar.add_task("images", total=len(split))
         return predict_all(model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count))

@@ -92,7 +92,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
 
     hardware = choose(config.trainer)
     if config.trainer.compile:
-        require_compiler()
+        require_compiler(hardware)
     if config.batch_size < 2 * hardware.processes:
         raise InputError(
             f"batch_size={config.batch_size}: expected 2 or more for each of {hardware.processes} processes."
@@ -102,6 +102,12 @@ def run(config: TrainConfig, sweep: bool) -> None:
     data = ImageData(
         manifest, config.data, config.channels, config.batch_size, config.seed, progress, curve, hardware.device
     )
+    rest = len(data.train) % config.batch_size
+    if hardware.device == "cuda" and 0 < rest < hardware.processes:
+        raise InputError(
+            f"batch_size={config.batch_size}: the last batch of {len(data.train)} images would have {rest}, too few for"
+            f" each of {hardware.processes} devices, which normalise together. Choose another batch size."
+        )
     splits = {"train": data.train, "validation": data.validation}
     identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
     with parallel.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
@@ -153,6 +159,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
         identity=claimed.identity,
     )
     if config.trainer.compile:
+        torch._dynamo.reset()  # it compiles a function so many times and no more, all jobs of a process together
         model.network.compile(dynamic=False)  # in place: the names in checkpoints stay as they are
     resume = resumable(config, claimed, model)
     trainer = build_trainer(config, hardware, claimed, len(data.train_dataloader()))
@@ -160,6 +167,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
 
     before = time.perf_counter()
+    model.network._compiled_call_impl = None  # score as evaluate and predict do, which compile nothing
     model.to(torch.device(hardware.device)).eval()
     probs, mirror, clean = predict_everything(config, data, model, hardware)  # of many processes each takes its share
     if parallel.rank() != 0:

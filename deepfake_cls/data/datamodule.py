@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -29,7 +30,7 @@ def with_channels(images: Tensor, channels: str) -> Tensor:
 
 
 class Pixels:
-    """Images and labels of one split by row: on a GPU where they fit its memory, else from the store as they come.
+    """Images and labels of one split by row: on a GPU where a quarter of its memory holds them, else from the store.
 
     The store is a memory map: of a set larger than memory the system keeps what it can and reads the rest again
     while the batch before it is worked on (:meth:`soon`).
@@ -38,13 +39,14 @@ class Pixels:
         split: The images.
         channels: ``RGB`` or ``RGBA``.
         device: Where batches are worked on.
+        often: Whether images are taken more than once, so that it pays to hold them on a GPU.
     """
 
-    def __init__(self, split: SplitImages, channels: str, device: str = "cpu") -> None:
+    def __init__(self, split: SplitImages, channels: str, device: str = "cpu", often: bool = True) -> None:
         self.split, self.channels, self.device = split, channels, torch.device(device)
         self._labels = torch.from_numpy(split.labels)
         self._resident: Tensor | None = None
-        self._asked = False
+        self._asked = not often
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """A batch on the device.
@@ -56,7 +58,8 @@ class Pixels:
             uint8 (B, H, W, C) and int64 (B,).
         """
         if not self._asked and self.device.type == "cuda":
-            self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 2)
+            with suppress(torch.cuda.OutOfMemoryError):  # another process was quicker
+                self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 4)
         if self._resident is not None:
             index = moved(torch.from_numpy(rows), self.device)
             return self._resident.index_select(0, index), self._labels.index_select(0, index)
@@ -93,7 +96,8 @@ class Pixels:
         size = images[0].nbytes
         for row in rows.tolist():
             start = row * size // mmap.PAGESIZE * mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
+            with suppress(OSError):  # a file system that takes no hints
+                mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
 
 
 class Batches:

@@ -71,6 +71,7 @@ class Classifier(L.LightningModule):
         self.first_step: float | None = None
         self._epoch_started = time.perf_counter()
         self._images_done = 0
+        self.rate = 0.0
 
     def _step(self, stage: str, batch: Batch, step: int) -> Tensor:
         """One batch of any stage: augmented and mixed in training, as it is otherwise.
@@ -151,13 +152,15 @@ class Classifier(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Time the first step, which holds compilation and warm-up."""
+        """Time the first step, which holds compilation and warm-up, and measure the rate."""
+        seconds = max(time.perf_counter() - self._epoch_started, 1e-9)
         if self.first_step is None:
-            self.first_step = time.perf_counter() - self._epoch_started
+            self.first_step = seconds
+        self.rate = self._images_done / seconds
 
-    def rate(self) -> float:
-        """Training images a second in this epoch."""
-        return self._images_done / max(time.perf_counter() - self._epoch_started, 1e-9)
+    def on_train_start(self) -> None:
+        """Start the clock also of a run that goes on within an epoch."""
+        self._epoch_started = time.perf_counter()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch's loss and confusions."""

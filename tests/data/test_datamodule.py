@@ -92,7 +92,6 @@ import json, resource, sys
 from dataclasses import asdict
 from pathlib import Path
 import lightning as L, numpy as np, torch
-from deepfake_cls.callbacks import Curves
 from deepfake_cls.config import RecipeConfig
 from deepfake_cls.data.datamodule import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
