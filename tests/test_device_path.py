@@ -77,7 +77,14 @@ def test_an_epoch_reads_nothing_from_the_device_but_for_what_is_shown(
     monkeypatch.setattr(train, "build_trainer", build)
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 1e6)  # no second passes
-    words = [*SMALL_DATA, *SMALL_NET, "batch_size=2", "epochs=2", f"trainer.progress={progress}", "run_dir=out"]  # 20 steps an epoch
+    words = [
+        *SMALL_DATA,
+        *SMALL_NET,
+        "batch_size=2",
+        "epochs=2",
+        f"trainer.progress={progress}",
+        "run_dir=out",
+    ]  # 20 steps an epoch
     with waits:
         train.run(configure("train", TrainConfig, *words), False)
     # The bar reads the first step's loss and each epoch's last; torch's own checks are none of these.

@@ -131,3 +131,15 @@ def test_all_tables_in_all_formats() -> None:
 def test_a_sweep_of_reports_is_refused() -> None:
     with pytest.raises(InputError, match="without -m"):
         report.run(configure("report", ReportConfig), True)
+
+
+@pytest.mark.usefixtures("no_images")
+def test_tables_may_be_refused_until_all_their_runs_are_there() -> None:
+    for seed in range(2):
+        write(Path("runs"), seed=seed)
+    make(*TINY, "table=8", "require=2")
+    assert "Recall by class" in Path("reports/tables.md").read_text()
+    Path("reports/tables.md").unlink()
+    with pytest.raises(InputError, match=r"require=3: 1 runs are missing, first the central arm .*, seed 2"):
+        make(*TINY, "table=8", "require=3")
+    assert not Path("reports/tables.md").exists()
