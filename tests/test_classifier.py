@@ -61,6 +61,17 @@ def test_validation_is_neither_augmented_nor_smoothed() -> None:
     assert int(model.confusion.compute().sum()) == 6
 
 
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_the_loss_of_an_epoch_is_a_mean_over_images_not_over_batches(stage: str) -> None:
+    model = classifier(cutmix=0.0, rotation=0.0, flip=0.0, label_smoothing=0.0).eval()  # BN alike for all images
+    images, labels = batch()
+    for rows in (slice(0, 5), slice(5, 6)):
+        model._step(stage, (images[rows], labels[rows]), 0)
+    expected = F.cross_entropy(model.network(images.permute(0, 3, 1, 2)), labels)
+    found = model.train_loss if stage == "train" else model.val_loss
+    assert found.compute().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(("fill", "values"), [("mask", {0, 255}), ("constant", {255})])
 def test_alpha_of_rotated_corners_is_a_choice(fill: str, values: set[int]) -> None:
     model = classifier(alpha_fill=fill, cutmix=0.0)

@@ -64,6 +64,7 @@ class Classifier(L.LightningModule):
         initialise(self.network, seed)
         self.history: list[dict[str, float]] = []
         # Their checks of every batch would make the host wait for the GPU; an infinite loss is found after the epoch.
+        # Without them MeanMetric takes no weights (torchmetrics 1.9 sets all to 1), so a batch counts by its images.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
@@ -92,7 +93,7 @@ class Classifier(L.LightningModule):
         if stage == "val":
             logits = self.network(images.permute(0, 3, 1, 2))
             loss = F.cross_entropy(logits, labels)
-            self.val_loss.update(loss, torch.full_like(loss, len(labels)))
+            self.val_loss.update(loss.expand(len(labels)))
             self.confusion.update(logits, labels)
             return loss
         images, cutmix = self.augmented(images, self.current_epoch, step)
@@ -111,7 +112,7 @@ class Classifier(L.LightningModule):
             other = F.cross_entropy(logits, others[own], label_smoothing=smoothing)
             loss = cutmix.weight * loss + (1.0 - cutmix.weight) * other
         self.last_loss = loss.detach()
-        self.train_loss.update(self.last_loss, torch.full_like(self.last_loss, count))
+        self.train_loss.update(self.last_loss.expand(count))
         return loss * (count * parallel.size() / len(labels))
 
     def augmented(self, images: Tensor, epoch: int, step: int) -> tuple[Tensor, augment.CutMix | None]:
