@@ -134,10 +134,24 @@ def test_curves_are_written_every_second_and_lose_no_point(monkeypatch: pytest.M
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, and g++ is not here")
-def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it() -> None:
+def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forgotten, scored = [], []
+    reset: Any = vars(torch._dynamo)["reset"]
+    predict: Any = vars(train)["predict_everything"]
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: forgotten.append(reset()))
+
+    def predict_everything(config: Any, data: Any, model: Any, hardware: Any) -> Any:
+        scored.append(model.network._compiled_call_impl)
+        return predict(config, data, model, hardware)
+
+    monkeypatch.setattr(train, "predict_everything", predict_everything)
     for run, compiled in (("plain", "false"), ("compiled", "true")):
         words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", f"trainer.compile={compiled}", f"run_dir={run}"]
         train.run(configure("train", TrainConfig, *words), False)
+    assert len(forgotten) == 1  # else later jobs of a sweep would train eagerly
+    assert scored == [None, None]
     plain, compiled = (read_checkpoint(f"{run}/checkpoints/last.ckpt")["state_dict"] for run in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     losses = [read_record(Path(run)).history[0]["train_loss"] for run in ("plain", "compiled")]

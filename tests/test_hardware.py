@@ -75,3 +75,19 @@ def test_bf16_trains_scores_and_leaves_a_checkpoint_of_float32(unibuc_like: Path
     assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"], abs=0.1)
     model = load_classifier("out/checkpoints/last.ckpt")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def eight_gpus(*_: object) -> hardware.Hardware:
+    return hardware.Hardware("cuda", "bf16-mixed", 1, "some gpu", 8)
+
+
+def test_a_last_batch_with_nothing_for_some_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "choose", eight_gpus)
+    words = ["data.train_size=40", "data.validation_size=20", "data.workers=1", *SMALL_NET]
+    with pytest.raises(InputError, match=r"batch_size=18: the last batch of 40 images would have 4, .* 8 devices"):
+        train.run(configure("train", TrainConfig, *words, "batch_size=18"), False)
+
+
+def test_compiling_is_for_one_device() -> None:
+    with pytest.raises(InputError, match="trainer.compile=true: is for one device"):
+        hardware.require_compiler(eight_gpus())

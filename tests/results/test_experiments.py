@@ -337,3 +337,11 @@ def test_what_a_table_still_needs_is_said(tmp_path: Path) -> None:
         "table1_knn (as they are)",
         "table1_knn (moved by two pixels)",
     ]
+
+
+def test_a_run_that_is_older_than_a_key_counts_as_one_with_its_default(tmp_path: Path) -> None:
+    trainer = composed("cnn", *TINY)["trainer"]
+    old = {key: value for key, value in trainer.items() if key != "compile"}
+    write(tmp_path, seed=0, changed={"trainer": old})
+    write(tmp_path, seed=1, changed={"trainer": trainer | {"compile": True}})
+    assert seeds(fill([*TINY], collect(tmp_path)).central.runs) == [0]
