@@ -2,7 +2,8 @@
 
 Pixels are integers, so squared Euclidean distances are too, and nothing has to be rounded:
 ‖q − r‖² = ‖q‖² + ‖r‖² − 2 q·r, where only the product costs. It is taken in blocks, in an arithmetic that is exact
-by construction, and summed in 64 bits:
+by construction, and summed in 64 bits. Of images a lower bound of each distance is taken first, and the product only
+where the bound leaves a chance (``bounds.py``); where it leaves too many, as in noise, of all.
 
 ==================  =====================================================  =============================
 numbers             arithmetic                                             exact because
@@ -16,6 +17,7 @@ other integers      float64, if columns · max² < 2⁵³                       
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,10 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepfake_cls.models.bounds import PIECE, Cosines
+
 INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 holds
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
 QUERY_ROWS = 2_048
-REFERENCE_ROWS = 1_024
+REFERENCE_ROWS = 2_048
+PAIR_COST = 14  # the product of one chosen pair takes as long as this many of a full product
+PATIENCE = 2  # blocks in a row that no bound thins out, until bounds are given up
 
 Progress = Callable[[int], None]
 
@@ -43,7 +49,8 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The k nearest references of each query, in order of distance, then of index.
 
-    Memory beyond the inputs does not grow with the number of references; memory-mapped inputs are read in blocks.
+    Memory beyond the inputs does not grow with the number of references; memory-mapped inputs are read in blocks. The
+    result never depends on the bounds, the time does.
 
     Args:
         queries: Integers (Q, ...), flattened to (Q, D).
@@ -67,25 +74,106 @@ def nearest(
     if queries.dtype != references.dtype or not np.issubdtype(queries.dtype, np.integer):
         raise ValueError(f"expected integers of one type, got {queries.dtype} and {references.dtype}.")
     dot = _product(queries, references, int8)
-    # Distance and index in one int64: sorting by it sorts by distance, then by index, with no ties left.
-    shift = max(1, (count - 1).bit_length())
-    best = [torch.empty((0,))] * -(-len(queries) // QUERY_ROWS)
-    query_norms = [_square_norms(rows) for _, rows in _blocks(queries, QUERY_ROWS, device)]
+    bits = max(1, (count - 1).bit_length())
+    bounds = None
+    if queries.dtype == np.uint8 and queries.ndim == 4 and device == "cpu" and not int8:
+        sample = references[np.linspace(0, count - 1, min(count, PIECE)).astype(np.int64)]
+        bounds = Cosines(next(_blocks(sample, PIECE, device))[1], queries.shape[1:])
+    found = [_Nearest(rows, k, bits, bounds) for _, rows in _blocks(queries, QUERY_ROWS, device)]
+    futile = 0
     for start, block in _blocks(references, REFERENCE_ROWS, device):
-        block_norm = _square_norms(block)
-        index = torch.arange(start, start + len(block), device=device)
-        for number, (_, rows) in enumerate(_blocks(queries, QUERY_ROWS, device)):
-            distance = dot(rows, block).mul_(-2).add_(query_norms[number][:, None]).add_(block_norm)
-            if int(distance.max()) >= 1 << (63 - shift):
-                raise ValueError(f"distances and {count} indices do not fit 63 bits together.")
-            keys = distance.mul_(1 << shift).add_(index)
-            if start > 0:
-                keys = torch.cat([best[number], keys], dim=1)
-            best[number] = keys.topk(min(k, keys.shape[1]), dim=1, largest=False, sorted=True).values
+        norms = _square_norms(block)
+        vectors = bounds(block, norms) if bounds and futile < PATIENCE else None
+        thinned = False
+        for best, (_, rows) in zip(found, _blocks(queries, QUERY_ROWS, device), strict=True):
+            pairs = None if vectors is None else best.promising(rows, block, norms, vectors)
+            if pairs is None:
+                best.add(dot(rows, block), norms, start)
+            else:
+                best.add_pairs(_pair_product(rows, block, *pairs), *pairs, norms, start)
+                thinned = True
+        futile = 0 if thinned else futile + 1
         if progress is not None:
             progress(start + len(block))
-    keys = torch.cat(best).cpu()
-    return (keys >> shift).numpy(), (keys & ((1 << shift) - 1)).numpy()
+    keys = torch.cat([best.keys for best in found]).cpu()
+    return (keys >> bits).numpy(), (keys & ((1 << bits) - 1)).numpy()
+
+
+class _Nearest:
+    """The nearest references so far, of one block of queries.
+
+    Distance and index lie in one int64, the key: sorting by it sorts by distance, then by index, with no ties left.
+
+    Args:
+        rows: (Q, D), the queries.
+        k: How many are wanted.
+        bits: Of a key that hold the index.
+        bounds: Where they are taken of these queries.
+    """
+
+    def __init__(self, rows: Tensor, k: int, bits: int, bounds: Cosines | None) -> None:
+        self.k, self.bits, self.bounds = k, bits, bounds
+        self.norms = _square_norms(rows)
+        self.vectors = bounds(rows, self.norms) if bounds else None
+        self.keys = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
+
+    def promising(self, rows: Tensor, block: Tensor, norms: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Pairs of a query and a reference that may be near enough.
+
+        Args:
+            rows: int8 (Q, D).
+            block: int8 (B, D), references.
+            norms: int64 (B,), theirs.
+            vectors: Their vectors for the bounds.
+
+        Returns:
+            Queries and references int64 (P,), in order; None where a product of all is faster than of so many.
+        """
+        assert self.bounds is not None
+        assert self.vectors is not None
+        nearness = self.bounds.nearness(self.vectors, vectors, norms)
+        seeds = torch.empty((len(rows), 0), dtype=torch.int64)
+        if self.keys.shape[1] == self.k:
+            reach = self.keys[:, -1] >> self.bits
+        elif len(block) >= self.k:
+            # None is known yet: k that look near are, at their worst, farther than none of the k nearest.
+            seeds = nearness.topk(self.k, dim=1).indices
+            query, reference = torch.arange(len(rows)).repeat_interleave(self.k), seeds.flatten()
+            products = _pair_product(rows, block, query, reference)
+            reach = self._distances(products, self.norms[query], norms[reference]).view(-1, self.k).amax(dim=1)
+        else:
+            return None
+        near = nearness >= self.bounds.least(self.norms, reach)[:, None]
+        near.scatter_(1, seeds, value=True)
+        query, reference = near.nonzero(as_tuple=True)
+        return (query, reference) if len(query) * PAIR_COST < near.numel() else None
+
+    def add(self, products: Tensor, norms: Tensor, start: int) -> None:
+        """Take up a block of references: products int64 (Q, B), norms int64 (B,), and the index of the first."""
+        index = torch.arange(start, start + len(norms), device=norms.device)
+        self._add(self._keys(self._distances(products, self.norms[:, None], norms), index))
+
+    def add_pairs(self, products: Tensor, query: Tensor, reference: Tensor, norms: Tensor, start: int) -> None:
+        """Take up some of a block's references: products int64 (P,), and see :meth:`promising`."""
+        keys = self._keys(self._distances(products, self.norms[query], norms[reference]), reference + start)
+        counts = torch.bincount(query, minlength=len(self.norms))
+        place = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]  # among those of its query
+        table = torch.full((len(counts), int(counts.max())), torch.iinfo(torch.int64).max)
+        table[query, place] = keys
+        self._add(table)
+
+    def _distances(self, products: Tensor, norms: Tensor, others: Tensor) -> Tensor:
+        return products.mul_(-2).add_(norms).add_(others)
+
+    def _keys(self, distances: Tensor, index: Tensor) -> Tensor:
+        if distances.numel() and int(distances.max()) >= 1 << (63 - self.bits):
+            raise ValueError(f"distances and {2**self.bits} indices do not fit 63 bits together.")
+        return distances.mul_(1 << self.bits).add_(index)
+
+    def _add(self, keys: Tensor) -> None:
+        if self.keys.shape[1]:
+            keys = torch.cat([self.keys, keys], dim=1)
+        self.keys = keys.topk(min(self.k, keys.shape[1]), dim=1, largest=False, sorted=True).values
 
 
 def votes(neighbours: NDArray[np.int64], labels: NDArray[np.int64], classes: int, ks: list[int]) -> NDArray[np.int64]:
@@ -161,3 +249,31 @@ def _float32_product(queries: Tensor, block: Tensor) -> Tensor:
 def _float64_product(queries: Tensor, block: Tensor) -> Tensor:
     """Whole numbers below 2⁵³ are exact in float64."""
     return (queries.double() @ block.double().T).to(torch.int64)
+
+
+def _pair_product(queries: Tensor, block: Tensor, query: Tensor, reference: Tensor) -> Tensor:
+    """The exact products of chosen pairs, in the arithmetic of ``_float32_product``.
+
+    Args:
+        queries: int8 (Q, D).
+        block: int8 (B, D).
+        query: int64 (P,), ascending.
+        reference: int64 (P,).
+
+    Returns:
+        int64 (P,).
+    """
+    used, column = torch.unique(reference, return_inverse=True)
+    block = block.index_select(0, used) if len(used) < len(block) else block
+    first = torch.zeros(len(queries) + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(query, minlength=len(queries)), dim=0, out=first[1:])
+    total = torch.zeros(len(query), dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        size = (len(queries), len(block))
+        chosen = torch.sparse_csr_tensor(first, column, torch.zeros(len(column)), size, check_invariants=False)
+    for start in range(0, queries.shape[1], FLOAT32_COLUMNS):
+        left = queries[:, start : start + FLOAT32_COLUMNS].float()
+        right = block[:, start : start + FLOAT32_COLUMNS].float()
+        total += torch.sparse.sampled_addmm(chosen, left, right.T, beta=0.0).values()
+    return total.to(torch.int64)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+from torch import Tensor
+
+from deepfake_cls.models import neighbors
+from deepfake_cls.models.bounds import KEPT, Cosines, _cosines
+from deepfake_cls.models.neighbors import _blocks, _square_norms, nearest
+from tests.models.test_neighbors import draws, naive
+
+
+def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: int = 3) -> NDArray[np.uint8]:
+    """Images with most of their energy in low frequencies, as photographs have it."""
+    noise = np.random.default_rng(seed).normal(size=(count, height, width, channels))
+    smooth = ndimage.gaussian_filter(noise, (0, 3, 3, 0))
+    pixels: NDArray[np.uint8] = np.clip(128 + 60 * smooth / smooth.std() + 2 * noise, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def flat(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    block = next(_blocks(images, len(images), "cpu"))[1]
+    return block, _square_norms(block)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
+def test_the_basis_is_the_orthonormal_cosine_transform(count: int) -> None:
+    expected = fft.dct(np.eye(count), axis=0, norm="ortho")
+    assert np.allclose(_cosines(count).numpy(), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 3), (24, 20, 4), (9, 31, 1), (1, 1, 3), (100, 100, 3)])
+def test_no_distance_is_below_its_bound(shape: tuple[int, int, int]) -> None:
+    extremes = np.stack([np.full(shape, value, np.uint8) for value in (0, 1, 127, 128, 254, 255)])
+    stripes = np.zeros((2, *shape), np.uint8)
+    stripes[0, ::2], stripes[1, :, ::2] = 255, 255
+    photo = photos(0, 6, *shape)
+    close = photo.copy()
+    close[:, 0, 0, 0] ^= 1
+    images = np.concatenate([extremes, stripes, photo, close, draws(0, 6, *shape)])
+    block, norms = flat(images)
+    bounds = Cosines(block, shape)
+    vectors = bounds(block, norms)
+    assert vectors.shape[1] - 1 <= max(1, block.shape[1] // KEPT)
+    nearness = bounds.nearness(vectors, vectors, norms)
+    wide = block.to(torch.int64)
+    for image, near in enumerate(nearness):
+        distances = (wide - wide[image]).square().sum(dim=1)  # to itself it is 0, which leaves nothing to spare
+        assert bool((near >= bounds.least(norms[image].expand(len(wide)), distances)).all())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("rows", [5, 64, 10_000])
+def test_neighbours_of_photos_are_those_of_the_definition(
+    channels: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", rows)
+    monkeypatch.setattr(neighbors, "QUERY_ROWS", 13)
+    queries, references = photos(1, 30, channels=channels), photos(2, 300, channels=channels)
+    references[[7, 150, 299]] = queries[3]  # ties, in different blocks
+    references[[20, 21, 22, 200]] = references[5]
+    for k in (1, 9):
+        distances, indices = nearest(queries, references, k)
+        assert (distances.tolist(), indices.tolist()) == naive(queries, references, k)
+    assert nearest(queries[3:4], references, 3)[1].tolist() == [[7, 150, 299]]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """How many products each call of a function takes."""
+    calls: list[int] = []
+    original = getattr(neighbors, name)
+
+    def call(*arguments: Tensor) -> Tensor:
+        found: Tensor = original(*arguments)
+        calls.append(found.numel())
+        return found
+
+    monkeypatch.setattr(neighbors, name, call)
+    return calls
+
+
+def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 500)
+    pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
+    nearest(photos(1, 40), photos(2, 3_000), 5)
+    assert whole == []
+    assert sum(pairs) < 40 * 3_000 / 20
+    pairs.clear()
+    nearest(draws(1, 40, 24, 20, 3), draws(2, 3_000, 24, 20, 3), 5)
+    assert sum(whole) == 40 * 3_000
+    assert len(pairs) == 1  # the first block's seeds
+
+
+def test_bounds_that_thin_nothing_out_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 100)
+    asked: list[int] = []
+    original = neighbors._Nearest.promising
+
+    def promising(self: neighbors._Nearest, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
+        asked.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(neighbors._Nearest, "promising", promising)
+    nearest(draws(1, 9, 24, 20, 3), draws(2, 1_000, 24, 20, 3), 5)
+    assert len(asked) == neighbors.PATIENCE
+
+
+def test_references_in_the_worst_order_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The far ones first, so that each block comes nearer than the last and no limit holds for long.
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 32)
+    queries, references = photos(1, 4), photos(2, 256)
+    apart = ((references.astype(np.int64) - queries[0].astype(np.int64)) ** 2).sum(axis=(1, 2, 3))
+    references = references[np.argsort(-apart)]
+    assert [found.tolist() for found in nearest(queries, references, 7)] == list(naive(queries, references, 7))
+
+
+def test_memory_mapped_images_give_the_same(tmp_path: object) -> None:
+    file = f"{tmp_path}/references.npy"
+    references = photos(2, 200)
+    np.save(file, references)
+    mapped = np.load(file, mmap_mode="r")
+    for ours, theirs in zip(nearest(photos(1, 9), mapped, 5), nearest(photos(1, 9), references, 5), strict=True):
+        assert np.array_equal(ours, theirs)
