@@ -39,11 +39,11 @@ class Plan:
     batches: tuple[int, ...] = (64, 128, 256, 512, 1024)  # the first is the recipe's
     epochs: int = 3  # the first does not count
     repeats: int = 3
-    knn: tuple[int, int, int] = (1250, EPOCH, 30_000)
+    knn: tuple[int, int, tuple[int, int, int]] = (1250, EPOCH, (100, 100, 3))
     matrices: tuple[int, ...] = (2048, 4096, 8192, 16_384)
 
 
-QUICK = Plan(Source(train=40, validation=20, side=32), 8, (8, 16), 2, 1, (20, 200, 300), (64, 128))
+QUICK = Plan(Source(train=40, validation=20, side=32), 8, (8, 16), 2, 1, (20, 200, (10, 10, 3)), (64, 128))
 
 
 def train(source: dict[str, Any], width: int, batch: int, epochs: int, device: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ Others are given float32, as people give it to them, and its conversion from pix
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Pixels:
         references: File of the references.
         reference_count: How many.
         labels: File of the references' labels, int64.
-        values: Numbers in an image.
+        shape: (H, W, C) of an image.
     """
 
     queries: str
@@ -37,12 +38,17 @@ class Pixels:
     references: str
     reference_count: int
     labels: str
-    values: int
+    shape: tuple[int, int, int]
+
+    @property
+    def values(self) -> int:
+        """Numbers in an image."""
+        return math.prod(self.shape)
 
     def open(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
         """Queries and references, memory-mapped, and labels."""
-        queries = np.memmap(self.queries, np.uint8, "r", shape=(self.query_count, self.values))
-        references = np.memmap(self.references, np.uint8, "r", shape=(self.reference_count, self.values))
+        queries = np.memmap(self.queries, np.uint8, "r", shape=(self.query_count, *self.shape))
+        references = np.memmap(self.references, np.uint8, "r", shape=(self.reference_count, *self.shape))
         return queries, references, np.fromfile(self.labels, np.int64, self.reference_count)
 
 
@@ -91,7 +97,7 @@ def peer(pixels: dict[str, Any], name: str, device: str = "cpu") -> dict[str, An
     """``scikit-learn``, ``FAISS`` or ``torch.cdist``, which alone knows another device than ``cpu``."""
     classify = _cdist(device) if name == "torch.cdist" else {"scikit-learn": _sklearn, "FAISS": _faiss}[name]()
     queries, references, labels = Pixels(**pixels).open()
-    x, q = references.astype(np.float32), queries.astype(np.float32)
+    x, q = (images.reshape(len(images), -1).astype(np.float32) for images in (references, queries))
     if device != "cpu":
         classify(q[:1], x[:K], labels[:K])
     started = time.perf_counter()
@@ -140,7 +146,8 @@ def oracle(pixels: dict[str, Any], most: int) -> dict[str, Any]:
     """Labels of the first ``most`` queries by differences in int64, without any product of matrices."""
     queries, references, labels = Pixels(**pixels).open()
     chosen = []
-    for query in queries[:most].astype(np.int64):
+    references = references.reshape(len(references), -1)
+    for query in queries[:most].reshape(-1, references.shape[1]).astype(np.int64):
         found = []
         for start in range(0, len(references), 8):  # few at a time, so that differences stay in the cache
             apart = references[start : start + 8] - query
@@ -151,9 +158,9 @@ def oracle(pixels: dict[str, Any], most: int) -> dict[str, Any]:
     return {"labels": chosen}
 
 
-def random_pixels(folder: Path, queries: int, references: int, values: int) -> Pixels:
-    """Pixels that have nothing to them, for where no images are given: the time of exact neighbours is the same."""
-    draws = np.random.default_rng(0)
+def random_pixels(folder: Path, queries: int, references: int, shape: tuple[int, int, int]) -> Pixels:
+    """Pixels that have nothing to them: all distances are alike, and no bound leaves any out."""
+    draws, values = np.random.default_rng(0), math.prod(shape)
     for name, count in (("queries", queries), ("references", references)):
         with (folder / f"{name}.u8").open("wb") as file:
             for start in range(0, count, 1000):
@@ -162,7 +169,7 @@ def random_pixels(folder: Path, queries: int, references: int, values: int) -> P
     labels.tofile(folder / "labels.i64")
     names = (str(folder / f"{name}") for name in ("queries.u8", "references.u8", "labels.i64"))
     query_file, reference_file, label_file = names
-    return Pixels(query_file, queries, reference_file, references, label_file, values)
+    return Pixels(query_file, queries, reference_file, references, label_file, shape)
 
 
 def repeated(pixels: Pixels, folder: Path, queries: int, references: int) -> Pixels:
@@ -175,4 +182,4 @@ def repeated(pixels: Pixels, folder: Path, queries: int, references: int) -> Pix
             left -= out.write(rows[:left])
     labels = np.fromfile(pixels.labels, np.int64, pixels.reference_count)
     np.resize(labels, references).tofile(folder / "repeated.i64")
-    return Pixels(pixels.queries, queries, str(file), references, str(folder / "repeated.i64"), pixels.values)
+    return Pixels(pixels.queries, queries, str(file), references, str(folder / "repeated.i64"), pixels.shape)

@@ -28,15 +28,12 @@ class Plan:
     load_seconds: float = 52
     evaluated: int = 4  # of ours, four times as large as training batches; the first does not count
     evaluate_seconds: float = 85
-    knn: tuple[int, int, int] = (
-        1250,
-        11_250,
-        30_000,
-    )  # queries, references, values; of random pixels where no data is given
+    knn: tuple[int, int] = (1250, 11_250)  # queries and references; random pixels where no data is given
+    knn_shape: tuple[int, int, int] = (100, 100, 3)
     knn_seconds: float = 110
     oracle: int = 8
     line: tuple[int, ...] = (12_500, 25_000, 50_000, 200_000)
-    line_queries: int = 64
+    line_queries: int = 256
     start_seconds: float = 60
     warm: bool = True
     matrices: tuple[int, ...] = (1024, 2048, 4096)
@@ -54,7 +51,8 @@ QUICK = Plan(
     pngs=40,
     loaded=(1, 4),
     evaluated=2,
-    knn=(20, 200, 300),
+    knn=(20, 200),
+    knn_shape=(10, 10, 3),
     oracle=2,
     line=(400,),
     line_queries=4,

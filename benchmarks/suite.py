@@ -188,9 +188,9 @@ class Suite:
     @cached_property
     def pixels(self) -> neighbours.Pixels:
         """Images for the neighbours: of those that were given as many as the plan says, or else random ones."""
-        queries, references, values = self.plan.knn
+        queries, references = self.plan.knn
         if self.source.root is None:
-            return neighbours.random_pixels(self.folder, queries, references, values)
+            return neighbours.random_pixels(self.folder, queries, references, self.plan.knn_shape)
         images = splits(self.source)
         file = self.folder / "labels.i64"
         images["train"].labels.tofile(file)
@@ -201,7 +201,7 @@ class Suite:
             files["train"],
             min(references, len(images["train"])),
             str(file),
-            images["train"].store.images[0].size,
+            images["train"].store.images.shape[1:],
         )
 
     def knn(self) -> Iterator[Row]:
@@ -220,13 +220,21 @@ class Suite:
         labels = found["ours"][0]["labels"]
         wrong = differing(labels[: len(exact)], exact)
         ours = column(found, "ours", "seconds")
-        operations = 2 * pixels["query_count"] * pixels["reference_count"] * pixels["values"]
-        limit = operations / self.rate_of("int8" if "int8" in self._kinds() else "fp32")
-        what = "KNN, {query_count:,} × {reference_count:,} × {values:,}, s".format(**pixels)
+        size = self.pixels
+        kind = "int8" if "int8" in self._kinds() else "fp32"
+        limit = 2 * size.query_count * size.reference_count * size.values / self.rate_of(kind)
+        what = f"KNN, {size.query_count:,} × {size.reference_count:,} × {size.values:,}, s"
+        yield Row(f"{what}: all products at the measured {kind} rate", [limit])
+        if self.source.root is None:
+            what = f"{what}, random pixels"
+        else:
+            noise = self._noise()
+            row = Row(f"{what}: the same of random pixels, where no bound helps", noise, more=False)
+            yield replace(row, limit=limit)
         for name, times in {"scikit-learn": 10, "FAISS": 5, "torch.cdist": 8}.items():
             if name in peers:
                 note = f"{differing(labels, found[name][0]['labels'])} labels differ"
-                row = Row(what, ours, column(found, name, "seconds"), name, more=False, limit=limit, note=note)
+                row = Row(what, ours, column(found, name, "seconds"), name, more=False, note=note)
                 yield aimed(row, times)
         row = Row("KNN, labels other than by differences in int64", [wrong], note=f"of {len(exact)} images")
         yield at_most(row, 0, "0")
@@ -235,6 +243,15 @@ class Suite:
             before = statistics.median((result["before"] - result["held"]) / 1e6 for result in found["ours"])
             note = f"{number(before)} of them before the first product"
             yield at_most(Row("KNN, anonymous memory beyond the pixels, MB", beyond, note=note), 300, "300 MB")
+
+    def _noise(self) -> list[float]:
+        """Seconds of the neighbours among as many random pixels."""
+        folder = self.folder / "noise"
+        folder.mkdir()
+        size = self.pixels
+        pixels = neighbours.random_pixels(folder, size.query_count, size.reference_count, size.shape)
+        sides: dict[str, Job] = {"ours": partial(fresh, "benchmarks.neighbours:ours", pixels=asdict(pixels))}
+        return column(self.take("nearest neighbours, random pixels", sides, 1, 0, "seconds"), "ours", "seconds")
 
     def line(self) -> Iterator[Row]:
         """Neighbours among more and more images, which lie in a file."""

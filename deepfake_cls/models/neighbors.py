@@ -32,6 +32,7 @@ INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 hold
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
 QUERY_ROWS = 2_048
 REFERENCE_ROWS = 2_048
+FEW_QUERIES = 100  # below, to transform the references costs more than it saves
 PAIR_COST = 14  # the product of one chosen pair takes as long as this many of a full product
 PATIENCE = 2  # blocks in a row that no bound thins out, until bounds are given up
 
@@ -76,7 +77,8 @@ def nearest(
     dot = _product(queries, references, int8)
     bits = max(1, (count - 1).bit_length())
     bounds = None
-    if queries.dtype == np.uint8 and queries.ndim == 4 and device == "cpu" and not int8:
+    images = queries.dtype == np.uint8 and queries.ndim == 4
+    if images and len(queries) >= FEW_QUERIES and device == "cpu" and not int8:
         sample = references[np.linspace(0, count - 1, min(count, PIECE)).astype(np.int64)]
         bounds = Cosines(next(_blocks(sample, PIECE, device))[1], queries.shape[1:])
     found = [_Nearest(rows, k, bits, bounds) for _, rows in _blocks(queries, QUERY_ROWS, device)]

@@ -19,6 +19,11 @@ def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: i
     return pixels
 
 
+@pytest.fixture(autouse=True)
+def _few_queries_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "FEW_QUERIES", 1)
+
+
 def flat(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     block = next(_blocks(images, len(images), "cpu"))[1]
     return block, _square_norms(block)
@@ -90,6 +95,13 @@ def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.M
     nearest(draws(1, 40, 24, 20, 3), draws(2, 3_000, 24, 20, 3), 5)
     assert sum(whole) == 40 * 3_000
     assert len(pairs) == 1  # the first block's seeds
+
+
+def test_for_few_queries_no_bounds_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "FEW_QUERIES", 41)
+    pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
+    nearest(photos(1, 40), photos(2, 300), 5)
+    assert (pairs, sum(whole)) == ([], 40 * 300)
 
 
 def test_bounds_that_thin_nothing_out_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
