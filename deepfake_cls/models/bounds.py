@@ -18,7 +18,7 @@ from torch import Tensor
 
 LOW = 0.4
 KEPT = 16  # one coefficient for so many values of an image
-PIECE = 256  # images that are transformed at once
+PIECE = 64  # images that are transformed at once
 ROUNDING = 2.0**-24  # unit roundoff of float32
 
 

@@ -31,7 +31,7 @@ from deepfake_cls.models.bounds import PIECE, Cosines
 INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 holds
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
 QUERY_ROWS = 2_048
-REFERENCE_ROWS = 2_048
+REFERENCE_ROWS = 1_024
 FEW_QUERIES = 100  # below, to transform the references costs more than it saves
 PAIR_COST = 14  # the product of one chosen pair takes as long as this many of a full product
 PATIENCE = 2  # blocks in a row that no bound thins out, until bounds are given up
