@@ -1,4 +1,4 @@
-"""What the machine allows: the best rate of matrix products, and of memory."""
+"""What the machine allows: the best rate of matrix products, of memory, and of a network's convolutions alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 
 def best(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
@@ -55,6 +56,56 @@ def bandwidth(device: str, size: int, repeats: int) -> float:
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
     return 2 * 4 * source.numel() / best(lambda: target.copy_(source), repeats, wait)
+
+
+def convolutions(width: int, batch: int, side: int, repeats: int) -> dict[str, float]:
+    """Train the convolutions of the network one by one, with nothing between them.
+
+    Each gets an input that lies in memory, and the gradient of its output; weights, and inputs but the first, get
+    theirs. So much of a training step no training loop can spare that uses torch's convolutions.
+
+    Args:
+        width: Channels of the stem.
+        batch: Images in a batch.
+        side: Of an image, in pixels.
+        repeats: The best of so many counts.
+
+    Returns:
+        ``rate`` in images a second.
+    """
+    from deepfake_cls.config import TrainerConfig
+    from deepfake_cls.hardware import choose
+    from deepfake_cls.models.resnet import ResidualNet
+
+    bf16 = choose(TrainerConfig(device="cpu")).precision == "bf16-mixed"
+    network = ResidualNet(3, 5, width)
+    found: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        found.append((module, inputs[0], output))
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        network(torch.zeros((2, 3, side, side), dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+
+    def step(module: nn.Conv2d, x: Tensor, gradient: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = module(x)
+        y.backward(gradient)
+        module.weight.grad = x.grad = None
+
+    seconds = 0.0
+    for module, before, after in found:
+        x, gradient = (
+            torch.randn((batch, *like.shape[1:]), dtype=like.dtype).contiguous(memory_format=network.layout)
+            for like in (before, after)
+        )
+        x.requires_grad_(module is not network.conv)
+        seconds += best(lambda m=module, i=x, g=gradient: step(m, i, g), repeats, lambda: None)  # type: ignore[misc]
+    return {"rate": batch / seconds}
 
 
 def job(sizes: list[int], copied: int, repeats: int) -> dict[str, object]:

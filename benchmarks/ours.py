@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Stopwatch
+from benchmarks.measure import Stopwatch, anonymous
 from benchmarks.samples import Source, image_data
 from deepfake_cls.config import RecipeConfig, TrainConfig, TrainerConfig
 from deepfake_cls.data.datamodule import ImageData
@@ -75,13 +75,15 @@ def train(source: dict[str, Any], width: int, batch: int, skip: int, steps: int)
         steps: Steps in all, of one epoch; no validation.
 
     Returns:
-        ``rate`` in images a second, ``first_step`` in seconds since the process started, ``flops`` for an image.
+        ``rate`` in images a second, ``first_step`` in seconds since the process started, ``flops`` for an image, bytes
+        of anonymous memory ``before`` the images are opened.
     """
     from deepfake_cls.runs import Run
     from deepfake_cls.train import build_trainer
 
     config = TrainConfig(width=width, batch_size=batch, epochs=1, trainer=TrainerConfig(device="cpu"))
     hardware = choose(config.trainer)
+    before = anonymous()
     images = image_data(Source(**source), batch)
     watch = Stopwatch(skip, steps)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +93,7 @@ def train(source: dict[str, Any], width: int, batch: int, skip: int, steps: int)
         trainer.fit(classifier(images, width, len(images.train_dataloader())), datamodule=images)
     height, side = images.train.store.size
     flops = training_flops(width, 3, len(images.manifest.classes), height, side)
-    return {"rate": watch.rate, "first_step": watch.first_step, "flops": flops}
+    return {"rate": watch.rate, "first_step": watch.first_step, "flops": flops, "before": before}
 
 
 class _ReadyError(Exception):

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.measure import watched
 
 REACHED = "the first training step"
+REACHED_RECORDS = "the records are read"
 # The entry point as it is, but that its first training step ends the process.
 FIRST_STEP = f"""
 import os, runpy, sys
@@ -19,6 +20,20 @@ def stop(self, batch, batch_idx):
 
 Classifier.training_step = stop
 runpy.run_module("deepfake_cls.train", run_name="__main__", alter_sys=True)
+"""
+# The same for the report, which begins when it has its records.
+RECORDS_READ = f"""
+import os, runpy, sys
+from deepfake_cls.results import collect as module
+read = module.collect
+
+def stop(*arguments):
+    if read(*arguments):
+        print({REACHED_RECORDS!r}, flush=True)
+    os._exit(0)
+
+module.collect = stop
+runpy.run_module("deepfake_cls.report", run_name="__main__", alter_sys=True)
 """
 IMPORT = "import lightning, os; os._exit(0)"
 TINY = [f"data.{name}" for name in ("train_size=40", "validation_size=20", "test_size=10", "workers=1")]
@@ -33,7 +48,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "train": [sys.executable, "-c", FIRST_STEP, *data, "run_dir=started"],
         "knn": [*module, "deepfake_cls.knn", *data, "run_dir=neighbours"],
         "report --help": [*module, "deepfake_cls.report", "--help"],
-        "report": [*module, "deepfake_cls.report", "runs=two"],
+        "report": [sys.executable, "-c", RECORDS_READ, "runs=two"],
+        "page": [*module, "deepfake_cls.report", "runs=two"],
     }
 
 
@@ -50,6 +66,7 @@ def run(folder: Path, command: list[str]) -> float:
         RuntimeError: It failed, or ended before it had got where it should.
     """
     status, output, _, seconds = watched(command, folder)
-    if status != 0 or (FIRST_STEP in command and REACHED not in output):
+    reached = {FIRST_STEP: REACHED, RECORDS_READ: REACHED_RECORDS}
+    if status != 0 or any(code in command and line not in output for code, line in reached.items()):
         raise RuntimeError(f"{' '.join(command)} failed:\n{output[-4000:]}")
     return seconds

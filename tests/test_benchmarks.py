@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import measure, neighbours, plain, startup, table
+from benchmarks import limits, measure, neighbours, plain, startup, table
 from benchmarks.measure import ROOT, Stopwatch, alternate, fresh, watched
 from benchmarks.ours import training_flops
 from benchmarks.plan import QUICK
@@ -195,6 +196,19 @@ def test_operations_are_those_that_the_layers_make() -> None:
     assert training_flops(64, 4, 5, 100, 100) == pytest.approx(24.4e9, rel=0.005)
 
 
+def test_all_convolutions_are_timed_and_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def best(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
+        call()
+        timed.append(repeats)
+        return 0.5
+
+    monkeypatch.setattr(limits, "best", best)
+    assert limits.convolutions(width=8, batch=4, side=32, repeats=7)["rate"] == 4 / (0.5 * 16)
+    assert timed == [7] * 16  # the stem, 12 in six blocks, 3 on skips
+
+
 # Neighbours
 
 
@@ -238,10 +252,17 @@ def test_more_references_are_the_same_again(tmp_path: Path) -> None:
 # Start-up
 
 
-def test_a_start_that_ends_early_is_no_measurement(tmp_path: Path) -> None:
-    command = startup.commands(tmp_path)["train"]
+@pytest.mark.parametrize("name", ["train", "report"])
+def test_a_start_that_ends_early_is_no_measurement(name: str, tmp_path: Path) -> None:
+    command = startup.commands(tmp_path)[name]
     with pytest.raises(RuntimeError, match="failed"):
         startup.run(tmp_path, [*command, "--help"])
+
+
+def test_a_report_without_records_is_no_measurement(tmp_path: Path) -> None:
+    (tmp_path / "two").mkdir()
+    with pytest.raises(RuntimeError, match="failed"):
+        startup.run(tmp_path, startup.commands(tmp_path)["report"])
 
 
 # All of it
