@@ -137,7 +137,7 @@ class _Nearest:
         seeds = torch.empty((len(rows), 0), dtype=torch.int64)
         if self.keys.shape[1] == self.k:
             reach = self.keys[:, -1] >> self.bits
-        elif len(block) >= self.k:
+        elif self.k * PAIR_COST < len(block):
             # None is known yet: k that look near are, at their worst, farther than none of the k nearest.
             seeds = nearness.topk(self.k, dim=1).indices
             query, reference = torch.arange(len(rows)).repeat_interleave(self.k), seeds.flatten()

@@ -127,6 +127,15 @@ def test_references_in_the_worst_order_stay_exact(monkeypatch: pytest.MonkeyPatc
     assert [found.tolist() for found in nearest(queries, references, 7)] == list(naive(queries, references, 7))
 
 
+def test_a_block_in_which_nothing_is_near_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 100)
+    pairs = counted(monkeypatch, "_pair_product")
+    far = np.full((100, 24, 20, 3), 255, np.uint8)
+    queries, references = photos(1, 20), np.concatenate([photos(2, 100), far, photos(3, 100)])
+    assert [found.tolist() for found in nearest(queries, references, 3)] == list(naive(queries, references, 3))
+    assert 0 in pairs
+
+
 def test_memory_mapped_images_give_the_same(tmp_path: object) -> None:
     file = f"{tmp_path}/references.npy"
     references = photos(2, 200)
