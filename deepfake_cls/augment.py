@@ -114,7 +114,7 @@ def flip_and_rotate(images: Tensor, flipped: Tensor, degrees: Tensor, fill: Tens
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
-    # Seven times as fast on a CPU as torch.where over a mask that is the same for a whole image.
+    # On a CPU several times as fast as torch.where over a mask that is the same for a whole image.
     return torch.cat([images, images.flip(2)]).index_select(0, _picture(moved(flipped, images.device)))
 
 

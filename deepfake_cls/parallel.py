@@ -10,11 +10,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from deepfake_cls.errors import InputError
 
 Value = TypeVar("Value")
+# The processes, joined by their hosts: what is asked there does not wait for work that a GPU still has queued.
+_hosts: list[Any] = []
 
 
 def size() -> int:
@@ -63,9 +65,12 @@ def joined(device: str) -> Iterator[None]:
         return
     import torch.distributed as dist
 
+    _hosts.clear()
     # A long wait is no fault: rank 0 may have to wait for another process that is at work on the same run.
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(days=1))
+    _hosts.append(dist.new_group(backend="gloo", timeout=timedelta(days=1)))
     yield
+    _hosts.clear()
     dist.destroy_process_group()
 
 
@@ -107,7 +112,6 @@ def largest(value: int) -> int:
     import torch
     import torch.distributed as dist
 
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    tensor = torch.tensor(value, device=device)
-    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    tensor = torch.tensor(value)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX, group=_hosts[-1])
     return int(tensor)

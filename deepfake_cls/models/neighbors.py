@@ -2,8 +2,9 @@
 
 Pixels are integers, so squared Euclidean distances are too, and nothing has to be rounded:
 ‖q − r‖² = ‖q‖² + ‖r‖² − 2 q·r, where only the product costs. It is taken in blocks, in an arithmetic that is exact
-by construction, and summed in 64 bits. Of images a lower bound of each distance is taken first, and the product only
-where the bound leaves a chance (``bounds.py``); where it leaves too many, as in noise, of all.
+by construction, and summed in 64 bits. For many images on a CPU without int8 products, a lower bound of each distance
+is taken first, and the product only where the bound leaves a chance (``bounds.py``); where it leaves too many, as in
+noise, of all.
 
 ==================  =====================================================  =============================
 numbers             arithmetic                                             exact because
@@ -26,15 +27,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepfake_cls.models import bounds as lower
 from deepfake_cls.models.bounds import PIECE, Cosines
 
 INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 holds
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
 QUERY_ROWS = 2_048
 REFERENCE_ROWS = 1_024
-FEW_QUERIES = 100  # below, to transform the references costs more than it saves
 PAIR_COST = 14  # the product of one chosen pair takes as long as this many of a full product
-PATIENCE = 2  # blocks in a row that no bound thins out, until bounds are given up
+PATIENCE = 2  # blocks in a row that bounds were asked for and thinned none out, until they are given up
 
 Progress = Callable[[int], None]
 
@@ -76,25 +77,24 @@ def nearest(
         raise ValueError(f"expected integers of one type, got {queries.dtype} and {references.dtype}.")
     dot = _product(queries, references, int8)
     bits = max(1, (count - 1).bit_length())
-    bounds = None
-    images = queries.dtype == np.uint8 and queries.ndim == 4
-    if images and len(queries) >= FEW_QUERIES and device == "cpu" and not int8:
-        sample = references[np.linspace(0, count - 1, min(count, PIECE)).astype(np.int64)]
-        bounds = Cosines(next(_blocks(sample, PIECE, device))[1], queries.shape[1:])
+    bounds = None if device != "cpu" or int8 else _bounds(queries, references)
     found = [_Nearest(rows, k, bits, bounds) for _, rows in _blocks(queries, QUERY_ROWS, device)]
     futile = 0
     for start, block in _blocks(references, REFERENCE_ROWS, device):
         norms = _square_norms(block)
-        vectors = bounds(block, norms) if bounds and futile < PATIENCE else None
+        asked = futile < PATIENCE and any(best.may_ask(len(block)) for best in found)
+        vectors = bounds(block, norms) if bounds and asked else None
         thinned = False
         for best, (_, rows) in zip(found, _blocks(queries, QUERY_ROWS, device), strict=True):
-            pairs = None if vectors is None else best.promising(rows, block, norms, vectors)
+            pairs = None
+            if vectors is not None and best.may_ask(len(block)):
+                pairs = best.promising(rows, block, norms, vectors)
             if pairs is None:
                 best.add(dot(rows, block), norms, start)
             else:
                 best.add_pairs(_pair_product(rows, block, *pairs), *pairs, norms, start)
                 thinned = True
-        futile = 0 if thinned else futile + 1
+        futile = 0 if thinned else futile + asked
         if progress is not None:
             progress(start + len(block))
     keys = torch.cat([best.keys for best in found]).cpu()
@@ -119,6 +119,10 @@ class _Nearest:
         self.vectors = bounds(rows, self.norms) if bounds else None
         self.keys = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
 
+    def may_ask(self, count: int) -> bool:
+        """Whether bounds may help among so many references: k are known, or k of these can be tried at little cost."""
+        return self.keys.shape[1] == self.k or self.k * PAIR_COST < count
+
     def promising(self, rows: Tensor, block: Tensor, norms: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor] | None:
         """Pairs of a query and a reference that may be near enough.
 
@@ -137,14 +141,12 @@ class _Nearest:
         seeds = torch.empty((len(rows), 0), dtype=torch.int64)
         if self.keys.shape[1] == self.k:
             reach = self.keys[:, -1] >> self.bits
-        elif self.k * PAIR_COST < len(block):
+        else:
             # None is known yet: k that look near are, at their worst, farther than none of the k nearest.
             seeds = nearness.topk(self.k, dim=1).indices
             query, reference = torch.arange(len(rows)).repeat_interleave(self.k), seeds.flatten()
             products = _pair_product(rows, block, query, reference)
             reach = self._distances(products, self.norms[query], norms[reference]).view(-1, self.k).amax(dim=1)
-        else:
-            return None
         near = nearness >= self.bounds.least(self.norms, reach)[:, None]
         near.scatter_(1, seeds, value=True)
         query, reference = near.nonzero(as_tuple=True)
@@ -194,6 +196,18 @@ def votes(neighbours: NDArray[np.int64], labels: NDArray[np.int64], classes: int
     one_hot = labels[neighbours][..., None] == np.arange(classes)  # (Q, K, C)
     counts = one_hot.cumsum(axis=1, dtype=np.int64)
     return np.stack([counts[:, k - 1] for k in ks])
+
+
+def _bounds(queries: NDArray[Any], references: NDArray[Any]) -> Cosines | None:
+    """Bounds of distances between images, where they may save time; None where not."""
+    if queries.dtype != np.uint8 or queries.ndim != 4 or 0 in queries.shape:
+        return None
+    height, width, channels = queries.shape[1:]
+    # Bounds count on float32 being float32; of a product of whole numbers TF32 and bf16 leave enough.
+    if len(queries) < lower.break_even(height, width, channels) or torch.get_float32_matmul_precision() != "highest":
+        return None
+    sample = references[np.linspace(0, len(references) - 1, min(len(references), PIECE)).astype(np.int64)]
+    return Cosines(next(_blocks(sample, PIECE, "cpu"))[1], (height, width, channels))
 
 
 def _blocks(rows: NDArray[Any], size: int, device: str) -> Iterator[tuple[int, Tensor]]:
@@ -273,7 +287,9 @@ def _pair_product(queries: Tensor, block: Tensor, query: Tensor, reference: Tens
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         size = (len(queries), len(block))
-        chosen = torch.sparse_csr_tensor(first, column, torch.zeros(len(column)), size, check_invariants=False)
+        chosen = torch.sparse_csr_tensor(
+            first, column, torch.zeros(len(column), dtype=torch.float32), size, check_invariants=False
+        )
     for start in range(0, queries.shape[1], FLOAT32_COLUMNS):
         left = queries[:, start : start + FLOAT32_COLUMNS].float()
         right = block[:, start : start + FLOAT32_COLUMNS].float()

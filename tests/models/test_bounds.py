@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from torch import Tensor
 
+from deepfake_cls.models import bounds as lower
 from deepfake_cls.models import neighbors
 from deepfake_cls.models.bounds import KEPT, Cosines, _cosines
 from deepfake_cls.models.neighbors import _blocks, _square_norms, nearest
@@ -21,7 +22,7 @@ def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: i
 
 @pytest.fixture(autouse=True)
 def _few_queries_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "FEW_QUERIES", 1)
+    monkeypatch.setattr(lower, "break_even", lambda *_: 1)
 
 
 def flat(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -98,10 +99,45 @@ def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.M
 
 
 def test_for_few_queries_no_bounds_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "FEW_QUERIES", 41)
+    monkeypatch.setattr(lower, "break_even", lambda *shape: 41 if shape == (24, 20, 3) else 0)
     pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
     nearest(photos(1, 40), photos(2, 300), 5)
     assert (pairs, sum(whole)) == ([], 40 * 300)
+
+
+def test_coarser_products_take_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = counted(monkeypatch, "_float32_product")
+    torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
+    try:
+        nearest(photos(1, 40), photos(2, 300), 5)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert sum(whole) == 40 * 300
+
+
+def test_many_neighbours_leave_bounds_their_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 40 of 500 are too many to try one by one, so the first block is taken whole; that is no failure of the bounds.
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 500)
+    monkeypatch.setattr(neighbors, "PATIENCE", 1)
+    queries = photos(1, 10)
+    references = np.concatenate([np.repeat(queries, 50, axis=0) ^ draws(0, 500, 24, 20, 3, high=2), photos(2, 1_000)])
+    whole = counted(monkeypatch, "_float32_product")
+    found = nearest(queries, references, 40)
+    assert sum(whole) == 10 * 500
+    assert [part.tolist() for part in found] == list(naive(queries, references, 40))
+
+
+def test_another_default_type_changes_nothing_and_empty_images_are_alike() -> None:
+    queries, references = photos(1, 10), photos(2, 100)
+    expected = nearest(queries, references, 3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = nearest(queries, references, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    nothing = np.zeros((5, 0, 4, 3), np.uint8)
+    assert nearest(nothing, nothing, 2)[1].tolist() == [[0, 1]] * 5
 
 
 def test_bounds_that_thin_nothing_out_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
