@@ -138,17 +138,15 @@ class _Nearest:
         assert self.bounds is not None
         assert self.vectors is not None
         nearness = self.bounds.nearness(self.vectors, vectors, norms)
-        seeds = torch.empty((len(rows), 0), dtype=torch.int64)
         if self.keys.shape[1] == self.k:
             reach = self.keys[:, -1] >> self.bits
         else:
-            # None is known yet: k that look near are, at their worst, farther than none of the k nearest.
-            seeds = nearness.topk(self.k, dim=1).indices
-            query, reference = torch.arange(len(rows)).repeat_interleave(self.k), seeds.flatten()
+            # None is known yet: of any k references the farthest is at least as far as the k-th nearest.
+            reference = nearness.topk(self.k, dim=1).indices.flatten()
+            query = torch.arange(len(rows)).repeat_interleave(self.k)
             products = _pair_product(rows, block, query, reference)
             reach = self._distances(products, self.norms[query], norms[reference]).view(-1, self.k).amax(dim=1)
         near = nearness >= self.bounds.least(self.norms, reach)[:, None]
-        near.scatter_(1, seeds, value=True)
         query, reference = near.nonzero(as_tuple=True)
         return (query, reference) if len(query) * PAIR_COST < near.numel() else None
 
