@@ -115,28 +115,26 @@ def measure(plan: Plan, root: str | None, device: str, folder: Path) -> dict[str
     workers = max(2, cores())
 
     def ours(batch: int) -> dict[str, Any]:
-        result = fresh(
-            "benchmarks.gpu:train",
-            source=asdict(source),
-            width=plan.width,
-            batch=batch,
-            epochs=plan.epochs,
-            device=device,
-        )
-        return told(f"ours, batch {batch}", result | {"share": result["rate"] * result["flops"] / limit})
+        sizes = {"width": plan.width, "batch": batch, "epochs": plan.epochs}
+        result = fitting("benchmarks.gpu:train", source=asdict(source), device=device, **sizes)
+        if "rate" in result:
+            result["share"] = result["rate"] * result["flops"] / limit
+        return told(f"ours, batch {batch}", result)
 
     def plain(batch: int) -> dict[str, Any]:
         steps = -(-images // batch)
         more = {"workers": workers, "device": device, "skip": steps, "steps": plan.epochs * steps}
-        result = fresh("benchmarks.plain:train", folder=str(pngs), width=plan.width, batch=batch, **more)
+        result = fitting("benchmarks.plain:train", folder=str(pngs), width=plan.width, batch=batch, **more)
         return told(f"plain, batch {batch}", result)
 
     first, *others = plan.batches
     training = {f"batch {first}": alternate({"ours": lambda: ours(first), "plain": lambda: plain(first)}, plan.repeats)}
     tried = {batch: ours(batch) for batch in others}
-    best = max(tried, key=lambda batch: float(tried[batch]["rate"]))
     training |= {f"batch {batch}": {"ours": [result]} for batch, result in tried.items()}
-    training[f"batch {best}"]["plain"] = [plain(best)]
+    fitted = [batch for batch in others if "rate" in tried[batch]]
+    best = max(fitted, key=lambda batch: float(tried[batch]["rate"]), default=first)
+    if best != first:
+        training[f"batch {best}"]["plain"] = [plain(best)]
 
     pixels = asdict(random_pixels(folder, *plan.knn))
     sides: dict[str, Callable[[], dict[str, Any]]] = {
@@ -156,22 +154,42 @@ def measure(plan: Plan, root: str | None, device: str, folder: Path) -> dict[str
         "knn_seconds": {name: [result["seconds"] for result in results] for name, results in knn.items()},
         "knn_labels_differing": sum(a != b for a, b in zip(*labels, strict=True)),
         "ratios": {
-            **{name: ratio(found) for name, found in training.items() if "plain" in found},
+            **{name: ratio(found) for name, found in training.items() if compared(found)},
             "knn": statistics.median(r["seconds"] for r in knn["torch.cdist"])
             / statistics.median(r["seconds"] for r in knn["ours"]),
         },
     }
 
 
+def fitting(job: str, **arguments: Any) -> dict[str, Any]:
+    """A job's figures, or that the device's memory was too small for it."""
+    try:
+        return fresh(job, **arguments)
+    except RuntimeError as error:
+        if "OutOfMemoryError" not in str(error):
+            raise
+        return {"out_of_memory": True}
+
+
+def compared(found: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether both sides ran, and fitted into the device's memory."""
+    return "plain" in found and all("rate" in result for side in found.values() for result in side)
+
+
 def told(name: str, result: dict[str, Any]) -> dict[str, Any]:
     """Print a training's figures."""
+    if "rate" not in result:
+        print(f"{name}: out of memory", flush=True)
+        return result
     share = f", {100 * result['share']:.1f} % of the matrix rate" if "share" in result else ""
     print(f"{name}: {result['rate']:.0f} images/s, first step after {result['first_step']:.1f} s{share}", flush=True)
     return result
 
 
-def seconds_of(result: dict[str, Any]) -> dict[str, float]:
+def seconds_of(result: dict[str, Any]) -> dict[str, Any]:
     """A training's figures, with the seconds of an epoch."""
+    if "rate" not in result:
+        return {"out_of_memory": True}
     kept = {name: value for name, value in result.items() if name in ("rate", "first_step", "flops", "share")}
     return {"epoch_seconds": EPOCH / result["rate"], **kept}
 

@@ -37,12 +37,11 @@ class StopCleanly(L.Callback):
     def __init__(self, last: LastCheckpoint) -> None:
         self.last, self.checkpoint = last, last.path
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over, after Lightning has set its own handlers."""
+        """Take the signals over, after Lightning has set its own handlers; Lightning restores those before the fit."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and parallel.size() == 1:  # torchrun sends every signal on, also one that came to all
@@ -76,12 +75,6 @@ class StopCleanly(L.Callback):
             f"Stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {batch_idx + 1} of"
             f" {trainer.num_training_batches}; kept in {self.checkpoint}. The same command goes on from there.",
         )
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
 
 
 class Curves(L.Callback):
@@ -230,6 +223,6 @@ class ProgressBar(RichProgressBar):
         if trainer.is_last_batch or time.monotonic() - self._read >= 1:
             metrics = super().get_metrics(trainer, pl_module)
             metrics.pop("v_num", None)  # the version number says nothing here
-            self._shown = {"loss": pl_module.last_loss.item(), "images/s": pl_module.rate, **metrics}
+            self._shown = {"loss": pl_module.last_loss.item(), "images/s": pl_module.images_per_second(), **metrics}
             self._read = time.monotonic()
         return self._shown

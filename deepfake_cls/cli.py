@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -21,9 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deepfake_cls import parallel
+from deepfake_cls import jobs, parallel
 from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
-from deepfake_cls.errors import InputError, Interrupted
+from deepfake_cls.errors import InputError
 
 Schema = TypeVar("Schema")
 PATHS = ("run_dir", "checkpoint", "output", "runs")
@@ -116,16 +115,18 @@ def refuse_foreign_experiment(entry: str, words: list[str]) -> None:
 def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:
     """Run an entry point: once, or once for each job of a sweep.
 
-    Jobs of a sweep run here one after the other, or wherever a launcher of Hydra puts them. A job that fails does not
-    end the sweep: its error is printed when it happens and again at the end, and the exit status is 1. A stop by
-    signal ends it, with 128 plus the signal's number.
+    Jobs of a sweep run here one after the other, or wherever a launcher of Hydra puts them. A job that fails or crashes
+    does not end the sweep: its error is printed when it happens and again at the end, and the exit status is 1. A stop
+    by signal ends it, with 128 plus the signal's number.
 
     Args:
         name: Name of the root configuration, without ``.yaml``.
         schema: Its dataclass.
         job: Called with the typed configuration, and whether this is one job of a sweep.
     """
-    _configure_logging()
+    jobs.configure_logging()
+    jobs.enable_faulthandler()
+    OmegaConf.register_new_resolver("jobs_at_a_time", jobs.jobs_at_a_time, replace=True)
     for flag in ("-m", "--multirun"):
         if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
             sys.argv.remove(flag)
@@ -136,10 +137,12 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         logging.disable(logging.INFO)
     if parallel.size() > 1 and (sweeping or name != "train"):
         what = "a sweep" if sweeping else f"deepfake_cls.{name}"
-        _tell(f"error: torchrun shares one training over many devices, and {what} is none; start it without torchrun.")
+        jobs.tell(
+            f"error: torchrun shares one training over many devices, and {what} is none; start it without torchrun."
+        )
         sys.exit(1)
     if sweeping:
-        # Dying of the signal would leave a launcher's workers behind; training sets a handler of its own.
+        # Dying of the signal would leave a launcher's workers behind; while a job is under way, it gets the signal.
         signal.signal(signal.SIGTERM, _stop)
     home, here = os.getpid(), Path.cwd()
     failures: list[str] = []
@@ -155,42 +158,35 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
         words = " ".join(hydra_config.overrides.task)
+        launcher = str(hydra_config.launcher.get("_target_"))
+        apart = sweep and "submitit" not in launcher  # SLURM itself gives each job a process, and sends it signals
         away = os.getpid() != home
+        if away:
+            jobs.configure_logging()
+            os.chdir(here)
         if sweep:
             print(f"\n── job {hydra_config.job.num + 1}: {words}", flush=True)
 
-        def failed(text: str) -> None:
-            if away:
-                told.mkdir(parents=True, exist_ok=True)
-                (told / str(hydra_config.job.num)).write_text(text)
-            else:
-                failures.append(text)
+        def run(config: DictConfig, sweep: bool) -> jobs.Outcome | None:
+            checked: Any = typed(config, schema)
+            if "ray" in launcher:
+                jobs.warn_of_hidden_gpus(checked.trainer.device)
+            if apart:
+                cards = jobs.visible_cards(checked.trainer.device) if "joblib" in launcher else []
+                return jobs.in_own_process(name, checked, words, cards)
+            job(checked, sweep)
+            return None
 
-        try:
-            if away:
-                _configure_logging()
-                os.chdir(here)
-            job(typed(config, schema), sweep)
-        except Interrupted as stop:
-            _tell(f"\n{stop}")
-            if not away:
-                raise SystemExit(128 + stop.signal) from None
-            failed(f"{words}: {stop}")  # the signal, such as scancel's, was for this job and not for the sweep
-        except InputError as error:
-            failed(f"{words}: {error}" if sweep else str(error))
-            _tell(f"error: {error}")
-        except BrokenPipeError:
-            sys.stdout = None  # whoever read our output has gone; results are written
-        except OSError as error:
-            text = f"{error.filename or 'a file'}: {error.strerror or error}"
-            failed(f"{words}: {text}" if sweep else text)
-            _tell(f"error: {text}")
-        except Exception as error:
-            failed(f"{words}: {type(error).__name__}: {error}")
-            traceback.print_exc()
-        finally:
-            if away and sys.stdout is not None:
-                sys.stdout.flush()  # a worker may be ended without notice
+        outcome = jobs.attempt(run, config, sweep, words)
+        if outcome.signal is not None and not away:
+            raise SystemExit(128 + outcome.signal)
+        if outcome.failure is not None and away:
+            told.mkdir(parents=True, exist_ok=True)
+            (told / str(hydra_config.job.num)).write_text(outcome.failure)
+        elif outcome.failure is not None:
+            failures.append(outcome.failure)
+        if away and sys.stdout is not None:
+            sys.stdout.flush()  # a worker may be ended without notice
 
     try:
         folder = str(conf_dir())
@@ -212,18 +208,6 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         sys.exit(1)
 
 
-def _tell(text: str) -> None:
-    # Of one job's processes those on the same machine find the same fault: the first of them tells.
-    if parallel.local_rank() == 0:
-        print(text, file=sys.stderr, flush=True)
-
-
 def _stop(number: int, _: FrameType | None) -> None:
     print("\nStopped.", file=sys.stderr, flush=True)
     sys.exit(128 + number)
-
-
-def _configure_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)

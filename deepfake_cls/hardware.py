@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,23 +44,62 @@ class Hardware:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware.
+    """Whether torch multiplies bf16 in hardware on this CPU (AVX512-BF16 or AMX).
 
-    Without AVX512-BF16 or AMX torch emulates it: on an AVX2 machine a bf16 matrix product was measured 500 times
-    slower than fp32 (``experiments/LOG.md``), so asking for the capability is not optional.
+    Elsewhere bf16 is emulated: on a CPU with AVX2 a bf16 matrix product took 500 times as long as an fp32 one
+    (``experiments/LOG.md``).
     """
-    return _cpu_supports("_is_avx512_bf16_supported") or _cpu_supports("_is_amx_tile_supported")
+    return _cpu_has(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), ("BF16", "FP16", "AMX", "AVX10"))
 
 
 def has_int8(device: str) -> bool:
-    """Whether the device sums int8 products in hardware (CUDA, AVX512-VNNI or AMX)."""
-    return device == "cuda" or _cpu_supports("_is_vnni_supported") or _cpu_supports("_is_amx_tile_supported")
+    """Whether torch sums int8 products in hardware, and so exactly.
+
+    That is on a CPU with AVX512-VNNI or AMX, and on CUDA devices of compute capability 7.5 or higher. Where oneDNN is
+    limited to AVX2 on such a CPU, it sums pairs of products in 16 bits, which saturates: its results are wrong.
+    """
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (7, 5)
+    return _cpu_has(("_is_vnni_supported", "_is_amx_tile_supported"), ("VNNI", "BF16", "FP16", "AMX", "AVX10"))
 
 
-def _cpu_supports(probe: str) -> bool:
-    # torch has no public name for these; a torch without them gets the choice that is right everywhere.
-    found = getattr(torch.cpu, probe, None)
-    return bool(found()) if callable(found) else False
+def _cpu_has(probes: tuple[str, ...], onednn: tuple[str, ...]) -> bool:
+    """Whether the CPU has an instruction set that torch may use.
+
+    Args:
+        probes: Functions of ``torch.cpu``, one for each instruction set; any is enough. They are not public, so a
+            torch without them counts as a CPU without the instructions.
+        onednn: Parts of the names of the oneDNN limits (``ONEDNN_MAX_CPU_ISA``) that include it.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    if limit not in ("DEFAULT", "ALL", "") and not any(part in limit for part in onednn):
+        return False
+    # The probes ask the CPU; the capability is what torch uses of it (ATEN_CPU_CAPABILITY may limit that).
+    if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AVX10", "AMX")):
+        return False
+    return any(callable(probe := getattr(torch.cpu, name, None)) and probe() for name in probes)
+
+
+def cuda_problem() -> str | None:
+    """Why no CUDA device can be used, or None where one can.
+
+    ``torch.cuda.is_available()`` is also true for a card that this torch has no kernels for and for a card that
+    another process holds exclusively; only an operation on the card shows that.
+    """
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device here"
+    try:
+        if float(torch.ones(2, device="cuda").sum()) == 2.0:
+            return None
+        return "the CUDA device adds 1 and 1 wrongly"
+    except RuntimeError as error:
+        return f"the CUDA device cannot run an operation of this torch ({str(error).strip().splitlines()[0]})"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done its queued work, so that a clock read next measures the work itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _cpu_name() -> str:
@@ -87,23 +127,36 @@ def keep_memory() -> None:
 
 
 def require_compiler(hardware: Hardware) -> None:
-    """Refuse ``trainer.compile=true`` where it cannot work, or has never been tried.
+    """Refuse ``trainer.compile=true`` where torch.compile cannot work, or has never been tried.
 
     Raises:
-        InputError: If there is no C++ compiler, or the job has many devices.
+        InputError: If a compiler or Python's header files are missing, or the job has many devices.
     """
     if hardware.processes > 1:
         raise InputError("trainer.compile=true: is for one device; leave it out under torchrun.")
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # what torch takes
-    if not shutil.which(name):
-        raise InputError(f"trainer.compile=true: needs the C++ compiler {name}; install it, or leave compile out.")
+    if hardware.device == "cuda":  # Triton builds a launcher for its kernels, in C against Python's headers
+        names, language = [os.environ.get("CC") or "gcc", "clang", "cc"], "C"
+        header = Path(sysconfig.get_path("include")) / "Python.h"
+        if not header.is_file():
+            raise InputError(
+                f"trainer.compile=true: needs Python's header files, and {header} is missing; install them (on Debian:"
+                " python3-dev), or leave compile out."
+            )
+    else:
+        names, language = [os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")], "C++"
+    if not any(shutil.which(name) for name in names):
+        raise InputError(
+            f"trainer.compile=true: needs the {language} compiler {names[0]}; install it, or leave compile out."
+        )
 
 
 def choose(config: TrainerConfig) -> Hardware:
-    """Resolve ``auto`` and set torch's threads.
+    """Resolve ``auto``, and set torch's threads and its global switches for this job.
+
+    Every switch is set in every job, so that none outlives the job that asked for it.
 
     Raises:
-        InputError: If a device or precision is unknown or absent.
+        InputError: If a device or precision is unknown or cannot be used here.
     """
     if config.device not in ("auto", "cpu", "cuda"):
         raise InputError(f"trainer.device={config.device}: expected auto, cpu or cuda.")
@@ -113,22 +166,37 @@ def choose(config: TrainerConfig) -> Hardware:
         if config.threads < 1:
             raise InputError(f"trainer.threads={config.threads}: expected 1 or more, or null for torch's choice.")
         torch.set_num_threads(config.threads)
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise InputError("trainer.device=cuda: torch sees no CUDA device here; use trainer.device=auto or cpu.")
-    device = config.device if config.device != "auto" else ("cuda" if available else "cpu")
-    if device == "cuda" and parallel.size() > 1:
+    # cuBLAS reads this with its first product, and deterministic products need it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    device = _device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bf16()
+        precision = "bf16-mixed" if fast else "32-true"
+    # float32 means float32: no TF32. What gains from fewer bits runs in bf16 anyway.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(config.deterministic)
+    if device == "cpu":
+        keep_memory()
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    return Hardware(device, precision, torch.get_num_threads(), name, parallel.size())
+
+
+def _device(asked: str) -> str:
+    """``cpu`` or ``cuda``."""
+    if asked == "cpu":
+        return "cpu"
+    if parallel.size() > 1 and torch.cuda.is_available():
         found = torch.cuda.device_count()
         if parallel.local_size() > found:
             raise InputError(f"--nproc_per_node={parallel.local_size()}: torch sees {found} CUDA device(s) here.")
         torch.cuda.set_device(parallel.local_rank())
-    precision = config.precision
-    if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
-        precision = "bf16-mixed" if fast else "32-true"
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
-    if device == "cpu":
-        keep_memory()
-    else:
-        torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
-    return Hardware(device, precision, torch.get_num_threads(), name, parallel.size())
+    problem = cuda_problem()
+    if problem is None:
+        return "cuda"
+    if asked == "cuda":
+        raise InputError(f"trainer.device=cuda: {problem}; use trainer.device=auto or cpu.")
+    if torch.cuda.is_available():  # a card is there, so a run on the CPU would surprise
+        print(f"trainer.device=auto: using the CPU, because {problem}.", file=sys.stderr, flush=True)
+    return "cpu"

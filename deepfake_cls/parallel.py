@@ -87,7 +87,8 @@ def from_first(value: Value | None) -> Value:
 
     box = [value]
     try:
-        dist.broadcast_object_list(box, src=0)
+        # Over gloo, also on GPUs: its peers notice that rank 0 has ended, where those of NCCL would wait for ever.
+        dist.broadcast_object_list(box, src=0, group=_hosts[-1])
     except RuntimeError as error:
         raise InputError("The process of rank 0 has failed; its message says why.") from error
     assert box[0] is not None
@@ -100,7 +101,7 @@ def merged(found: dict[int, Value]) -> list[Value]:
         import torch.distributed as dist
 
         parts: list[dict[int, Value]] = [{} for _ in range(size())]
-        dist.all_gather_object(parts, found)
+        dist.all_gather_object(parts, found, group=_hosts[-1])
         found = {key: value for part in parts for key, value in part.items()}
     return [found[key] for key in sorted(found)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +58,17 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         kind: ``cnn``, ``knn``, ``evaluate``, ...
         config: The typed configuration.
         fingerprint: Of the data.
-        hardware: Device, precision, threads and processes.
+        hardware: What it runs on.
         more: What else the result depends on, such as the hash of a checkpoint.
     """
     parts = {
         "kind": kind,
         "config": essence(kind, plain(config)),
         "data": fingerprint,
-        "device": hardware.device,
+        # Cards differ in their results, and CPU threads do not matter there.
+        "device": hardware.name if hardware.device == "cuda" else hardware.device,
         "precision": hardware.precision,
-        "threads": hardware.threads,
+        "threads": None if hardware.device == "cuda" else hardware.threads,
         "processes": hardware.processes,
         "sources": sources_hash(),
         **more,
@@ -117,6 +118,44 @@ class Run:
         return self.path / "checkpoints" / "best.ckpt"
 
 
+@dataclass(frozen=True)
+class Claimed:
+    """A run that a process has begun to work on.
+
+    Attributes:
+        kind: ``cnn``, ``knn``, ...
+        path: The run's folder.
+        identity: The run's identity.
+    """
+
+    kind: str
+    path: Path
+    identity: str
+
+
+# Told of each run that this process begins: a sweep's job tells its parent, which records it if the job crashes.
+on_claim: list[Callable[[Claimed], None]] = []
+
+
+def record_failure(claimed: Claimed, config: Any, error: str) -> None:
+    """Record that a run's process has ended without a result, unless another process is at work on it or has done it.
+
+    Args:
+        claimed: The run.
+        config: Its typed configuration.
+        error: What happened.
+    """
+    with suppress(Timeout), _lock(claimed.path).acquire(timeout=10):
+        if not (claimed.path / "result.json").exists():
+            failed = Record(claimed.kind, "failed", claimed.identity, plain(config), seed=config.seed, error=error)
+            write_record(claimed.path, failed)
+
+
+def _lock(path: Path) -> FileLock:
+    # Beside the folder and not in it, so that a repeated run can empty the folder while it holds the lock.
+    return FileLock(path.parent / f".{path.name}.lock")
+
+
 @contextmanager
 def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
     """Take a run folder for this process, waiting while another process holds it.
@@ -141,8 +180,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     parent = Path(run_dir or Path("runs") / kind)
     path = parent if run_dir is not None and not sweep else parent / short
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The lock lies beside the folder and not in it, so that a repeated run can empty the folder while holding it.
-    lock = FileLock(path.parent / f".{path.name}.lock")
+    lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -150,6 +188,9 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         lock.acquire()
     try:
         run = parallel.from_first(_open(path, identity, config.force))
+        if run.done is None:
+            for told in on_claim:
+                told(Claimed(kind, path, identity))
         try:
             yield run
         except Exception as error:

@@ -11,6 +11,7 @@ from deepfake_cls import parallel
 from deepfake_cls.cli import main
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.jobs import restore_faulthandler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,6 +166,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     trainer = build_trainer(config, hardware, claimed, len(data.train_dataloader()))
     setup = time.perf_counter() - started
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    restore_faulthandler()
 
     before = time.perf_counter()
     model.network._compiled_call_impl = None  # score as evaluate and predict do, which compile nothing

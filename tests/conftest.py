@@ -16,6 +16,12 @@ from PIL import Image
 
 from deepfake_cls.cli import conf_dir, typed
 
+# The suite sees no GPU, and so is the same on every machine; make test-gpu runs the tests that want one. This is set
+# before torch is first asked for a GPU, and every process that a test starts inherits it.
+WITH_GPU = os.environ.get("DEEPFAKE_CLS_TEST_CUDA") == "1"
+if not WITH_GPU:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 ROOT = Path(__file__).parents[1]
 Schema = TypeVar("Schema")
 
@@ -55,6 +61,18 @@ def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> 
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture(autouse=True)
+def gpu_where_wanted(request: pytest.FixtureRequest) -> None:
+    """Skip the tests for GPUs unless they are asked for, and there is one."""
+    if request.node.get_closest_marker("cuda") is None:
+        return
+    if not WITH_GPU:
+        pytest.skip("wants a GPU: make test-gpu")
+    import torch
+
+    assert torch.cuda.is_available(), "make test-gpu wants a GPU, and torch sees none"
 
 
 @pytest.fixture

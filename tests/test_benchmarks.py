@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import limits, measure, neighbours, plain, startup, table
+from benchmarks import gpu, limits, measure, neighbours, plain, startup, table
 from benchmarks.measure import ROOT, Stopwatch, alternate, fresh, watched
 from benchmarks.ours import training_flops
 from benchmarks.plan import QUICK
@@ -333,3 +333,28 @@ print("found", sorted({{"hydra", "omegaconf"}} & sys.modules.keys()))
     status, output, _, _ = watched([sys.executable, "-c", code])
     assert status == 0, output
     assert "found []" in output
+
+
+def test_the_gpu_suite_records_what_does_not_fit_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fresh(job: str, **arguments: Any) -> dict[str, Any]:
+        if job.endswith(":limits"):
+            return {"flop_per_second": {"64": 1e9}}
+        if "neighbours" in job:
+            return {"seconds": 1.0, "labels": [0]}
+        if arguments["batch"] > 8:
+            raise RuntimeError(f"{job} failed:\ntorch.OutOfMemoryError: CUDA out of memory.")
+        return {"rate": 100.0, "first_step": 1.0, "flops": 1e6}
+
+    monkeypatch.setattr(gpu, "fresh", fresh)
+    found = gpu.measure(gpu.QUICK, None, "cpu", tmp_path)
+    assert found["training"]["batch 16"] == {"ours": [{"out_of_memory": True}]}
+    assert found["training"]["batch 8"]["ours"][0]["rate"] == 100
+    assert found["best_batch"] == 8
+    assert found["ratios"] == {"batch 8": 1.0, "knn": 1.0}
+
+    def broken(job: str, **arguments: Any) -> dict[str, Any]:
+        raise RuntimeError(f"{job} failed:\nZeroDivisionError")
+
+    monkeypatch.setattr(gpu, "fresh", broken)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        gpu.measure(gpu.QUICK, None, "cpu", tmp_path / "again")

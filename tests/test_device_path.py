@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import signal
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepfake_cls import augment, callbacks, train
 from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.datamodule import Pixels
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.classifier import load_classifier, read_checkpoint
 from deepfake_cls.results.record import read_record
@@ -148,7 +152,8 @@ def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it(
 
     monkeypatch.setattr(train, "predict_everything", predict_everything)
     for run, compiled in (("plain", "false"), ("compiled", "true")):
-        words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", f"trainer.compile={compiled}", f"run_dir={run}"]
+        words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", "trainer.precision=32-true"]
+        words += [f"trainer.compile={compiled}", f"run_dir={run}"]
         train.run(configure("train", TrainConfig, *words), False)
     assert len(forgotten) == 1  # else later jobs of a sweep would train eagerly
     assert scored == [None, None]
@@ -158,6 +163,34 @@ def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     load_classifier("compiled/checkpoints/last.ckpt")
     assert read_record(Path("compiled")).identity != read_record(Path("plain")).identity
+
+
+def test_a_finished_run_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sweep in one process, each job would otherwise keep its images and its network on a GPU."""
+    alive: list[weakref.ref[Any]] = []
+    scoring: list[Any] = []
+    made: Any = vars(Pixels)["__init__"]
+    predict: Any = vars(train)["predict_everything"]
+
+    def make(self: Pixels, *args: Any, **more: Any) -> None:
+        made(self, *args, **more)
+        alive.append(weakref.ref(self))
+
+    def predict_everything(config: Any, data: Any, model: Any, hardware: Any) -> Any:
+        alive.append(weakref.ref(model))
+        scoring.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
+        return predict(config, data, model, hardware)
+
+    monkeypatch.setattr(Pixels, "__init__", make)
+    monkeypatch.setattr(train, "predict_everything", predict_everything)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for seed in (0, 1):
+        words = [*SMALL_DATA, *SMALL_NET, "epochs=1", f"seed={seed}"]
+        train.run(configure("train", TrainConfig, *words), False)
+    gc.collect()
+    assert len(alive) == 2 * 3
+    assert [reference() for reference in alive] == [None] * 6
+    assert scoring == [before, before]  # a signal while scoring does what it does elsewhere
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

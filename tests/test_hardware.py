@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,43 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture
+def modern_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU with AVX-512, bf16 and int8 products, all of which torch may use."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for name in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: True, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Lets torch report one GPU of a given compute capability, which works."""
+
+    def report(major: int, minor: int) -> None:
+        class Properties:
+            pass
+
+        properties = Properties()
+        vars(properties).update(major=major, minor=minor)
+        found = {
+            "is_available": lambda: True,
+            "current_device": lambda: 0,
+            "device_count": lambda: 1,
+            "get_device_properties": lambda device=None: properties,
+            "get_device_capability": lambda device=None: (major, minor),
+            "get_device_name": lambda device=None: f"GPU {major}.{minor}",
+        }
+        for name, function in found.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+        monkeypatch.setattr(torch, "ones", lambda count, device: torch.full((count,), 1.0))
+
+    return report
+
+
+@pytest.mark.usefixtures("modern_cpu")
 @pytest.mark.parametrize(("bf16", "amx", "expected"), [(0, 0, "32-true"), (1, 0, "bf16-mixed"), (0, 1, "bf16-mixed")])
 def test_bf16_only_where_the_cpu_multiplies_it(
     bf16: int, amx: int, expected: str, monkeypatch: pytest.MonkeyPatch
@@ -29,12 +70,96 @@ def test_bf16_only_where_the_cpu_multiplies_it(
     assert choose(TrainerConfig(precision="32-true")).precision == "32-true"
 
 
-def test_int8_only_where_the_device_sums_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+@pytest.mark.usefixtures("modern_cpu")
+def test_int8_only_where_the_cpu_sums_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for supported in (False, True):
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda found=supported: found, raising=False)
         assert hardware.has_int8("cpu") is supported
-    assert hardware.has_int8("cuda")
+
+
+@pytest.mark.usefixtures("modern_cpu")
+def test_a_shell_limited_to_avx2_gets_neither_bf16_nor_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (hardware.cpu_has_bf16(), hardware.has_int8("cpu")) == (True, True)
+    for limit, expected in {
+        "AVX2": (False, False),
+        "AVX512_CORE": (False, False),
+        "AVX512_CORE_VNNI": (False, True),
+        "AVX512_CORE_BF16": (True, True),
+        "AVX10_1_512_AMX": (True, True),
+        "default": (True, True),
+    }.items():
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+        assert (hardware.cpu_has_bf16(), hardware.has_int8("cpu")) == expected, limit
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert (hardware.cpu_has_bf16(), hardware.has_int8("cpu")) == (False, False)
+    assert choose(TrainerConfig()).precision == "32-true"
+
+
+@pytest.mark.parametrize(("major", "minor", "expected"), [(7, 5, "32-true"), (8, 0, "bf16-mixed")])
+def test_bf16_only_where_the_gpu_multiplies_it(
+    major: int, minor: int, expected: str, gpu: Callable[[int, int], None]
+) -> None:
+    gpu(major, minor)
+    found = choose(TrainerConfig())
+    assert (found.device, found.name, found.precision) == ("cuda", f"GPU {major}.{minor}", expected)
+
+
+@pytest.mark.parametrize(("major", "minor", "expected"), [(7, 0, False), (7, 5, True), (9, 0, True)])
+def test_int8_only_where_the_gpu_sums_it(
+    major: int, minor: int, expected: bool, gpu: Callable[[int, int], None]
+) -> None:
+    gpu(major, minor)
+    assert hardware.has_int8("cuda") is expected
+
+
+def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
+    gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ones(count: int, device: str) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore lines")
+
+    gpu(6, 1)
+    monkeypatch.setattr(torch, "ones", ones)
+    assert choose(TrainerConfig()).device == "cpu"
+    said = capsys.readouterr().err
+    assert said.startswith("trainer.device=auto: using the CPU, because the CUDA device cannot run")
+    assert "no kernel image is available" in said
+    assert said.count("\n") == 1
+    with pytest.raises(InputError, match=r"trainer.device=cuda: the CUDA device cannot run .*no kernel image") as error:
+        choose(TrainerConfig(device="cuda"))
+    assert "\n" not in str(error.value)
+    choose(TrainerConfig(device="cpu"))
+    assert capsys.readouterr().err == ""
+
+
+def test_no_switch_of_torch_outlives_its_job(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    gpu(8, 0)
+    torch.set_float32_matmul_precision("high")
+    choose(TrainerConfig(deterministic=True))
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # before the first product: cuBLAS asks only then
+    # float32 is float32, and not TF32.
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cudnn.allow_tf32
+    choose(TrainerConfig())
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_compiling_for_a_gpu_needs_a_c_compiler_and_python_headers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = hardware.Hardware("cuda", "bf16-mixed", 1, "some gpu")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(InputError, match="needs Python's header files, and .*Python.h is missing"):
+        hardware.require_compiler(card)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name.endswith("++") else None)
+    with pytest.raises(InputError, match="needs the C compiler gcc"):
+        hardware.require_compiler(card)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    hardware.require_compiler(card)
 
 
 def test_a_torch_without_the_probes_gets_what_is_right_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +181,7 @@ def test_threads_are_set_and_recorded() -> None:
     ("config", "message"),
     [
         (TrainerConfig(device="tpu"), "trainer.device=tpu: expected auto, cpu or cuda"),
+        (TrainerConfig(device="mps"), "trainer.device=mps: expected auto, cpu or cuda"),
         (TrainerConfig(device="cuda"), "torch sees no CUDA device here"),
         (TrainerConfig(precision="fp8"), "trainer.precision=fp8: expected auto, 32-true or bf16-mixed"),
         (TrainerConfig(threads=0), "trainer.threads=0: expected 1 or more"),

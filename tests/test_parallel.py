@@ -34,7 +34,7 @@ from tests.test_train import assert_equal, outcome
 
 # 21 images in batches of 4: the last batch has one image, and so one process has none. Validation: 16, 16 and 3.
 WORDS = ["data.train_size=21", "data.validation_size=35", "data.test_size=5", "data.workers=1", *SMALL_NET]
-WORDS += ["batch_size=4", "channels=RGB", "lr=1e-3"]
+WORDS += ["batch_size=4", "channels=RGB", "lr=1e-3", "trainer.precision=32-true"]
 FORKS = multiprocessing.get_context("forkserver")  # imports once what every process of these tests needs
 FORKS.set_forkserver_preload(["deepfake_cls.callbacks", "deepfake_cls.data.datamodule"])
 
@@ -59,7 +59,7 @@ def together(function: Callable[..., None], *args: Any) -> list[int | None]:
     processes = [FORKS.Process(target=_enter, args=(rank, port, function, *args)) for rank in range(2)]
     for process in processes:
         process.start()
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 300  # generous: a machine may be busy
     for process in processes:
         process.join(max(limit - time.monotonic(), 0))
     codes = [process.exitcode for process in processes]
@@ -203,6 +203,31 @@ def test_a_signal_to_one_process_stops_both_and_the_resumed_run_equals_an_uninte
     assert together(_stopped_and_resumed, steps) == [0, 0]
     for step in steps:
         assert_equal(outcome(Path(f"parts{step}")), outcome(Path("whole")))
+
+
+def test_objects_travel_between_hosts_and_not_between_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Over NCCL, which gathers objects on the GPUs, peers of a process that has failed would wait for ever.
+    import torch.distributed as dist
+
+    backends: list[str] = []
+    groups: list[Any] = []
+
+    def new_group(backend: str, **more: Any) -> str:
+        backends.append(backend)
+        return f"group of {backend}"
+
+    for key, value in torchrun_variables(0).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **more: backends.append(backend))
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda box, src, group=None: groups.append(group))
+    monkeypatch.setattr(dist, "all_gather_object", lambda parts, found, group=None: groups.append(group))
+    with parallel.joined("cuda"):
+        parallel.from_first("word")
+        parallel.merged({0: "word"})
+    assert backends == ["nccl", "gloo"]
+    assert groups == ["group of gloo"] * 2
 
 
 def _fails(where: int) -> None:

@@ -81,6 +81,10 @@ def test_sources_that_results_depend_on_are_all_there() -> None:
     assert one == identity_of("knn", KnnConfig(), "f", Hardware("cpu", "32-true", 2, "another name"))
     for other in (("cuda", "32-true", 2), ("cpu", "bf16-mixed", 2), ("cpu", "32-true", 1)):
         assert identity_of("knn", KnnConfig(), "f", Hardware(*other, "x")) != one
+    # Of a GPU its name counts, and the threads of the CPU beside it do not.
+    card = identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 2, "T4"))
+    assert card == identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 8, "T4"))
+    assert card != identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 2, "H100"))
 
 
 def test_nothing_is_left_of_a_run_that_never_began() -> None:

@@ -60,9 +60,13 @@ def test_evaluate_repeats_what_training_reported(checkpoint: Path, unibuc_like: 
     assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
 
 
-def test_flip_is_the_mean_over_both_views(checkpoint: Path, unibuc_like: Path) -> None:
-    evaluated(checkpoint, unibuc_like, "run_dir=plain")
-    evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip")
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-5), ("bf16-mixed", 0.02)])
+def test_flip_is_the_mean_over_both_views(
+    precision: str, tolerance: float, checkpoint: Path, unibuc_like: Path
+) -> None:
+    words = [f"trainer.precision={precision}"]
+    evaluated(checkpoint, unibuc_like, "run_dir=plain", *words)
+    evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip", *words)
     ids, _, flipped = read_predictions(Path("flip/predictions.npz"))
     model = load_classifier(checkpoint)
     both = []
@@ -71,7 +75,7 @@ def test_flip_is_the_mean_over_both_views(checkpoint: Path, unibuc_like: Path) -
         rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         views = torch.from_numpy(np.stack([rgba, rgba[:, ::-1]]))
         both.append(probabilities(model.network, views, "32-true").mean(dim=0).numpy())
-    assert np.allclose(flipped, both, atol=1e-5)
+    assert np.allclose(flipped, both, atol=tolerance)
     assert not np.allclose(flipped, read_predictions(Path("plain/predictions.npz"))[2], atol=1e-6)
 
 

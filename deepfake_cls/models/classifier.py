@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from deepfake_cls import augment, parallel
 from deepfake_cls.errors import InputError
+from deepfake_cls.hardware import synchronise
 from deepfake_cls.models.resnet import ResidualNet, initialise
 from deepfake_cls.randomness import generator, moved
 
@@ -72,7 +73,6 @@ class Classifier(L.LightningModule):
         self.first_step: float | None = None
         self._epoch_started = time.perf_counter()
         self._images_done = 0
-        self.rate = 0.0
 
     def _step(self, stage: str, batch: Batch, step: int) -> Tensor:
         """One batch of any stage: augmented and mixed in training, as it is otherwise.
@@ -153,11 +153,15 @@ class Classifier(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Time the first step, which holds compilation and warm-up, and measure the rate."""
-        seconds = max(time.perf_counter() - self._epoch_started, 1e-9)
+        """Time the first step, which includes compilation and warm-up."""
         if self.first_step is None:
-            self.first_step = seconds
-        self.rate = self._images_done / seconds
+            synchronise(self.device)
+            self.first_step = time.perf_counter() - self._epoch_started
+
+    def images_per_second(self) -> float:
+        """The training rate of this epoch until now; waits for the device, so it is for display alone."""
+        synchronise(self.device)
+        return self._images_done / max(time.perf_counter() - self._epoch_started, 1e-9)
 
     def on_train_start(self) -> None:
         """Start the clock also of a run that goes on within an epoch."""

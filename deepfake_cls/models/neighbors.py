@@ -29,6 +29,7 @@ from torch import Tensor
 
 from deepfake_cls.models import bounds as lower
 from deepfake_cls.models.bounds import PIECE, Cosines
+from deepfake_cls.randomness import moved
 
 INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 holds
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
@@ -59,7 +60,7 @@ def nearest(
         references: Integers (N, ...) of the same shape otherwise.
         k: 1 to N.
         device: Where products are taken.
-        int8: Use int8 products for uint8 input; only worth it where the hardware has them.
+        int8: Use int8 products for uint8 input; exact only where :func:`deepfake_cls.hardware.has_int8` says so.
         progress: Called with the number of references done after each block.
 
     Returns:
@@ -78,14 +79,18 @@ def nearest(
     dot = _product(queries, references, int8)
     bits = max(1, (count - 1).bit_length())
     bounds = None if device != "cpu" or int8 else _bounds(queries, references)
-    found = [_Nearest(rows, k, bits, bounds) for _, rows in _blocks(queries, QUERY_ROWS, device)]
+    # On a GPU the queries stay there, so that they cross the bus once and not again for each block of references.
+    held = None
+    if device != "cpu" and queries.nbytes <= torch.cuda.mem_get_info(device)[0] // 4:
+        held = list(_blocks(queries, QUERY_ROWS, device))
+    found = [_Nearest(rows, k, bits, bounds) for _, rows in held or _blocks(queries, QUERY_ROWS, device)]
     futile = 0
     for start, block in _blocks(references, REFERENCE_ROWS, device):
         norms = _square_norms(block)
         asked = futile < PATIENCE and any(best.may_ask(len(block)) for best in found)
         vectors = bounds(block, norms) if bounds and asked else None
         thinned = False
-        for best, (_, rows) in zip(found, _blocks(queries, QUERY_ROWS, device), strict=True):
+        for best, (_, rows) in zip(found, held or _blocks(queries, QUERY_ROWS, device), strict=True):
             pairs = None
             if vectors is not None and best.may_ask(len(block)):
                 pairs = best.promising(rows, block, norms, vectors)
@@ -97,6 +102,8 @@ def nearest(
         futile = 0 if thinned else futile + asked
         if progress is not None:
             progress(start + len(block))
+    if any(int(best.farthest) >= 1 << (63 - bits) for best in found):
+        raise ValueError(f"distances and {2**bits} indices do not fit 63 bits together.")
     keys = torch.cat([best.keys for best in found]).cpu()
     return (keys >> bits).numpy(), (keys & ((1 << bits) - 1)).numpy()
 
@@ -118,6 +125,7 @@ class _Nearest:
         self.norms = _square_norms(rows)
         self.vectors = bounds(rows, self.norms) if bounds else None
         self.keys = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
+        self.farthest = torch.zeros((), dtype=torch.int64, device=rows.device)  # read at the end: to read is to wait
 
     def may_ask(self, count: int) -> bool:
         """Whether bounds may help among so many references: k are known, or k of these can be tried at little cost."""
@@ -168,8 +176,8 @@ class _Nearest:
         return products.mul_(-2).add_(norms).add_(others)
 
     def _keys(self, distances: Tensor, index: Tensor) -> Tensor:
-        if distances.numel() and int(distances.max()) >= 1 << (63 - self.bits):
-            raise ValueError(f"distances and {2**self.bits} indices do not fit 63 bits together.")
+        if distances.numel():
+            self.farthest = torch.maximum(self.farthest, distances.max())
         return distances.mul_(1 << self.bits).add_(index)
 
     def _add(self, keys: Tensor) -> None:
@@ -214,7 +222,7 @@ def _blocks(rows: NDArray[Any], size: int, device: str) -> Iterator[tuple[int, T
         block = np.ascontiguousarray(rows[start : start + size]).reshape(len(rows[start : start + size]), -1)
         if block.dtype == np.uint8:
             block = (block ^ np.uint8(128)).view(np.int8)  # x − 128 in two's complement
-        yield start, torch.from_numpy(block).to(device)
+        yield start, moved(torch.from_numpy(block), torch.device(device))
 
 
 def _square_norms(block: Tensor) -> Tensor:

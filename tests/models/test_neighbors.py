@@ -1,9 +1,20 @@
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from deepfake_cls.hardware import has_int8
 from deepfake_cls.models import neighbors
 from deepfake_cls.models.neighbors import nearest, votes
+
+EXTREMES = torch.tensor([[-128] * 32, [127] * 32], dtype=torch.int8)
+# oneDNN limited to AVX2 on a CPU with VNNI sums pairs of products in 16 bits, which saturates; has_int8 is false there.
+EXACT = torch._int_mm(EXTREMES, EXTREMES.T).tolist() == (EXTREMES.long() @ EXTREMES.T.long()).tolist()
+ARITHMETIC = [False, pytest.param(True, marks=pytest.mark.skipif(not EXACT, reason="int8 products are wrong here"))]
 
 
 def draws(seed: int, *shape: int, low: int = 0, high: int = 256) -> NDArray[np.uint8]:
@@ -21,7 +32,7 @@ def naive(queries: NDArray[np.uint8], references: NDArray[np.uint8], k: int) -> 
     return distances, indices
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", ARITHMETIC)
 @pytest.mark.parametrize("columns", [1, 7, 1_024, 1_025, 3_000])
 def test_equals_the_definition(int8: bool, columns: int) -> None:
     queries, references = draws(0, 33, columns), draws(1, 150, columns)
@@ -29,7 +40,7 @@ def test_equals_the_definition(int8: bool, columns: int) -> None:
     assert (distances.tolist(), indices.tolist()) == naive(queries, references, 9)
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", ARITHMETIC)
 def test_blocks_of_rows_meet_without_a_seam(int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "QUERY_ROWS", 7)
     monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 4)  # fewer than k
@@ -38,7 +49,7 @@ def test_blocks_of_rows_meet_without_a_seam(int8: bool, monkeypatch: pytest.Monk
     assert (distances.tolist(), indices.tolist()) == naive(queries, references, 9)
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", ARITHMETIC)
 @pytest.mark.parametrize("columns", [40_000, 131_071, 131_072, 200_000])
 def test_extreme_and_wide_images_do_not_overflow(int8: bool, columns: int) -> None:
     # All 0 against all 0 gives the largest products, 128², in every column: past int32 at 131,072 columns, and
@@ -93,3 +104,48 @@ def test_vote_ties_go_to_the_smaller_label() -> None:
     counts = votes(np.array([[0, 1, 2, 3]]), np.array([2, 1, 1, 2]), 3, [1, 2, 4])
     assert counts.tolist() == [[[0, 0, 1]], [[0, 1, 1]], [[0, 2, 2]]]
     assert counts.argmax(axis=-1).ravel().tolist() == [2, 1, 1]
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that are read from tensors: on a GPU, to read is to wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ == "_local_scalar_dense"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("room", [10**6, 0])
+def test_on_a_gpu_queries_cross_the_bus_once_and_nothing_waits_once_a_block(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytes_moved: list[int] = []
+
+    def moved(block: Tensor, device: torch.device) -> Tensor:
+        assert device == torch.device("cuda")
+        bytes_moved.append(block.nbytes)
+        return block
+
+    monkeypatch.setattr(neighbors, "QUERY_ROWS", 8)
+    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 10)
+    monkeypatch.setattr(neighbors, "moved", moved)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * room, 8 * room))
+    queries, references = draws(0, 16, 50, low=120, high=136), draws(1, 100, 50, low=120, high=136)
+    with Reads() as reads:  # type: ignore[no-untyped-call]
+        found = nearest(queries, references, 3, device="cuda", int8=True)
+    assert [part.tolist() for part in found] == [*naive(queries, references, 3)]
+    assert reads.count == 2  # one a block of queries, at the end
+    times = 1 if room else 11  # of queries that the card has no room for: at the start, and for each block
+    assert sum(bytes_moved) == 100 * 50 + times * 16 * 50
+
+
+def test_distances_that_do_not_fit_are_refused() -> None:
+    far = np.array([[0], [2**26]], dtype=np.int64)
+    references = np.zeros((2**12, 1), dtype=np.int64)
+    with pytest.raises(ValueError, match="distances and 4096 indices do not fit 63 bits together"):
+        nearest(far, references, 1)
+
+
+def test_int8_products_are_exact_wherever_they_are_chosen() -> None:
+    assert EXACT or not has_int8("cpu")

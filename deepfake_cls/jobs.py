@@ -1,0 +1,295 @@
+"""The jobs of a sweep, each in a process of its own: a job that crashes is named, and the others go on.
+
+The processes are forked from a server that has imported torch and Lightning and done nothing else, so a job starts in
+milliseconds. What a job leaves behind ends with its process: memory on a GPU, torch's global switches, open files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deepfake_cls import parallel, runs
+from deepfake_cls.errors import InputError, Interrupted
+
+# What the server imports, by entry point; all else is imported by the job.
+PRELOADED = {
+    "train": ["deepfake_cls.callbacks", "deepfake_cls.data.datamodule"],
+    "evaluate": ["deepfake_cls.inference"],
+    "knn": ["deepfake_cls.data.images", "deepfake_cls.models.neighbors"],
+}
+
+_crashes_are_traced = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; without ``failure`` it is done.
+
+    Attributes:
+        failure: One line for the list of failed jobs.
+        signal: The signal that stopped the job, which kept a checkpoint.
+    """
+
+    failure: str | None = None
+    signal: int | None = None
+
+
+def attempt(job: Any, config: Any, sweep: bool, words: str) -> Outcome:
+    """Run a job here, and print what is wrong with it.
+
+    Args:
+        job: Called with the configuration, and whether this is one job of a sweep; returns nothing, or the outcome of
+            another process.
+        config: The configuration.
+        sweep: See ``job``.
+        words: The job's overrides, which name it in a sweep.
+    """
+    prefix = f"{words}: " if sweep else ""
+    try:
+        return job(config, sweep) or Outcome()
+    except Interrupted as stop:
+        tell(f"\n{stop}")
+        return Outcome(f"{words}: {stop}", stop.signal)
+    except InputError as error:
+        tell(f"error: {error}")
+        return Outcome(f"{prefix}{error}")
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read our output has gone; results are written
+    except OSError as error:
+        text = f"{error.filename or 'a file'}: {error.strerror or error}"
+        tell(f"error: {text}")
+        return Outcome(f"{prefix}{text}")
+    except Exception as error:
+        advice = out_of_memory(error, config)
+        if advice is not None:
+            tell(f"error: {advice}")
+            return Outcome(f"{prefix}{advice}")
+        traceback.print_exc()
+        return Outcome(f"{words}: {type(error).__name__}: {error}")
+    return Outcome()
+
+
+def out_of_memory(error: Exception, config: Any) -> str | None:
+    """What to do about an error that says that memory is too small; None for any other error."""
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's; importing torch to ask would slow every start
+    if not (on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
+        return None
+    size = getattr(config, "batch_size", None)
+    where, other = ("the GPU's memory", " or use trainer.device=cpu") if on_gpu else ("memory", "")
+    if size is None:
+        return f"{where} is too small for this data set{other.replace(' or', ';')}."
+    return f"batch_size={size}: {where} is too small for it; give a smaller batch_size{other}."
+
+
+def tell(text: str) -> None:
+    """Print on standard error; of one job's processes on a machine, all of which find the same fault, only one does."""
+    if parallel.local_rank() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Outcome:
+    """Run one job of a sweep in a new process, and wait for it.
+
+    SIGINT and SIGTERM are passed on to the job, which then keeps a checkpoint. A job that dies of a signal, or ends
+    without a result, is recorded as failed.
+
+    Args:
+        entry: Name of the entry point, whose ``run`` is the job.
+        config: The typed configuration.
+        words: The job's overrides.
+        cards: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
+    """
+    # Children are told the default start method; in joblib's workers that is one that they do not know.
+    multiprocessing.set_start_method("forkserver", force=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED.get(entry, []))
+    receiving, sending = context.Pipe(duplex=False)
+    passed_on: list[int] = []
+    with free_card(cards) as card:
+        environment = dict(os.environ) | ({} if card is None else {"CUDA_VISIBLE_DEVICES": card})
+        process = context.Process(target=_child, args=(sending, entry, config, words, str(Path.cwd()), environment))
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            passed_on.append(number)
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+        with _signals(pass_on):
+            process.start()
+            sending.close()
+            said = list(_messages(receiving))
+            process.join()
+    claimed = next((message for message in said if isinstance(message, runs.Claimed)), None)
+    outcome = next((message for message in said if isinstance(message, Outcome)), None)
+    if outcome is None:
+        outcome = _crashed(process.exitcode or 0, config, words, claimed, passed_on)
+    # A signal to the job alone, such as a user's kill, stops the job and not the sweep.
+    return Outcome(outcome.failure, passed_on[0] if passed_on else None)
+
+
+def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None, passed_on: list[int]) -> Outcome:
+    """The outcome of a job whose process has ended without giving one."""
+    if passed_on and status == -passed_on[-1]:
+        return Outcome(f"{words}: stopped")
+    if status < 0:
+        how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
+        if status == -signal.SIGKILL:
+            how += ", which the system sends when memory runs out"
+    else:
+        how = f"ended with exit status {status} and without a result"
+    tell(f"error: {words}: {how}")
+    if claimed is not None:
+        runs.record_failure(claimed, config, f"The process {how}.")
+    return Outcome(f"{words}: {how}")
+
+
+def _messages(receiving: Connection) -> Iterator[Any]:
+    """What the child says, until it ends."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            yield receiving.recv()
+
+
+@contextlib.contextmanager
+def _signals(handler: Any) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM by ``handler``, where this is the main thread, which alone can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def _child(sending: Connection, entry: str, config: Any, words: str, folder: str, environment: dict[str, str]) -> None:
+    """Be the process of one job."""
+    with contextlib.suppress(OSError):
+        os.setsid()  # a terminal's Ctrl-C then comes once, through the parent, and not twice
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    enable_faulthandler()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    configure_logging()
+    runs.on_claim.append(sending.send)
+    job = importlib.import_module(f"deepfake_cls.{entry}").run
+    try:
+        outcome = attempt(job, config, True, words)
+    except KeyboardInterrupt:
+        outcome = Outcome(f"{words}: stopped", signal.SIGINT)
+    sending.send(outcome)
+
+
+def _end_with_parent() -> None:
+    """Stop this job, as SIGTERM does, when the process that waits for it has ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def enable_faulthandler() -> None:
+    """Have a crash of this process print where it happened."""
+    global _crashes_are_traced
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
+        faulthandler.enable()
+        _crashes_are_traced = True
+
+
+def restore_faulthandler() -> None:
+    """Enable it again after Lightning's ``fit``, which resets the handlers of all signals that Python knows of."""
+    if _crashes_are_traced:
+        faulthandler.disable()  # it thinks that it is enabled
+        enable_faulthandler()
+
+
+def configure_logging() -> None:
+    """Show messages of this project, and of its libraries those that warn."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def has_driver() -> bool:
+    """Whether this machine has NVIDIA's driver, and so perhaps a GPU."""
+    return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg")) or bool(shutil.which("nvidia-smi"))
+
+
+def warn_of_hidden_gpus(device: str) -> None:
+    """Say in a job on Ray that Ray hides the machine's GPUs from it, as it does unless a job asks for some."""
+    if device == "auto" and has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        tell(
+            "warning: this machine has a GPU, and Ray hides it from jobs that ask for none;"
+            " add +hydra.launcher.ray.remote.num_gpus=1 to use it."
+        )
+
+
+def visible_cards(device: str) -> list[str]:
+    """The GPUs that jobs on ``trainer.device`` would take, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    if device == "cpu" or not has_driver():  # without a driver, torch need not be imported to ask
+        return []
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[:count] or [str(index) for index in range(count)]
+
+
+def jobs_at_a_time(device: str) -> int:
+    """Jobs that a machine runs side by side: one for each GPU that they take, else −1, joblib's "one for each core"."""
+    return len(visible_cards(device)) or -1
+
+
+@contextlib.contextmanager
+def free_card(cards: list[str]) -> Iterator[str | None]:
+    """Take a GPU that no other job of this user's sweeps has, waiting until there is one.
+
+    Args:
+        cards: From :func:`visible_cards`; empty gives None.
+    """
+    if not cards:
+        yield None
+        return
+    folder = Path(tempfile.gettempdir()) / f"deepfake_cls-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    waiting = False
+    while True:
+        for card in cards:
+            try:
+                lock = FileLock(folder / f"gpu-{card}.lock").acquire(timeout=0)
+            except Timeout:
+                continue
+            with lock:
+                yield card
+            return
+        if not waiting:
+            print("Waiting for a GPU: other jobs have them all.", flush=True)
+            waiting = True
+        time.sleep(0.5)

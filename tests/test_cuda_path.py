@@ -1,0 +1,128 @@
+"""The CUDA path on a machine without a GPU: fake tensors on ``cuda``, which refuse whatever makes the host wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily as in_earnest
+
+from deepfake_cls import augment
+from deepfake_cls.config import RecipeConfig
+from deepfake_cls.models import classifier, resnet
+from deepfake_cls.models.classifier import Classifier, probabilities
+
+CUDA = torch.device("cuda", 0)
+
+
+@contextmanager
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
+    """A mode in which tensors on ``cuda`` have a shape and no numbers, and the few draws that are numbers are real."""
+    mode = FakeTensorMode()
+
+    def moved(draws: Tensor, device: torch.device) -> Tensor:
+        return (draws if isinstance(draws, FakeTensor) else mode.from_tensor(draws)).to(device)
+
+    def draw_cutmix(*args: Any) -> Any:  # a box is drawn as numbers, on the CPU, also where the images are on a GPU
+        with in_earnest():
+            return drawn(*args)
+
+    drawn = vars(augment)["draw_cutmix"]
+    monkeypatch.setattr(augment, "draw_cutmix", draw_cutmix)
+    for module in (augment, classifier):
+        monkeypatch.setattr(module, "moved", moved)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    with mode:
+        yield mode
+
+
+def on_cuda(model: Classifier) -> Classifier:
+    """The model with all of its tensors on ``cuda``; called within the mode."""
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
+                    trained = isinstance(tensor, torch.nn.Parameter)
+                    tensors[name] = torch.nn.Parameter(there) if trained else there  # type: ignore[assignment]
+    for metric in (model.train_loss, model.val_loss, model.confusion):
+        for name, state in metric._defaults.items():
+            assert isinstance(state, Tensor)
+            setattr(metric, name, torch.empty(state.shape, dtype=state.dtype, device=CUDA))
+        metric._device = CUDA
+    return model
+
+
+def a_model(**recipe: Any) -> Classifier:
+    settings = asdict(RecipeConfig(**recipe))
+    return Classifier(["a", "b", "c"], [20, 20], "RGBA", 8, 0.3, 1e-2, 50, 5, settings)
+
+
+def a_batch() -> tuple[Tensor, Tensor]:
+    images = torch.empty((6, 20, 20, 4), dtype=torch.uint8, device=CUDA)
+    return images, torch.empty(6, dtype=torch.int64, device=CUDA)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("recipe", [{"cutmix": 1.0}, {"cutmix": 0.0, "rotation": 0.0}])
+def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_for_it(
+    bf16: bool, recipe: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, dtypes = a_model(**recipe), set[torch.dtype]()
+    model.network.fc2.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
+    with fake_cuda(monkeypatch):
+        batch = a_batch()
+        on_cuda(model)
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            assert model.train()._step("train", batch, 0).device == CUDA
+            # torchmetrics counts confusions with bincount, which waits, unless results are to be deterministic.
+            torch.use_deterministic_algorithms(True)
+            try:
+                assert model.eval()._step("val", batch, 0).device == CUDA
+            finally:
+                torch.use_deterministic_algorithms(False)
+        for tta in ("none", "flip"):
+            probs = probabilities(model.network, batch[0], "bf16-mixed" if bf16 else "32-true", tta)
+            assert (probs.device, probs.dtype, probs.shape) == (CUDA, torch.float32, (6, 3))
+    assert dtypes == {torch.bfloat16 if bf16 else torch.float32}
+
+
+@pytest.mark.parametrize("fault", [lambda x: x * float(x.mean()), lambda x: x + torch.nonzero(x).sum(), Tensor.cpu])
+def test_the_test_above_would_see_a_wait(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = resnet.ResidualNet.forward
+    model = a_model()
+    with fake_cuda(monkeypatch):
+        on_cuda(model)
+        with (
+            patch.object(resnet.ResidualNet, "forward", lambda self, x, keep=None: fault(forward(self, x, keep))),
+            pytest.raises((DataDependentOutputException, RuntimeError)),
+        ):
+            model._step("train", a_batch(), 0)
+
+
+def test_rates_and_the_first_step_wait_for_the_gpu_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = a_model(), list[str]()
+
+    def clock() -> float:
+        calls.append("clock")
+        return float(len(calls))
+
+    monkeypatch.setattr(time, "perf_counter", clock)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append(f"wait for {device}"))
+    monkeypatch.setattr(Classifier, "device", CUDA)
+    model.on_train_epoch_start()
+    for step in range(3):
+        model.on_train_batch_end(None, None, step)  # only the first step waits
+    assert calls == ["clock", "wait for cuda:0", "clock"]
+    model._images_done = 10
+    assert model.images_per_second() == 10 / 4
+    assert calls[3:] == ["wait for cuda:0", "clock"]

@@ -1,0 +1,230 @@
+"""Jobs of a sweep in processes of their own: crashes, stops, memory, and the GPUs of one machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from deepfake_cls import jobs
+from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.jobs import attempt, free_card, jobs_at_a_time, out_of_memory, visible_cards
+from deepfake_cls.results.record import Record, read_record, write_record
+from deepfake_cls.runs import Claimed, plain, record_failure
+from tests.conftest import SMALL_NET, call, configure
+
+# Python runs this at the start of every process that finds it. A job that has read bad/train.csv kills itself when it
+# writes its predictions, after the training.
+KILLER = """
+    import os
+    import sys
+
+    seen = []
+
+    def hook(event, args):
+        if event == "open" and isinstance(args[0], str | os.PathLike):
+            path = os.fspath(args[0])
+            if "bad/train.csv" in str(path):
+                seen.append(path)
+            if seen and "predictions.npz" in str(path):
+                os.kill(os.getpid(), int(os.environ["KILLED_BY"]))
+
+    sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two data sets, ``competition`` and ``bad``, and a hook that makes jobs on the second one kill themselves."""
+    shutil.copytree(unibuc_like, tmp_path / "bad")
+    Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "train" / "tr000.png")  # else it would be the same data
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(KILLER))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("killer")
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ([], signal.SIGSEGV),
+        ([], signal.SIGKILL),
+        (["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV),
+    ],
+)
+def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
+    launcher: list[str], number: signal.Signals
+) -> None:
+    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad,competition", "seed=0,1"]
+    command = ["deepfake_cls.train", "-m", *launcher, *words]
+    done = call(*command, check=False, env={"KILLED_BY": str(int(number))})
+    assert done.returncode == 1, done.stdout + done.stderr
+    head, _, tail = done.stderr.partition("2 job(s) failed:")
+    for seed in (0, 1):
+        text = f"data.root=bad seed={seed}: died of {number.name} ({signal.strsignal(number)})"
+        assert text in head  # when it happens
+        assert text in tail  # and at the end
+    assert ("Fatal Python error: Segmentation fault" in head) == (number == signal.SIGSEGV)  # faulthandler's
+    assert ("which the system sends when memory runs out" in tail) == (number == signal.SIGKILL)
+    assert done.stdout.count("next: ") == 2
+    records = [read_record(folder) for folder in Path("runs/cnn").glob("[!.]*")]
+    found = {(record.config["data"]["root"], record.seed): (record.status, record.error) for record in records}
+    assert {key: status for key, (status, _) in found.items()} == {
+        ("bad", 0): "failed",
+        ("bad", 1): "failed",
+        ("competition", 0): "ok",
+        ("competition", 1): "ok",
+    }
+    assert f"died of {number.name}" in str(found["bad", 0][1])
+
+    # Called again, without the fault, it repeats what has failed and nothing else.
+    again = call(*command, env={"KILLED_BY": "0"})  # signal 0 is none
+    assert again.stdout.count("already done") == 2
+    assert {read_record(folder).status for folder in Path("runs/cnn").glob("[!.]*")} == {"ok"}
+
+
+@pytest.mark.usefixtures("killer")
+def test_a_single_run_that_crashes_prints_where() -> None:
+    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad"]
+    done = call("deepfake_cls.train", *words, check=False, env={"KILLED_BY": str(int(signal.SIGSEGV))})
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert "write_predictions" in done.stderr
+
+
+def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(unibuc_like: Path) -> None:
+    words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0,1"]
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "deepfake_cls.train", "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(Path("runs/cnn").glob("*/checkpoints/last.ckpt")):
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    sweep.send_signal(signal.SIGINT)
+    output, errors = sweep.communicate(timeout=120)
+    assert sweep.returncode == 128 + signal.SIGINT, output + errors
+    assert errors.count("The same command goes on from there.") == 1
+    assert "job 2" not in output
+    assert not list(Path("runs/cnn").glob("*/result.json"))
+
+
+def test_a_job_ends_when_the_process_that_waits_for_it_is_killed(unibuc_like: Path) -> None:
+    words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0"]
+    log = Path("log").open("w")  # noqa: SIM115
+    sweep = subprocess.Popen([sys.executable, "-m", "deepfake_cls.train", "-m", *words], stdout=log, stderr=log)
+    while not list(Path("runs/cnn").glob("*/checkpoints/last.ckpt")):
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    sweep.kill()
+    sweep.wait()
+    while "The same command goes on from there." not in Path("log").read_text():
+        time.sleep(0.1)  # pytest's own limit ends a test that waits in vain
+    log.close()
+
+
+def test_a_failure_is_not_recorded_over_a_result() -> None:
+    config = KnnConfig(seed=3)
+    claimed = Claimed("knn", Path("runs/knn/ab"), "ab" * 32)
+    claimed.path.mkdir(parents=True)
+    record_failure(claimed, config, "The process died.")
+    record = read_record(claimed.path)
+    assert (record.status, record.error, record.seed) == ("failed", "The process died.", 3)
+    write_record(claimed.path, Record("knn", "ok", claimed.identity, plain(config)))
+    record_failure(claimed, config, "The process died.")
+    assert read_record(claimed.path).status == "ok"
+
+
+def test_too_little_memory_is_one_line_that_names_the_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    def job(config: TrainConfig, sweep: bool) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines.")
+
+    outcome = attempt(job, configure("train", TrainConfig, "batch_size=512"), True, "seed=1")
+    text = "batch_size=512: the GPU's memory is too small for it; give a smaller batch_size or use trainer.device=cpu."
+    assert outcome.failure == f"seed=1: {text}"
+    assert capsys.readouterr().err == f"error: {text}\n"
+    assert out_of_memory(MemoryError(), TrainConfig()) == (
+        "batch_size=64: memory is too small for it; give a smaller batch_size."
+    )
+    assert str(out_of_memory(torch.OutOfMemoryError(), KnnConfig())).startswith("the GPU's memory is too small")
+    assert out_of_memory(RuntimeError("another error"), TrainConfig()) is None
+
+
+@pytest.fixture
+def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(jobs, "has_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_a_machine_runs_one_job_for_each_gpu_or_one_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert visible_cards("auto") == visible_cards("cuda") == ["0", "1"]
+    assert [jobs_at_a_time(device) for device in ("auto", "cuda", "cpu")] == [2, 2, -1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-ab")
+    assert visible_cards("auto") == ["5", "GPU-ab"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert jobs_at_a_time("auto") == -1
+    monkeypatch.setattr(jobs, "has_driver", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("torch need not be asked"))
+    assert jobs_at_a_time("auto") == -1
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_joblib_starts_as_many_jobs_as_there_are_gpus() -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from deepfake_cls.cli import conf_dir
+
+    OmegaConf.register_new_resolver("jobs_at_a_time", jobs_at_a_time, replace=True)
+    for words, expected in (([], 2), (["trainer.device=cpu"], -1), (["hydra.launcher.n_jobs=3"], 3)):
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose("train", overrides=["launcher=joblib", *words], return_hydra_config=True)
+        assert config.hydra.launcher.n_jobs == expected
+
+
+@pytest.mark.usefixtures("two_cards")
+def test_each_gpu_has_one_job_and_the_next_one_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    with free_card([]) as card:
+        assert card is None
+    third: list[str | None] = []
+
+    def take() -> None:
+        with free_card(["0", "1"]) as card:
+            third.append(card)
+
+    with free_card(["0", "1"]) as first:
+        with free_card(["0", "1"]) as second:
+            assert (first, second) == ("0", "1")
+            waiting = threading.Thread(target=take)
+            waiting.start()
+            while "Waiting for a GPU" not in capsys.readouterr().out:
+                time.sleep(0.01)
+            assert third == []
+        waiting.join()
+    assert third == ["1"]
+
+
+def test_ray_that_hides_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for driver, device, told in ((True, "auto", True), (True, "cpu", False), (False, "auto", False)):
+        monkeypatch.setattr(jobs, "has_driver", lambda found=driver: found)
+        jobs.warn_of_hidden_gpus(device)
+        assert ("num_gpus=1" in capsys.readouterr().err) is told
