@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -58,11 +59,12 @@ def bandwidth(device: str, size: int, repeats: int) -> float:
     return 2 * 4 * source.numel() / best(lambda: target.copy_(source), repeats, wait)
 
 
-def convolutions(width: int, batch: int, side: int, repeats: int) -> dict[str, float]:
-    """Train the convolutions of the network one by one, with nothing between them.
+def kernels(width: int, batch: int, side: int, repeats: int) -> dict[str, float]:
+    """Train the network's operations one by one, each on tensors in memory, with nothing between them.
 
-    Each gets an input that lies in memory, and the gradient of its output; weights, and inputs but the first, get
-    theirs. So much of a training step no training loop can spare that uses torch's convolutions.
+    A convolution gets the gradient of its output; its weights, and its input but for the first, get theirs. A batch
+    normalisation likewise; a ReLU, in place, and an addition of the skip as the blocks have them. So much of a training
+    step no loop around torch's kernels can spare.
 
     Args:
         width: Channels of the stem.
@@ -71,41 +73,62 @@ def convolutions(width: int, batch: int, side: int, repeats: int) -> dict[str, f
         repeats: The best of so many counts.
 
     Returns:
-        ``rate`` in images a second.
+        ``rate`` in images a second of the convolutions alone, ``all_rate`` with the other operations.
     """
     from deepfake_cls.config import TrainerConfig
     from deepfake_cls.hardware import choose
-    from deepfake_cls.models.resnet import ResidualNet
+    from deepfake_cls.models.resnet import ResidualBlock, ResidualNet
 
     bf16 = choose(TrainerConfig(device="cpu")).precision == "bf16-mixed"
     network = ResidualNet(3, 5, width)
-    found: list[tuple[nn.Conv2d, Tensor, Tensor]] = []
+    found: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
         found.append((module, inputs[0], output))
 
-    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, nn.Conv2d)]
+    timed = (nn.Conv2d, nn.BatchNorm2d, ResidualBlock)
+    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, timed)]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         network(torch.zeros((2, 3, side, side), dtype=torch.uint8))
     for hook in hooks:
         hook.remove()
+    followed_by_relu = {network.bn, *(m.bn1 for m in network.modules() if isinstance(m, ResidualBlock))}
 
-    def step(module: nn.Conv2d, x: Tensor, gradient: Tensor) -> None:
+    def tensor_like(example: Tensor) -> Tensor:
+        return torch.randn((batch, *example.shape[1:]), dtype=example.dtype).contiguous(memory_format=network.layout)
+
+    def step(module: nn.Module, x: Tensor, gradient: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             y = module(x)
         y.backward(gradient)
-        module.weight.grad = x.grad = None
+        x.grad = None
+        module.zero_grad()
 
-    seconds = 0.0
+    def relu(y: Tensor, gradient: Tensor) -> None:
+        torch.relu_(y)
+        torch.ops.aten.threshold_backward(gradient, y, 0)
+
+    def add(y: Tensor, x: Tensor) -> None:
+        y += x  # the skip
+        x += y  # the two gradients of the block's input
+
+    convolutions = others = 0.0
     for module, before, after in found:
-        x, gradient = (
-            torch.randn((batch, *like.shape[1:]), dtype=like.dtype).contiguous(memory_format=network.layout)
-            for like in (before, after)
-        )
-        x.requires_grad_(module is not network.conv)
-        seconds += best(lambda m=module, i=x, g=gradient: step(m, i, g), repeats, lambda: None)  # type: ignore[misc]
-    return {"rate": batch / seconds}
+        x, y = tensor_like(before), tensor_like(after)
+        calls: list[Callable[[], object]] = []
+        if not isinstance(module, ResidualBlock):
+            x.requires_grad_(module is not network.conv)
+            calls.append(partial(step, module, x, y))
+        if isinstance(module, ResidualBlock):
+            calls.append(partial(add, y, tensor_like(after)))
+        if isinstance(module, ResidualBlock) or module in followed_by_relu:
+            calls.append(partial(relu, y, tensor_like(after)))
+        seconds = sum(best(call, repeats, lambda: None) for call in calls)
+        if isinstance(module, nn.Conv2d):
+            convolutions += seconds
+        else:
+            others += seconds
+    return {"rate": batch / convolutions, "all_rate": batch / (convolutions + others)}
 
 
 def job(sizes: list[int], copied: int, repeats: int) -> dict[str, object]:

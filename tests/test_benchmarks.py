@@ -196,7 +196,7 @@ def test_operations_are_those_that_the_layers_make() -> None:
     assert training_flops(64, 4, 5, 100, 100) == pytest.approx(24.4e9, rel=0.005)
 
 
-def test_all_convolutions_are_timed_and_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kernels_are_timed_and_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[int] = []
 
     def best(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
@@ -205,8 +205,11 @@ def test_all_convolutions_are_timed_and_each_by_itself(monkeypatch: pytest.Monke
         return 0.5
 
     monkeypatch.setattr(limits, "best", best)
-    assert limits.convolutions(width=8, batch=4, side=32, repeats=7)["rate"] == 4 / (0.5 * 16)
-    assert timed == [7] * 16  # the stem, 12 in six blocks, 3 on skips
+    found = limits.kernels(width=8, batch=4, side=32, repeats=7)
+    assert found["rate"] == 4 / (0.5 * 16)  # convolutions: the stem, 12 in six blocks, 3 on skips
+    # As many batch normalisations, 13 ReLUs (the stem, two in each block), 6 additions.
+    assert found["all_rate"] == 4 / (0.5 * (16 + 16 + 13 + 6))
+    assert timed == [7] * 51
 
 
 # Neighbours
