@@ -107,7 +107,7 @@ else
 endif
 	$(BIN)/pytest -m cluster tests/cluster
 
-bench: $(STAMP)  ## speed beside other ways, at most 15 minutes on two cores: benchmarks/results/speed.md (DATA=PATH)
+bench: $(STAMP)  ## speed beside other ways, at most 15 minutes on two cores: benchmarks/results/speed_<CPU>.md (DATA=PATH)
 ifeq ($(UV),)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[bench]'
 else

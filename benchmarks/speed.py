@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,6 +29,7 @@ from benchmarks.plan import QUICK, Plan
 from benchmarks.suite import Suite
 from benchmarks.table import Row, markdown, terminal
 from deepfake_cls.errors import InputError
+from deepfake_cls.hardware import cpu_has_bf16
 from deepfake_cls.results.record import git_state, versions, write_atomically
 
 RESULTS = Path(__file__).parent / "results"
@@ -98,8 +100,18 @@ def heading(found: dict[str, Any]) -> str:
     )
 
 
+def file_name(data: str) -> str:
+    """What the results are called, so that those of unlike CPUs stand side by side: ``speed_avx512_bf16``, ...
+
+    Args:
+        data: ``given`` or ``embedded``.
+    """
+    kind = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "_") + ("_bf16" if cpu_has_bf16() else "")
+    return f"speed_{kind}" + ("_embedded" if data == "embedded" else "")
+
+
 def main() -> None:
-    """Measure, show, and write ``speed.json`` and ``speed.md``."""
+    """Measure, show, and write the figures as JSON and as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="PATH", help="folder of images; without it the embedded data")
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=RESULTS, help="default: benchmarks/results")
@@ -111,7 +123,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     found = report(suite, rows, seconds)
-    name = "quick" if options.quick else "speed"
+    name = "quick" if options.quick else file_name(found["data"])
     write_atomically(options.output / f"{name}.json", json.dumps(found, indent=1).encode())
     write_atomically(options.output / f"{name}.md", f"{heading(found)}\n{markdown(rows)}".encode())
     console.print(terminal(rows))

@@ -124,6 +124,8 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         schema: Its dataclass.
         job: Called with the typed configuration, and whether this is one job of a sweep.
     """
+    if sys.platform == "win32":
+        sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
     jobs.configure_logging()
     jobs.enable_faulthandler()
     OmegaConf.register_new_resolver("jobs_at_a_time", jobs.jobs_at_a_time, replace=True)

@@ -1,7 +1,7 @@
 """The jobs of a sweep, each in a process of its own: a job that crashes is named, and the others go on.
 
-The processes are forked from a server that has imported torch and Lightning and done nothing else, so a job starts in
-milliseconds. What a job leaves behind ends with its process: memory on a GPU, torch's global switches, open files.
+On Linux the processes are forked from a server that has imported torch and Lightning and done nothing else, so a job
+starts in milliseconds. What a job leaves behind ends with its process: memory on a GPU, global switches of torch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from filelock import FileLock, Timeout
 from deepfake_cls import parallel, runs
 from deepfake_cls.errors import InputError, Interrupted
 
+# On macOS a process that has loaded the system's frameworks must not be forked, so each job imports all by itself.
+START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
 # What the server imports, by entry point; all else is imported by the job.
 PRELOADED = {
     "train": ["deepfake_cls.callbacks", "deepfake_cls.data.datamodule"],
@@ -119,8 +121,8 @@ def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Out
         cards: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
     """
     # Children are told the default start method; in joblib's workers that is one that they do not know.
-    multiprocessing.set_start_method("forkserver", force=True)
-    context = multiprocessing.get_context("forkserver")
+    multiprocessing.set_start_method(START_METHOD, force=True)
+    context: Any = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload(PRELOADED.get(entry, []))
     receiving, sending = context.Pipe(duplex=False)
     passed_on: list[int] = []

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import gpu, limits, measure, neighbours, plain, startup, table
+from benchmarks import gpu, limits, measure, neighbours, plain, speed, startup, table
 from benchmarks.measure import ROOT, Stopwatch, alternate, fresh, watched
 from benchmarks.ours import training_flops
 from benchmarks.plan import QUICK
@@ -79,13 +79,29 @@ def test_a_job_that_fails_says_why() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
-def test_anonymous_memory_is_seen_and_mapped_files_are_not(tmp_path: Path) -> None:
+def test_anonymous_memory_is_seen_and_mapped_files_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 200_000_000
     (tmp_path / "file").write_bytes(bytes(size))
-    wait = "import time; time.sleep(0.3)"
-    held = watched([sys.executable, "-c", f"x = b'1' * {size}; {wait}"])[2]
-    code = f"import mmap; m = mmap.mmap(open({str(tmp_path / 'file')!r}, 'rb').fileno(), 0, access=1); m.find(b'1')"
-    mapped = watched([sys.executable, "-c", f"{code}; {wait}"])[2]
+    seen = measure.anonymous
+    ready, done = tmp_path / "ready", tmp_path / "done"
+
+    def anonymous(pid: int | str = "self") -> int:
+        there = ready.exists()  # before the memory is read
+        found = seen(pid)
+        if there:
+            done.touch()
+        return found
+
+    def peak(code: str) -> int:
+        """Of a process that ends only after its memory was read in its last state."""
+        ready.unlink(missing_ok=True)
+        done.unlink(missing_ok=True)
+        wait = f"open({str(ready)!r}, 'w')\nwhile not os.path.exists({str(done)!r}): time.sleep(0.01)"
+        return watched([sys.executable, "-c", f"import mmap, os, time\n{code}\n{wait}"])[2]
+
+    monkeypatch.setattr(measure, "anonymous", anonymous)
+    held = peak(f"x = b'1' * {size}")
+    mapped = peak(f"m = mmap.mmap(open({str(tmp_path / 'file')!r}, 'rb').fileno(), 0, access=1); m.find(b'1')")
     assert size <= held <= size + 50_000_000
     assert 0 < mapped < 50_000_000
 
@@ -361,3 +377,13 @@ def test_the_gpu_suite_records_what_does_not_fit_and_goes_on(tmp_path: Path, mon
     monkeypatch.setattr(gpu, "fresh", broken)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         gpu.measure(gpu.QUICK, None, "cpu", tmp_path / "again")
+
+
+def test_results_of_unlike_cpus_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+    for capability, bf16 in (("AVX512", True), ("AVX512", False), ("AVX2", False), ("NO AVX", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
+        monkeypatch.setattr(speed, "cpu_has_bf16", lambda found=bf16: found)
+        names |= {speed.file_name("given"), speed.file_name("embedded")}
+    assert len(names) == 8
+    assert {"speed_avx512_bf16", "speed_avx2_embedded", "speed_no_avx"} <= names

@@ -27,7 +27,7 @@ def tables(runs: str, output: str) -> bytes:
 def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_tables() -> None:
     command = [sys.executable, "-m", *SWEEP, "run_dir=killed"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while len(list(Path("killed").glob("*/result.json"))) < 1 and time.monotonic() < limit:
         time.sleep(0.02)
     sweep.send_signal(signal.SIGKILL)

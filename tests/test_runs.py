@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deepfake_cls import runs
 from deepfake_cls.config import KnnConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.results.record import Record, read_record, write_record
@@ -15,13 +16,15 @@ from tests.conftest import call
 ID = "ab" * 32
 
 
-def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(capsys: pytest.CaptureFixture[str]) -> None:
-    config, order = KnnConfig(), []
+def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, order, said = KnnConfig(), list[str](), list[str]()
+    monkeypatch.setattr(runs, "print", lambda text, flush: said.append(text), raising=False)
 
     def first() -> None:
         with claim("knn", ID, config, sweep=False) as run:
             order.append("first in")
-            time.sleep(1.0)
+            while not said:  # until the second one waits
+                time.sleep(0.01)
             write_record(run.path, Record("knn", "ok", ID, plain(config)))
             order.append("first out")
 
@@ -34,7 +37,7 @@ def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(capsys: p
         assert run.done is not None
     thread.join()
     assert order == ["first in", "first out", "second in"]
-    assert "another process is at work there" in capsys.readouterr().out
+    assert "another process is at work there" in said[0]
 
 
 def test_a_failure_is_recorded_and_tried_again() -> None:
