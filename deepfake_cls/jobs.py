@@ -139,7 +139,7 @@ def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Out
         with _signals(pass_on):
             process.start()
             sending.close()
-            said = list(_messages(receiving))
+            said = list(_messages(receiving, process.sentinel))
             process.join()
     claimed = next((message for message in said if isinstance(message, runs.Claimed)), None)
     outcome = next((message for message in said if isinstance(message, Outcome)), None)
@@ -152,6 +152,7 @@ def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Out
 def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None, passed_on: list[int]) -> Outcome:
     """The outcome of a job whose process has ended without giving one."""
     if passed_on and status == -passed_on[-1]:
+        tell("\nStopped.")
         return Outcome(f"{words}: stopped")
     if status < 0:
         how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
@@ -165,10 +166,10 @@ def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None,
     return Outcome(f"{words}: {how}")
 
 
-def _messages(receiving: Connection) -> Iterator[Any]:
-    """What the child says, until it ends."""
+def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
+    """What the child says, until it ends; processes of its own may outlive it and keep the pipe open."""
     with contextlib.suppress(EOFError, OSError):
-        while True:
+        while receiving in wait([receiving, sentinel]):
             yield receiving.recv()
 
 
