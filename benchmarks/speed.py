@@ -67,6 +67,7 @@ def report(suite: Suite, rows: list[Row], seconds: float) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "device": suite.machine["device"],
+        "instructions": instructions(),
         "threads": suite.machine["threads"],
         "precision": suite.machine["precision"],
         "versions": found,
@@ -92,12 +93,18 @@ def heading(found: dict[str, Any]) -> str:
     names = ("torch", "lightning", "scikit-learn", "faiss-cpu")
     listed = ", ".join(f"{name} {found['versions'][name]}" for name in names)
     sha = (found["git"]["sha"] or "no commit")[:7] + ("*" if found["git"]["dirty"] else "")
+    machine = f"{found['device']} ({found['instructions']}), {found['threads']} threads, {found['precision']}"
     return (
-        f"{found['device']}, {found['threads']} threads, {found['precision']}; {listed}; images: {found['data']};"
+        f"{machine}; {listed}; images: {found['data']};"
         f" {found['date'][:10]}, {sha}. Medians, with least and most; share of the limit: of the measured rate of"
         " matrix products. Peers compute in fp32 and decode PNG files in every epoch, as they do unless told otherwise;"
         " ours were decoded once before, which is not counted.\n"
     )
+
+
+def instructions() -> str:
+    """What torch uses of the CPU, such as ``AVX512 bf16``."""
+    return torch.backends.cpu.get_cpu_capability() + (" bf16" if cpu_has_bf16() else "")
 
 
 def file_name(data: str) -> str:
@@ -106,8 +113,7 @@ def file_name(data: str) -> str:
     Args:
         data: ``given`` or ``embedded``.
     """
-    kind = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "_") + ("_bf16" if cpu_has_bf16() else "")
-    return f"speed_{kind}" + ("_embedded" if data == "embedded" else "")
+    return f"speed_{instructions().lower().replace(' ', '_')}" + ("_embedded" if data == "embedded" else "")
 
 
 def main() -> None:
