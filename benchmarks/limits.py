@@ -63,8 +63,8 @@ def kernels(width: int, batch: int, side: int, repeats: int) -> dict[str, float]
     """Train the network's operations one by one, each on tensors in memory, with nothing between them.
 
     A convolution gets the gradient of its output; its weights, and its input but for the first, get theirs. A batch
-    normalisation likewise; a ReLU, in place, and an addition of the skip as the blocks have them. So much of a training
-    step no loop around torch's kernels can spare.
+    normalisation likewise; a ReLU, in place, and an addition of the skip as the blocks have them. No training loop that
+    uses torch's kernels can be faster, but for what it finds in the CPU's caches.
 
     Args:
         width: Channels of the stem.

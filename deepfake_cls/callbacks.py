@@ -21,6 +21,8 @@ from deepfake_cls.errors import Interrupted
 from deepfake_cls.models.classifier import Classifier
 from deepfake_cls.results.figures import confusion_figure
 
+REPEAT_SECONDS = 0.5  # a signal to all processes of a job also comes through its parent: no second request
+
 
 class StopCleanly(L.Callback):
     """Turn SIGTERM and Ctrl-C into a checkpoint between two steps; a second Ctrl-C stops at once.
@@ -37,6 +39,7 @@ class StopCleanly(L.Callback):
     def __init__(self, last: LastCheckpoint) -> None:
         self.last, self.checkpoint = last, last.path
         self.received: int | None = None
+        self._received_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over, after Lightning has set its own handlers; Lightning restores those before the fit."""
@@ -44,8 +47,11 @@ class StopCleanly(L.Callback):
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and parallel.size() == 1:  # torchrun sends every signal on, also one that came to all
+        again = self.received is not None and time.monotonic() - self._received_at > REPEAT_SECONDS
+        if again and parallel.size() == 1:  # torchrun sends every signal on, also one that came to all
             raise KeyboardInterrupt
+        if self.received is None:
+            self._received_at = time.monotonic()
         self.received, self.last.wanted = number, True
         print("\nStopping after this batch; once more stops at once.", flush=True)
 

@@ -72,7 +72,8 @@ def _cpu_has(probes: tuple[str, ...], onednn: tuple[str, ...]) -> bool:
         onednn: Parts of the names of the oneDNN limits (``ONEDNN_MAX_CPU_ISA``) that include it.
     """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
-    if limit not in ("DEFAULT", "ALL", "") and not any(part in limit for part in onednn):
+    allowed = limit.startswith(("AVX512", "AVX10")) and any(part in limit for part in onednn)  # not AVX2_VNNI
+    if limit not in ("DEFAULT", "ALL", "") and not allowed:
         return False
     # The probes ask the CPU; the capability is what torch uses of it (ATEN_CPU_CAPABILITY may limit that).
     if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AVX10", "AMX")):
@@ -93,7 +94,7 @@ def cuda_problem() -> str | None:
             return None
         return "the CUDA device adds 1 and 1 wrongly"
     except RuntimeError as error:
-        return f"the CUDA device cannot run an operation of this torch ({str(error).strip().splitlines()[0]})"
+        return f"the CUDA device cannot run an operation ({str(error).strip().splitlines()[0]})"
 
 
 def synchronise(device: torch.device) -> None:
@@ -197,6 +198,8 @@ def _device(asked: str) -> str:
         return "cuda"
     if asked == "cuda":
         raise InputError(f"trainer.device=cuda: {problem}; use trainer.device=auto or cpu.")
+    if parallel.size() > 1 and torch.cuda.is_available():  # the other processes may have taken their cards
+        raise InputError(f"trainer.device=auto: {problem}; under torchrun use trainer.device=cpu, or fewer processes.")
     if torch.cuda.is_available():  # a card is there, so a run on the CPU would surprise
         print(f"trainer.device=auto: using the CPU, because {problem}.", file=sys.stderr, flush=True)
     return "cpu"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import importlib
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -39,6 +41,7 @@ PRELOADED = {
     "knn": ["deepfake_cls.data.images", "deepfake_cls.models.neighbors"],
 }
 
+READY = "ready"  # what a job says first, once it handles signals
 _crashes_are_traced = False
 
 
@@ -83,7 +86,7 @@ def attempt(job: Any, config: Any, sweep: bool, words: str) -> Outcome:
     except Exception as error:
         advice = out_of_memory(error, config)
         if advice is not None:
-            tell(f"error: {advice}")
+            print(f"error: {advice}", file=sys.stderr, flush=True)  # by any rank: others may have memory enough
             return Outcome(f"{prefix}{advice}")
         traceback.print_exc()
         return Outcome(f"{words}: {type(error).__name__}: {error}")
@@ -103,7 +106,7 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
 
 
 def tell(text: str) -> None:
-    """Print on standard error; of one job's processes on a machine, all of which find the same fault, only one does."""
+    """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same fault."""
     if parallel.local_rank() == 0:
         print(text, file=sys.stderr, flush=True)
 
@@ -120,40 +123,52 @@ def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Out
         words: The job's overrides.
         cards: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
     """
-    # Children are told the default start method; in joblib's workers that is one that they do not know.
+    # A child receives its parent's default start method; in a joblib worker that is one that the child does not know.
     multiprocessing.set_start_method(START_METHOD, force=True)
     context: Any = multiprocessing.get_context(START_METHOD)
-    context.set_forkserver_preload(PRELOADED.get(entry, []))
+    context.set_forkserver_preload(["deepfake_cls.forkserver", *PRELOADED.get(entry, [])])
     receiving, sending = context.Pipe(duplex=False)
-    passed_on: list[int] = []
+    received: list[int] = []
+    said: list[Any] = []
     with free_card(cards) as card:
         environment = dict(os.environ) | ({} if card is None else {"CUDA_VISIBLE_DEVICES": card})
         process = context.Process(target=_child, args=(sending, entry, config, words, str(Path.cwd()), environment))
 
-        def pass_on(number: int, _: FrameType | None) -> None:
-            passed_on.append(number)
-            if process.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+        def send(number: int) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
 
-        with _signals(pass_on):
-            process.start()
+        def receive(number: int, _: FrameType | None) -> None:
+            received.append(number)
+            if said:  # before its first message the job has no handlers yet
+                send(number)
+
+        with _signals(receive):
+            try:
+                process.start()
+            except (EOFError, OSError):
+                if not received:
+                    raise
+                return Outcome(f"{words}: stopped", received[0])
             sending.close()
-            said = list(_messages(receiving, process.sentinel))
+            for message in _messages(receiving, process.sentinel):
+                said.append(message)
+                if message == READY and received:
+                    send(received[0])
             process.join()
     claimed = next((message for message in said if isinstance(message, runs.Claimed)), None)
     outcome = next((message for message in said if isinstance(message, Outcome)), None)
-    if outcome is None:
-        outcome = _crashed(process.exitcode or 0, config, words, claimed, passed_on)
-    # A signal to the job alone, such as a user's kill, stops the job and not the sweep.
-    return Outcome(outcome.failure, passed_on[0] if passed_on else None)
-
-
-def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None, passed_on: list[int]) -> Outcome:
-    """The outcome of a job whose process has ended without giving one."""
-    if passed_on and status == -passed_on[-1]:
+    if outcome is None and received:  # stopped before or after its training, where there is nothing to keep
         tell("\nStopped.")
-        return Outcome(f"{words}: stopped")
+        outcome = Outcome(f"{words}: stopped")
+    elif outcome is None:
+        outcome = _crashed(process.exitcode or 0, config, words, claimed)
+    # A signal to the job alone, such as a user's kill, stops the job and not the sweep.
+    return Outcome(outcome.failure, received[0] if received else None)
+
+
+def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None) -> Outcome:
+    """The outcome of a job whose process has ended without giving one."""
     if status < 0:
         how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
         if status == -signal.SIGKILL:
@@ -199,6 +214,7 @@ def _child(sending: Connection, entry: str, config: Any, words: str, folder: str
     enable_faulthandler()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging()
+    sending.send(READY)
     runs.on_claim.append(sending.send)
     job = importlib.import_module(f"deepfake_cls.{entry}").run
     try:
@@ -209,7 +225,7 @@ def _child(sending: Connection, entry: str, config: Any, words: str, folder: str
 
 
 def _end_with_parent() -> None:
-    """Stop this job, as SIGTERM does, when the process that waits for it has ended."""
+    """Send this job SIGTERM when its parent has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -256,13 +272,24 @@ def warn_of_hidden_gpus(device: str) -> None:
 
 def visible_cards(device: str) -> list[str]:
     """The GPUs that jobs on ``trainer.device`` would take, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    if device == "cpu" or not has_driver():  # without a driver, torch need not be imported to ask
+    if device == "cpu" or not has_driver():
         return []
-    import torch
-
-    count = torch.cuda.device_count()
+    count = usable_cards(os.environ.get("CUDA_VISIBLE_DEVICES"))
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return named[:count] or [str(index) for index in range(count)]
+
+
+@functools.cache
+def usable_cards(visible: str | None) -> int:
+    """How many GPUs torch can use; asked in another process, which then ends, so that none is held from here.
+
+    Args:
+        visible: ``CUDA_VISIBLE_DEVICES``, on which the answer depends.
+    """
+    code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
+    environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
 def jobs_at_a_time(device: str) -> int:

@@ -87,7 +87,7 @@ def from_first(value: Value | None) -> Value:
 
     box = [value]
     try:
-        # Over gloo, also on GPUs: its peers notice that rank 0 has ended, where those of NCCL would wait for ever.
+        # With gloo, the other ranks notice that rank 0 has ended; with NCCL they would wait for ever.
         dist.broadcast_object_list(box, src=0, group=_hosts[-1])
     except RuntimeError as error:
         raise InputError("The process of rank 0 has failed; its message says why.") from error

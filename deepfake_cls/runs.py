@@ -65,7 +65,7 @@ def identity_of(kind: str, config: Any, fingerprint: str, hardware: Hardware, **
         "kind": kind,
         "config": essence(kind, plain(config)),
         "data": fingerprint,
-        # Cards differ in their results, and CPU threads do not matter there.
+        # GPU models give different results; CPU threads do not affect a GPU's.
         "device": hardware.name if hardware.device == "cuda" else hardware.device,
         "precision": hardware.precision,
         "threads": None if hardware.device == "cuda" else hardware.threads,
@@ -133,7 +133,7 @@ class Claimed:
     identity: str
 
 
-# Told of each run that this process begins: a sweep's job tells its parent, which records it if the job crashes.
+# Called for each run that this process begins; a sweep's job tells its parent, which marks it failed after a crash.
 on_claim: list[Callable[[Claimed], None]] = []
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepfake_cls import evaluate, knn, train
+from deepfake_cls import evaluate, hardware, knn, train
 from deepfake_cls.callbacks import StopCleanly
 from deepfake_cls.config import EvaluateConfig, KnnConfig, TrainConfig
 from deepfake_cls.errors import Interrupted
@@ -91,7 +91,8 @@ def test_jobs_through_joblib_take_turns_on_the_gpu() -> None:
     assert done.stdout.count("next: ") == 3, done.stdout + done.stderr
 
 
-def test_a_batch_that_does_not_fit_is_one_line() -> None:
+def test_a_batch_that_does_not_fit_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "cuda_problem", lambda: None)  # it would find the memory too small
     gc.collect()
     torch.cuda.empty_cache()  # memory that torch still holds would be handed out again
     memory = torch.cuda.get_device_properties(0).total_memory

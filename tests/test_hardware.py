@@ -84,6 +84,7 @@ def test_a_shell_limited_to_avx2_gets_neither_bf16_nor_int8(monkeypatch: pytest.
     assert (hardware.cpu_has_bf16(), hardware.has_int8("cpu")) == (True, True)
     for limit, expected in {
         "AVX2": (False, False),
+        "AVX2_VNNI": (False, False),
         "AVX512_CORE": (False, False),
         "AVX512_CORE_VNNI": (False, True),
         "AVX512_CORE_BF16": (True, True),

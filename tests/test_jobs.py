@@ -105,22 +105,45 @@ def test_a_single_run_that_crashes_prints_where() -> None:
     assert "write_predictions" in done.stderr
 
 
-def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(unibuc_like: Path) -> None:
+def start_sweep() -> subprocess.Popen[str]:
+    """Two jobs that would train for days, in a process group of their own."""
     words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0,1"]
-    sweep = subprocess.Popen(
-        [sys.executable, "-m", "deepfake_cls.train", "-m", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
+    number: signal.Signals, to_all: bool, unibuc_like: Path
+) -> None:
+    sweep = start_sweep()
     while not list(Path("runs/cnn").glob("*/checkpoints/last.ckpt")):
         assert sweep.poll() is None
         time.sleep(0.1)
-    sweep.send_signal(signal.SIGINT)
-    output, errors = sweep.communicate(timeout=120)
-    assert sweep.returncode == 128 + signal.SIGINT, output + errors
+    if to_all:  # as a terminal's Ctrl-C, or the command timeout, does
+        os.killpg(sweep.pid, number)
+    else:
+        sweep.send_signal(number)
+    output, errors = sweep.communicate(timeout=300)
+    assert sweep.returncode == 128 + number, output + errors
     assert errors.count("The same command goes on from there.") == 1
     assert "job 2" not in output
+    assert not list(Path("runs/cnn").glob("*/result.json"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_like: Path) -> None:
+    sweep = start_sweep()
+    assert sweep.stdout is not None
+    while "job 1" not in sweep.stdout.readline():
+        assert sweep.poll() is None
+    time.sleep(0.3)  # torch is being imported; what follows holds at any other time, too
+    os.killpg(sweep.pid, number)
+    output, errors = sweep.communicate(timeout=300)
+    assert sweep.returncode == 128 + number, output + errors
+    assert "job 2" not in output
+    assert "Traceback" not in errors
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
@@ -168,9 +191,9 @@ def test_too_little_memory_is_one_line_that_names_the_batch_size(capsys: pytest.
 @pytest.fixture
 def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(jobs, "has_driver", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(jobs, "usable_cards", lambda visible: 2)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.mark.usefixtures("two_cards")
@@ -179,10 +202,10 @@ def test_a_machine_runs_one_job_for_each_gpu_or_one_for_each_core(monkeypatch: p
     assert [jobs_at_a_time(device) for device in ("auto", "cuda", "cpu")] == [2, 2, -1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-ab")
     assert visible_cards("auto") == ["5", "GPU-ab"]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(jobs, "usable_cards", lambda visible: 0)
     assert jobs_at_a_time("auto") == -1
     monkeypatch.setattr(jobs, "has_driver", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: pytest.fail("torch need not be asked"))
+    monkeypatch.setattr(jobs, "usable_cards", lambda visible: pytest.fail("torch need not be asked"))
     assert jobs_at_a_time("auto") == -1
 
 
