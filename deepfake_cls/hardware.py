@@ -177,7 +177,8 @@ def choose(config: TrainerConfig) -> Hardware:
     # float32 means float32: no TF32. What gains from fewer bits runs in bf16 anyway.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    torch.use_deterministic_algorithms(config.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:  # to set it imports torch's compiler
+        torch.use_deterministic_algorithms(config.deterministic)
     if device == "cpu":
         keep_memory()
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +136,14 @@ def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
     assert "\n" not in str(error.value)
     choose(TrainerConfig(device="cpu"))
     assert capsys.readouterr().err == ""
+
+
+def test_choosing_does_not_import_the_compiler_of_torch() -> None:
+    # That would take more than a second, and 80 MB.
+    code = "from deepfake_cls.hardware import TrainerConfig, choose\nimport sys\nchoose(TrainerConfig(device='cpu'))\n"
+    code += "print([name for name in sys.modules if name.startswith('torch._inductor')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_switch_of_torch_outlives_its_job(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:

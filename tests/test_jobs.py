@@ -19,7 +19,7 @@ from PIL import Image
 
 from deepfake_cls import jobs
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.jobs import attempt, free_card, jobs_at_a_time, out_of_memory, visible_cards
+from deepfake_cls.jobs import attempt, free_card, jobs_at_a_time, out_of_memory, usable_cards, visible_cards
 from deepfake_cls.results.record import Record, read_record, write_record
 from deepfake_cls.runs import Claimed, plain, record_failure
 from tests.conftest import SMALL_NET, call, configure
@@ -251,3 +251,8 @@ def test_ray_that_hides_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, capsys: p
         monkeypatch.setattr(jobs, "has_driver", lambda found=driver: found)
         jobs.warn_of_hidden_gpus(device)
         assert ("num_gpus=1" in capsys.readouterr().err) is told
+
+
+def test_gpus_that_are_hidden_are_not_usable() -> None:
+    usable_cards.cache_clear()
+    assert usable_cards("") == 0
