@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import getpass
 import os
 import platform
 import shutil
 import sys
 import sysconfig
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,8 +129,11 @@ def keep_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: in bytes, the largest that an int holds
 
 
-def require_compiler(hardware: Hardware) -> None:
-    """Refuse ``trainer.compile=true`` where torch.compile cannot work, or has never been tried.
+def prepare_compiler(hardware: Hardware) -> None:
+    """Refuse ``trainer.compile=true`` where torch.compile cannot work, or has never been tried; else set its cache.
+
+    The key of torch's cache of generated code lacks the instruction set, on which that code depends: code for AVX-512
+    that is compiled in a shell limited to AVX2 corrupts the heap (torch 2.15). So such a shell has a cache of its own.
 
     Raises:
         InputError: If a compiler or Python's header files are missing, or the job has many devices.
@@ -149,6 +154,11 @@ def require_compiler(hardware: Hardware) -> None:
         raise InputError(
             f"trainer.compile=true: needs the {language} compiler {names[0]}; install it, or leave compile out."
         )
+    limit = os.environ.get("ATEN_CPU_CAPABILITY")
+    default = str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")
+    # Torch itself sets the variable to its default when it is imported.
+    if limit and os.environ.get("TORCHINDUCTOR_CACHE_DIR", default) == default:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{default}_{limit}"
 
 
 def choose(config: TrainerConfig) -> Hardware:

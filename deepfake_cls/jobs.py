@@ -214,10 +214,10 @@ def _child(sending: Connection, entry: str, config: Any, words: str, folder: str
     enable_faulthandler()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging()
-    sending.send(READY)
     runs.on_claim.append(sending.send)
-    job = importlib.import_module(f"deepfake_cls.{entry}").run
     try:
+        sending.send(READY)
+        job = importlib.import_module(f"deepfake_cls.{entry}").run
         outcome = attempt(job, config, True, words)
     except KeyboardInterrupt:
         outcome = Outcome(f"{words}: stopped", signal.SIGINT)

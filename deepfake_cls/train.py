@@ -87,13 +87,13 @@ def run(config: TrainConfig, sweep: bool) -> None:
     manifest.require_classes()
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.images import fingerprint
-    from deepfake_cls.hardware import choose, require_compiler
+    from deepfake_cls.hardware import choose, prepare_compiler
     from deepfake_cls.results.tables import argument, data_arguments, print_run
     from deepfake_cls.runs import claim, identity_of
 
     hardware = choose(config.trainer)
     if config.trainer.compile:
-        require_compiler(hardware)
+        prepare_compiler(hardware)
     if config.batch_size < 2 * hardware.processes:
         raise InputError(
             f"batch_size={config.batch_size}: expected 2 or more for each of {hardware.processes} processes."

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +140,22 @@ def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
     assert capsys.readouterr().err == ""
 
 
+def test_a_limited_shell_keeps_compiled_code_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    cpu = hardware.Hardware("cpu", "32-true", 1, "some CPU")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    hardware.prepare_compiler(cpu)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    default = str(tmp_path / f"torchinductor_{getpass.getuser()}")
+    for before, after in ((default, f"{default}_avx2"), ("mine", "mine")):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
+        hardware.prepare_compiler(cpu)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == after
+
+
 def test_choosing_does_not_import_the_compiler_of_torch() -> None:
     # That would take more than a second, and 80 MB.
     code = "from deepfake_cls.hardware import TrainerConfig, choose\nimport sys\nchoose(TrainerConfig(device='cpu'))\n"
@@ -166,13 +184,13 @@ def test_compiling_for_a_gpu_needs_a_c_compiler_and_python_headers(
     card = hardware.Hardware("cuda", "bf16-mixed", 1, "some gpu")
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(InputError, match="needs Python's header files, and .*Python.h is missing"):
-        hardware.require_compiler(card)
+        hardware.prepare_compiler(card)
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++" if name.endswith("++") else None)
     with pytest.raises(InputError, match="needs the C compiler gcc"):
-        hardware.require_compiler(card)
+        hardware.prepare_compiler(card)
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
-    hardware.require_compiler(card)
+    hardware.prepare_compiler(card)
 
 
 def test_a_torch_without_the_probes_gets_what_is_right_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,4 +247,4 @@ def test_a_last_batch_with_nothing_for_some_gpu_is_refused(monkeypatch: pytest.M
 
 def test_compiling_is_for_one_device() -> None:
     with pytest.raises(InputError, match="trainer.compile=true: is for one device"):
-        hardware.require_compiler(eight_gpus())
+        hardware.prepare_compiler(eight_gpus())
