@@ -21,7 +21,8 @@ from deepfake_cls.errors import Interrupted
 from deepfake_cls.models.classifier import Classifier
 from deepfake_cls.results.figures import confusion_figure
 
-REPEAT_SECONDS = 0.5  # a signal to all processes of a job also comes through its parent: no second request
+# A stop that is sent to all processes of a sweep comes twice to a job, once through its parent: that is one request.
+REPEAT_SECONDS = 0.5
 
 
 class StopCleanly(L.Callback):
@@ -42,7 +43,7 @@ class StopCleanly(L.Callback):
         self._received_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals over, after Lightning has set its own handlers; Lightning restores those before the fit."""
+        """Take the signals over from Lightning, which at the end of the fit restores the handlers from before it."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deepfake_cls import jobs, parallel
+from deepfake_cls import gpus, jobs, parallel
 from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.errors import InputError
 
@@ -128,7 +128,7 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
     jobs.configure_logging()
     jobs.enable_faulthandler()
-    OmegaConf.register_new_resolver("jobs_at_a_time", jobs.jobs_at_a_time, replace=True)
+    OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
     for flag in ("-m", "--multirun"):
         if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
             sys.argv.remove(flag)
@@ -172,10 +172,10 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         def run(config: DictConfig, sweep: bool) -> jobs.Outcome | None:
             checked: Any = typed(config, schema)
             if "ray" in launcher:
-                jobs.warn_of_hidden_gpus(checked.trainer.device)
+                gpus.warn_of_hidden_gpus(checked.trainer.device)
             if apart:
-                cards = jobs.visible_cards(checked.trainer.device) if "joblib" in launcher else []
-                return jobs.in_own_process(name, checked, words, cards)
+                shared = gpus.visible_gpus(checked.trainer.device) if "joblib" in launcher else []
+                return jobs.in_own_process(name, checked, words, shared)
             job(checked, sweep)
             return None
 

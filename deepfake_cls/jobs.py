@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import functools
 import importlib
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,10 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from deepfake_cls import parallel, runs
 from deepfake_cls.errors import InputError, Interrupted
+from deepfake_cls.gpus import free_gpu
 
 # On macOS a process that has loaded the system's frameworks must not be forked, so each job imports all by itself.
 START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
@@ -58,7 +52,7 @@ class Outcome:
     signal: int | None = None
 
 
-def attempt(job: Any, config: Any, sweep: bool, words: str) -> Outcome:
+def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     """Run a job here, and print what is wrong with it.
 
     Args:
@@ -66,14 +60,14 @@ def attempt(job: Any, config: Any, sweep: bool, words: str) -> Outcome:
             another process.
         config: The configuration.
         sweep: See ``job``.
-        words: The job's overrides, which name it in a sweep.
+        overrides: The job's overrides, which name it in a sweep.
     """
-    prefix = f"{words}: " if sweep else ""
+    prefix = f"{overrides}: " if sweep else ""
     try:
         return job(config, sweep) or Outcome()
     except Interrupted as stop:
         tell(f"\n{stop}")
-        return Outcome(f"{words}: {stop}", stop.signal)
+        return Outcome(f"{overrides}: {stop}", stop.signal)
     except InputError as error:
         tell(f"error: {error}")
         return Outcome(f"{prefix}{error}")
@@ -89,7 +83,7 @@ def attempt(job: Any, config: Any, sweep: bool, words: str) -> Outcome:
             print(f"error: {advice}", file=sys.stderr, flush=True)  # by any rank: others may have memory enough
             return Outcome(f"{prefix}{advice}")
         traceback.print_exc()
-        return Outcome(f"{words}: {type(error).__name__}: {error}")
+        return Outcome(f"{overrides}: {type(error).__name__}: {error}")
     return Outcome()
 
 
@@ -111,7 +105,7 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Outcome:
+def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
     """Run one job of a sweep in a new process, and wait for it.
 
     SIGINT and SIGTERM are passed on to the job, which then keeps a checkpoint. A job that dies of a signal, or ends
@@ -120,65 +114,93 @@ def in_own_process(entry: str, config: Any, words: str, cards: list[str]) -> Out
     Args:
         entry: Name of the entry point, whose ``run`` is the job.
         config: The typed configuration.
-        words: The job's overrides.
-        cards: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
+        overrides: The job's overrides, which name it.
+        gpus: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
     """
     # A child receives its parent's default start method; in a joblib worker that is one that the child does not know.
     multiprocessing.set_start_method(START_METHOD, force=True)
     context: Any = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload(["deepfake_cls.forkserver", *PRELOADED.get(entry, [])])
     receiving, sending = context.Pipe(duplex=False)
-    received: list[int] = []
-    said: list[Any] = []
-    with free_card(cards) as card:
-        environment = dict(os.environ) | ({} if card is None else {"CUDA_VISIBLE_DEVICES": card})
-        process = context.Process(target=_child, args=(sending, entry, config, words, str(Path.cwd()), environment))
-
-        def send(number: int) -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-
-        def receive(number: int, _: FrameType | None) -> None:
-            received.append(number)
-            if said:  # before its first message the job has no handlers yet
-                send(number)
-
-        with _signals(receive):
-            try:
-                process.start()
-            except (EOFError, OSError):
-                if not received:
-                    raise
-                return Outcome(f"{words}: stopped", received[0])
-            sending.close()
-            for message in _messages(receiving, process.sentinel):
-                said.append(message)
-                if message == READY and received:
-                    send(received[0])
-            process.join()
-    claimed = next((message for message in said if isinstance(message, runs.Claimed)), None)
-    outcome = next((message for message in said if isinstance(message, Outcome)), None)
-    if outcome is None and received:  # stopped before or after its training, where there is nothing to keep
+    stops = _Stops()
+    messages: list[Any] = []
+    with free_gpu(gpus) as gpu, stops.handled():
+        environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+        process = context.Process(target=_child, args=(sending, entry, config, overrides, str(Path.cwd()), environment))
+        try:
+            process.start()
+        except (EOFError, OSError):
+            if not stops.received:
+                raise
+            return Outcome(f"{overrides}: stopped", stops.received[0])
+        sending.close()
+        for message in _messages(receiving, process.sentinel):
+            messages.append(message)
+            if message == READY:
+                stops.pass_on_to(process.pid)
+        process.join()
+    claimed = next((message for message in messages if isinstance(message, runs.Claimed)), None)
+    outcome = next((message for message in messages if isinstance(message, Outcome)), None)
+    if outcome is None and stops.received:  # stopped before or after its training, where there is nothing to keep
         tell("\nStopped.")
-        outcome = Outcome(f"{words}: stopped")
+        outcome = Outcome(f"{overrides}: stopped")
     elif outcome is None:
-        outcome = _crashed(process.exitcode or 0, config, words, claimed)
+        outcome = _crashed(process.exitcode or 0, config, overrides, claimed)
     # A signal to the job alone, such as a user's kill, stops the job and not the sweep.
-    return Outcome(outcome.failure, received[0] if received else None)
+    return Outcome(outcome.failure, stops.received[0] if stops.received else None)
 
 
-def _crashed(status: int, config: Any, words: str, claimed: runs.Claimed | None) -> Outcome:
+class _Stops:
+    """SIGINT and SIGTERM to this process, passed on to a job once the job handles them.
+
+    Attributes:
+        received: Their numbers, in order.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._pending: list[int] = []
+        self._pid: int | None = None
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle both signals here, where this is the main thread, which alone can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, previous in before.items():
+                signal.signal(number, previous)
+
+    def pass_on_to(self, pid: int) -> None:
+        """Pass on the signals that have come, and those that will."""
+        self._pid = pid
+        while self._pending:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, self._pending.pop(0))
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.received.append(number)
+        self._pending.append(number)
+        if self._pid is not None:
+            self.pass_on_to(self._pid)
+
+
+def _crashed(status: int, config: Any, overrides: str, claimed: runs.Claimed | None) -> Outcome:
     """The outcome of a job whose process has ended without giving one."""
     if status < 0:
         how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
         if status == -signal.SIGKILL:
-            how += ", which the system sends when memory runs out"
+            how += ", as the system does when memory runs out"
     else:
         how = f"ended with exit status {status} and without a result"
-    tell(f"error: {words}: {how}")
+    tell(f"error: {overrides}: {how}")
     if claimed is not None:
         runs.record_failure(claimed, config, f"The process {how}.")
-    return Outcome(f"{words}: {how}")
+    return Outcome(f"{overrides}: {how}")
 
 
 def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
@@ -188,21 +210,9 @@ def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
             yield receiving.recv()
 
 
-@contextlib.contextmanager
-def _signals(handler: Any) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM by ``handler``, where this is the main thread, which alone can."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-def _child(sending: Connection, entry: str, config: Any, words: str, folder: str, environment: dict[str, str]) -> None:
+def _child(
+    sending: Connection, entry: str, config: Any, overrides: str, folder: str, environment: dict[str, str]
+) -> None:
     """Be the process of one job."""
     with contextlib.suppress(OSError):
         os.setsid()  # a terminal's Ctrl-C then comes once, through the parent, and not twice
@@ -218,9 +228,9 @@ def _child(sending: Connection, entry: str, config: Any, words: str, folder: str
     try:
         sending.send(READY)
         job = importlib.import_module(f"deepfake_cls.{entry}").run
-        outcome = attempt(job, config, True, words)
+        outcome = attempt(job, config, True, overrides)
     except KeyboardInterrupt:
-        outcome = Outcome(f"{words}: stopped", signal.SIGINT)
+        outcome = Outcome(f"{overrides}: stopped", signal.SIGINT)
     sending.send(outcome)
 
 
@@ -254,72 +264,3 @@ def configure_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def has_driver() -> bool:
-    """Whether this machine has NVIDIA's driver, and so perhaps a GPU."""
-    return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg")) or bool(shutil.which("nvidia-smi"))
-
-
-def warn_of_hidden_gpus(device: str) -> None:
-    """Say in a job on Ray that Ray hides the machine's GPUs from it, as it does unless a job asks for some."""
-    if device == "auto" and has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
-        tell(
-            "warning: this machine has a GPU, and Ray hides it from jobs that ask for none;"
-            " add +hydra.launcher.ray.remote.num_gpus=1 to use it."
-        )
-
-
-def visible_cards(device: str) -> list[str]:
-    """The GPUs that jobs on ``trainer.device`` would take, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    if device == "cpu" or not has_driver():
-        return []
-    count = usable_cards(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:count] or [str(index) for index in range(count)]
-
-
-@functools.cache
-def usable_cards(visible: str | None) -> int:
-    """How many GPUs torch can use; asked in another process, which then ends, so that none is held from here.
-
-    Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, on which the answer depends.
-    """
-    code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
-    environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    return int(done.stdout) if done.returncode == 0 else 0
-
-
-def jobs_at_a_time(device: str) -> int:
-    """Jobs that a machine runs side by side: one for each GPU that they take, else −1, joblib's "one for each core"."""
-    return len(visible_cards(device)) or -1
-
-
-@contextlib.contextmanager
-def free_card(cards: list[str]) -> Iterator[str | None]:
-    """Take a GPU that no other job of this user's sweeps has, waiting until there is one.
-
-    Args:
-        cards: From :func:`visible_cards`; empty gives None.
-    """
-    if not cards:
-        yield None
-        return
-    folder = Path(tempfile.gettempdir()) / f"deepfake_cls-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    waiting = False
-    while True:
-        for card in cards:
-            try:
-                lock = FileLock(folder / f"gpu-{card}.lock").acquire(timeout=0)
-            except Timeout:
-                continue
-            with lock:
-                yield card
-            return
-        if not waiting:
-            print("Waiting for a GPU: other jobs have them all.", flush=True)
-            waiting = True
-        time.sleep(0.5)

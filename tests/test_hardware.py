@@ -20,6 +20,7 @@ from deepfake_cls.hardware import choose
 from deepfake_cls.models.classifier import load_classifier
 from deepfake_cls.results.record import read_record
 from tests.conftest import SMALL_NET, configure
+from tests.test_parallel import torchrun_variables
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +163,19 @@ def test_choosing_does_not_import_the_compiler_of_torch() -> None:
     code += "print([name for name in sys.modules if name.startswith('torch._inductor')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_torchrun_never_mixes_devices(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(8, 0)
+    for key, value in torchrun_variables(0, size=1).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # the other process is on another machine
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    assert choose(TrainerConfig()).device == "cuda"
+    monkeypatch.setattr(hardware, "cuda_problem", lambda: "the CUDA device is full")
+    with pytest.raises(InputError, match="trainer.device=auto: the CUDA device is full; under torchrun use"):
+        choose(TrainerConfig())
+    assert choose(TrainerConfig(device="cpu")).device == "cpu"
 
 
 def test_no_switch_of_torch_outlives_its_job(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -17,18 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
-from deepfake_cls import jobs
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.jobs import attempt, free_card, jobs_at_a_time, out_of_memory, usable_cards, visible_cards
+from deepfake_cls.jobs import attempt, out_of_memory
 from deepfake_cls.results.record import Record, read_record, write_record
 from deepfake_cls.runs import Claimed, plain, record_failure
 from tests.conftest import SMALL_NET, call, configure
+from tests.test_parallel import torchrun_variables
 
 # Python runs this at the start of every process that finds it. A job that has read bad/train.csv kills itself when it
 # writes its predictions, after the training.
 KILLER = """
     import os
     import sys
+    import time
 
     seen = []
 
@@ -38,6 +37,11 @@ KILLER = """
             if "bad/train.csv" in str(path):
                 seen.append(path)
             if seen and "predictions.npz" in str(path):
+                if "OUTLIVED_BY" in os.environ and os.fork() == 0:
+                    with open(os.environ["OUTLIVED_BY"], "w") as file:
+                        file.write(str(os.getpid()))
+                    time.sleep(600)
+                    os._exit(0)
                 os.kill(os.getpid(), int(os.environ["KILLED_BY"]))
 
     sys.addaudithook(hook)
@@ -78,7 +82,7 @@ def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
         assert text in head  # when it happens
         assert text in tail  # and at the end
     assert ("Fatal Python error: Segmentation fault" in head) == (number == signal.SIGSEGV)  # faulthandler's
-    assert ("which the system sends when memory runs out" in tail) == (number == signal.SIGKILL)
+    assert ("as the system does when memory runs out" in tail) == (number == signal.SIGKILL)
     assert done.stdout.count("next: ") == 2
     records = [read_record(folder) for folder in Path("runs/cnn").glob("[!.]*")]
     found = {(record.config["data"]["root"], record.seed): (record.status, record.error) for record in records}
@@ -94,6 +98,20 @@ def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
     again = call(*command, env={"KILLED_BY": "0"})  # signal 0 is none
     assert again.stdout.count("already done") == 2
     assert {read_record(folder).status for folder in Path("runs/cnn").glob("[!.]*")} == {"ok"}
+
+
+@pytest.mark.usefixtures("killer")
+def test_a_process_that_outlives_its_crashed_job_holds_nothing_up() -> None:
+    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
+    env = {"KILLED_BY": str(int(signal.SIGKILL)), "OUTLIVED_BY": str(Path("pid").resolve())}
+    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *words]
+    with Path("log").open("w") as log:
+        sweep = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
+        try:
+            assert sweep.wait(300) == 1
+        finally:
+            os.kill(int(Path("pid").read_text()), signal.SIGKILL)  # an error if it has ended before the sweep
+    assert "died of SIGKILL" in Path("log").read_text()
 
 
 @pytest.mark.usefixtures("killer")
@@ -173,7 +191,9 @@ def test_a_failure_is_not_recorded_over_a_result() -> None:
     assert read_record(claimed.path).status == "ok"
 
 
-def test_too_little_memory_is_one_line_that_names_the_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_little_memory_is_one_line_that_names_the_batch_size(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def job(config: TrainConfig, sweep: bool) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines.")
 
@@ -181,78 +201,13 @@ def test_too_little_memory_is_one_line_that_names_the_batch_size(capsys: pytest.
     text = "batch_size=512: the GPU's memory is too small for it; give a smaller batch_size or use trainer.device=cpu."
     assert outcome.failure == f"seed=1: {text}"
     assert capsys.readouterr().err == f"error: {text}\n"
+    # Under torchrun any rank says so, since the others may have memory enough.
+    for key, value in torchrun_variables(1).items():
+        monkeypatch.setenv(key, value)
+    attempt(job, TrainConfig(), False, "")
+    assert capsys.readouterr().err.startswith("error: batch_size=64: the GPU's memory is too small")
     assert out_of_memory(MemoryError(), TrainConfig()) == (
         "batch_size=64: memory is too small for it; give a smaller batch_size."
     )
     assert str(out_of_memory(torch.OutOfMemoryError(), KnnConfig())).startswith("the GPU's memory is too small")
     assert out_of_memory(RuntimeError("another error"), TrainConfig()) is None
-
-
-@pytest.fixture
-def two_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(jobs, "has_driver", lambda: True)
-    monkeypatch.setattr(jobs, "usable_cards", lambda visible: 2)
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-
-@pytest.mark.usefixtures("two_cards")
-def test_a_machine_runs_one_job_for_each_gpu_or_one_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert visible_cards("auto") == visible_cards("cuda") == ["0", "1"]
-    assert [jobs_at_a_time(device) for device in ("auto", "cuda", "cpu")] == [2, 2, -1]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-ab")
-    assert visible_cards("auto") == ["5", "GPU-ab"]
-    monkeypatch.setattr(jobs, "usable_cards", lambda visible: 0)
-    assert jobs_at_a_time("auto") == -1
-    monkeypatch.setattr(jobs, "has_driver", lambda: False)
-    monkeypatch.setattr(jobs, "usable_cards", lambda visible: pytest.fail("torch need not be asked"))
-    assert jobs_at_a_time("auto") == -1
-
-
-@pytest.mark.usefixtures("two_cards")
-def test_joblib_starts_as_many_jobs_as_there_are_gpus() -> None:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from deepfake_cls.cli import conf_dir
-
-    OmegaConf.register_new_resolver("jobs_at_a_time", jobs_at_a_time, replace=True)
-    for words, expected in (([], 2), (["trainer.device=cpu"], -1), (["hydra.launcher.n_jobs=3"], 3)):
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("train", overrides=["launcher=joblib", *words], return_hydra_config=True)
-        assert config.hydra.launcher.n_jobs == expected
-
-
-@pytest.mark.usefixtures("two_cards")
-def test_each_gpu_has_one_job_and_the_next_one_waits(capsys: pytest.CaptureFixture[str]) -> None:
-    with free_card([]) as card:
-        assert card is None
-    third: list[str | None] = []
-
-    def take() -> None:
-        with free_card(["0", "1"]) as card:
-            third.append(card)
-
-    with free_card(["0", "1"]) as first:
-        with free_card(["0", "1"]) as second:
-            assert (first, second) == ("0", "1")
-            waiting = threading.Thread(target=take)
-            waiting.start()
-            while "Waiting for a GPU" not in capsys.readouterr().out:
-                time.sleep(0.01)
-            assert third == []
-        waiting.join()
-    assert third == ["1"]
-
-
-def test_ray_that_hides_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for driver, device, told in ((True, "auto", True), (True, "cpu", False), (False, "auto", False)):
-        monkeypatch.setattr(jobs, "has_driver", lambda found=driver: found)
-        jobs.warn_of_hidden_gpus(device)
-        assert ("num_gpus=1" in capsys.readouterr().err) is told
-
-
-def test_gpus_that_are_hidden_are_not_usable() -> None:
-    usable_cards.cache_clear()
-    assert usable_cards("") == 0

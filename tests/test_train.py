@@ -81,6 +81,20 @@ def test_a_run_leaves_all_that_is_promised() -> None:
     assert list(Path("out").glob("events.out.tfevents.*"))
 
 
+def test_one_stop_that_comes_twice_is_one_and_a_second_one_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    last = LastCheckpoint(Path("checkpoints/last.ckpt"))
+    stop = StopCleanly(last)
+    stop._receive(signal.SIGTERM, None)
+    clock[0] += 0.4  # the same one again, through the parent of the job
+    stop._receive(signal.SIGTERM, None)
+    assert (stop.received, last.wanted) == (signal.SIGTERM, True)
+    clock[0] += 0.2
+    with pytest.raises(KeyboardInterrupt):
+        stop._receive(signal.SIGTERM, None)
+
+
 def test_checkpoint_alone_rebuilds_the_model() -> None:
     fit("run_dir=out", "channels=RGB", "epochs=1")
     model = load_classifier("out/checkpoints/last.ckpt")
