@@ -9,6 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+Recorded = tuple[nn.Module, Tensor, Tensor]  # a module, its input and its output
+
 
 def best(call: Callable[[], object], repeats: int, wait: Callable[[], object]) -> float:
     """The least seconds of a call, after one that does not count."""
@@ -59,12 +61,34 @@ def bandwidth(device: str, size: int, repeats: int) -> float:
     return 2 * 4 * source.numel() / best(lambda: target.copy_(source), repeats, wait)
 
 
+def recorded(network: nn.Module, kinds: tuple[type[nn.Module], ...], side: int, bf16: bool) -> list[Recorded]:
+    """The network's modules of some kinds, in order, with an input and an output of each for two images.
+
+    Args:
+        network: Takes uint8 (B, 3, H, W).
+        kinds: Classes of modules.
+        side: Of an image, in pixels.
+        bf16: Whether the network runs in mixed precision.
+    """
+    found: list[Recorded] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        found.append((module, inputs[0], output))
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, kinds)]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        network(torch.zeros((2, 3, side, side), dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
 def kernels(width: int, batch: int, side: int, repeats: int) -> dict[str, float]:
     """Train the network's operations one by one, each on tensors in memory, with nothing between them.
 
-    A convolution gets the gradient of its output; its weights, and its input but for the first, get theirs. A batch
-    normalisation likewise; a ReLU, in place, and an addition of the skip as the blocks have them. No training loop that
-    uses torch's kernels can be faster, but for what it finds in the CPU's caches.
+    Convolutions and batch normalisations run forward and backward; the first convolution's input gets no gradient. Each
+    ReLU runs in place and each skip is added, as in the blocks. No training loop that uses torch's kernels can be
+    faster, but for what it finds in the CPU's caches.
 
     Args:
         width: Channels of the stem.
@@ -81,17 +105,6 @@ def kernels(width: int, batch: int, side: int, repeats: int) -> dict[str, float]
 
     bf16 = choose(TrainerConfig(device="cpu")).precision == "bf16-mixed"
     network = ResidualNet(3, 5, width)
-    found: list[tuple[nn.Module, Tensor, Tensor]] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        found.append((module, inputs[0], output))
-
-    timed = (nn.Conv2d, nn.BatchNorm2d, ResidualBlock)
-    hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, timed)]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        network(torch.zeros((2, 3, side, side), dtype=torch.uint8))
-    for hook in hooks:
-        hook.remove()
     followed_by_relu = {network.bn, *(m.bn1 for m in network.modules() if isinstance(m, ResidualBlock))}
 
     def tensor_like(example: Tensor) -> Tensor:
@@ -104,31 +117,33 @@ def kernels(width: int, batch: int, side: int, repeats: int) -> dict[str, float]
         x.grad = None
         module.zero_grad()
 
-    def relu(y: Tensor, gradient: Tensor) -> None:
-        torch.relu_(y)
-        torch.ops.aten.threshold_backward(gradient, y, 0)
-
-    def add(y: Tensor, x: Tensor) -> None:
-        y += x  # the skip
-        x += y  # the two gradients of the block's input
-
     convolutions = others = 0.0
-    for module, before, after in found:
-        x, y = tensor_like(before), tensor_like(after)
+    for module, before, after in recorded(network, (nn.Conv2d, nn.BatchNorm2d, ResidualBlock), side, bf16):
+        x, y, other = tensor_like(before), tensor_like(after), tensor_like(after)
         calls: list[Callable[[], object]] = []
-        if not isinstance(module, ResidualBlock):
+        if isinstance(module, ResidualBlock):
+            calls.append(partial(_add, y, other))
+        else:
             x.requires_grad_(module is not network.conv)
             calls.append(partial(step, module, x, y))
-        if isinstance(module, ResidualBlock):
-            calls.append(partial(add, y, tensor_like(after)))
         if isinstance(module, ResidualBlock) or module in followed_by_relu:
-            calls.append(partial(relu, y, tensor_like(after)))
+            calls.append(partial(_relu, y, other))
         seconds = sum(best(call, repeats, lambda: None) for call in calls)
         if isinstance(module, nn.Conv2d):
             convolutions += seconds
         else:
             others += seconds
     return {"rate": batch / convolutions, "all_rate": batch / (convolutions + others)}
+
+
+def _relu(y: Tensor, gradient: Tensor) -> None:
+    torch.relu_(y)
+    torch.ops.aten.threshold_backward(gradient, y, 0)
+
+
+def _add(y: Tensor, x: Tensor) -> None:
+    y += x  # the skip
+    x += y  # the two gradients of the block's input
 
 
 def job(sizes: list[int], copied: int, repeats: int) -> dict[str, object]:

@@ -161,7 +161,7 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         sweep = hydra_config.mode == RunMode.MULTIRUN
         words = " ".join(hydra_config.overrides.task)
         launcher = str(hydra_config.launcher.get("_target_"))
-        apart = sweep and "submitit" not in launcher  # SLURM itself gives each job a process, and sends it signals
+        isolated = sweep and "submitit" not in launcher  # SLURM itself gives each job a process, and sends it signals
         away = os.getpid() != home
         if away:
             jobs.configure_logging()
@@ -173,7 +173,7 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             checked: Any = typed(config, schema)
             if "ray" in launcher:
                 gpus.warn_of_hidden_gpus(checked.trainer.device)
-            if apart:
+            if isolated:
                 shared = gpus.visible_gpus(checked.trainer.device) if "joblib" in launcher else []
                 return jobs.in_own_process(name, checked, words, shared)
             job(checked, sweep)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -73,6 +77,28 @@ def gpu_where_wanted(request: pytest.FixtureRequest) -> None:
     import torch
 
     assert torch.cuda.is_available(), "make test-gpu wants a GPU, and torch sees none"
+
+
+@contextmanager
+def stopped_after(
+    step: int, number: signal.Signals = signal.SIGTERM, message: str = "The same command goes on from there"
+) -> Iterator[None]:
+    """A signal that comes after so many steps of a training, which then has to stop with a checkpoint and a message."""
+    from deepfake_cls.callbacks import StopCleanly
+    from deepfake_cls.errors import Interrupted
+
+    inner = StopCleanly.on_train_batch_end
+
+    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == step:
+            self.received = number
+        inner(self, trainer, *rest)
+
+    with (
+        patch.object(StopCleanly, "on_train_batch_end", stop),
+        pytest.raises(Interrupted, match=message),
+    ):
+        yield
 
 
 @pytest.fixture

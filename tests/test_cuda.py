@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import gc
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from deepfake_cls import evaluate, hardware, knn, train
-from deepfake_cls.callbacks import StopCleanly
 from deepfake_cls.config import EvaluateConfig, KnnConfig, TrainConfig
-from deepfake_cls.errors import Interrupted
 from deepfake_cls.hardware import has_int8
 from deepfake_cls.models.neighbors import nearest
 from deepfake_cls.results.record import read_predictions, read_record
-from tests.conftest import SMALL_NET, call, configure
+from tests.conftest import SMALL_NET, call, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("unibuc_like")]
@@ -47,24 +43,13 @@ def test_a_network_trained_on_the_gpu_scores_on_the_cpu_as_it_did_there(precisio
     assert np.allclose(found[0], found[2], atol=1e-4 if precision == "32-true" else 0.05)
 
 
-def test_deterministic_runs_are_equal_and_a_stopped_one_goes_on_to_the_same_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_deterministic_runs_are_equal_and_a_stopped_one_goes_on_to_the_same_end() -> None:
     fit("run_dir=free")  # cuBLAS is then up already
     fit("run_dir=whole", "trainer.deterministic=true")
     fit("run_dir=again", "trainer.deterministic=true")
     assert_equal(outcome(Path("again")), outcome(Path("whole")))
-    inner = StopCleanly.on_train_batch_end
-
-    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
-        if trainer.global_step == 1:
-            self.received = signal.SIGTERM
-        inner(self, trainer, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopCleanly, "on_train_batch_end", stop)
-        with pytest.raises(Interrupted):
-            fit("run_dir=parts", "trainer.deterministic=true")
+    with stopped_after(1):
+        fit("run_dir=parts", "trainer.deterministic=true")
     fit("run_dir=parts", "trainer.deterministic=true")
     assert_equal(outcome(Path("parts")), outcome(Path("whole")))
 

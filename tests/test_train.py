@@ -23,7 +23,7 @@ from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.models.classifier import load_classifier, read_checkpoint
 from deepfake_cls.results.record import read_predictions, read_record
 from deepfake_cls.results.scores import score
-from tests.conftest import SMALL_DATA, SMALL_NET, call, configure
+from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 
 
 def fit(*overrides: str) -> None:
@@ -119,19 +119,10 @@ def test_done_is_skipped_and_force_repeats_bit_for_bit(capsys: pytest.CaptureFix
 
 # 3 batches an epoch, 2 epochs: steps 1 and 2 lie in an epoch, 3 is its last batch, 4 and 5 lie in the next.
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
-def test_stopped_anywhere_and_resumed_equals_uninterrupted(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_anywhere_and_resumed_equals_uninterrupted(step: int) -> None:
     fit("run_dir=whole")
-    inner = StopCleanly.on_train_batch_end
-
-    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
-        if trainer.global_step == step:
-            self.received = signal.SIGTERM
-        inner(self, trainer, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopCleanly, "on_train_batch_end", stop)
-        with pytest.raises(Interrupted, match="The same command goes on from there"):
-            fit("run_dir=parts")
+    with stopped_after(step):
+        fit("run_dir=parts")
     assert not Path("parts/result.json").exists()
     fit("run_dir=parts")
     assert_equal(outcome(Path("parts")), outcome(Path("whole")))
@@ -380,19 +371,10 @@ def test_force_and_checkpoint_together_are_refused_before_anything_is_lost() -> 
     assert read_checkpoint("out/checkpoints/last.ckpt")
 
 
-def test_one_batch_an_epoch_stops_too_and_ten_steps_are_no_special_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_batch_an_epoch_stops_too_and_ten_steps_are_no_special_case() -> None:
     one_batch = ["batch_size=64", "epochs=10"]  # 10 steps: the warm-up is one step exactly
-    inner = StopCleanly.on_train_batch_end
-
-    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
-        if trainer.global_step == 3:
-            self.received = signal.SIGINT
-        inner(self, trainer, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StopCleanly, "on_train_batch_end", stop)
-        with pytest.raises(Interrupted, match="Stopped after epoch 3 of 10"):
-            fit("run_dir=parts", *one_batch)
+    with stopped_after(3, signal.SIGINT, "Stopped after epoch 3 of 10"):
+        fit("run_dir=parts", *one_batch)
     fit("run_dir=parts", *one_batch)
     fit("run_dir=whole", *one_batch)
     assert_equal(outcome(Path("parts")), outcome(Path("whole")))
