@@ -339,7 +339,6 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         max_epochs=config.epochs,
         logger=TensorBoardLogger(claimed.path, name="", version=""),
         callbacks=callbacks,
-        deterministic=config.trainer.deterministic or None,  # as choose has set it; False imports a compiler
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
         log_every_n_steps=1,  # of what steps log there is nothing: Curves writes it

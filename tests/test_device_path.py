@@ -21,7 +21,7 @@ from deepfake_cls import augment, callbacks, train
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import Pixels
 from deepfake_cls.errors import InputError
-from deepfake_cls.models.classifier import load_classifier, read_checkpoint
+from deepfake_cls.models.classifier import Classifier, load_classifier, read_checkpoint
 from deepfake_cls.results.record import read_record
 from tests.conftest import SMALL_DATA, SMALL_NET, configure
 
@@ -191,6 +191,28 @@ def test_a_finished_run_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
     assert len(alive) == 2 * 3
     assert [reference() for reference in alive] == [None] * 6
     assert scoring == [before, before]  # a signal while scoring does what it does elsewhere
+
+
+def test_a_deterministic_run_is_one_from_its_first_step_to_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    predict: Any = vars(train)["predict_everything"]
+    step: Any = vars(Classifier)["training_step"]
+
+    def training_step(self: Classifier, *args: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(self, *args)
+
+    def predict_everything(*args: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return predict(*args)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    monkeypatch.setattr(train, "predict_everything", predict_everything)
+    for deterministic in (True, False):
+        words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", f"trainer.deterministic={deterministic}"]
+        train.run(configure("train", TrainConfig, *words), False)
+        assert seen == [deterministic] * 2
+        seen.clear()
 
 
 def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ from deepfake_cls.runs import Claimed, plain, record_failure
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_parallel import torchrun_variables
 
-# Python runs this at the start of every process that finds it. A job that has read bad/train.csv kills itself when it
-# writes its predictions, after the training.
+# Python runs this at the start of every process that finds it. A job that has read bad/train.csv signals itself when it
+# writes a file, or gives one its name: by default its predictions, after the training.
 KILLER = """
     import os
     import sys
@@ -32,11 +32,11 @@ KILLER = """
     seen = []
 
     def hook(event, args):
-        if event == "open" and isinstance(args[0], str | os.PathLike):
-            path = os.fspath(args[0])
-            if "bad/train.csv" in str(path):
+        if event in ("open", "os.rename", "shutil.move"):
+            path = str(args[event != "open"])
+            if "bad/train.csv" in path:
                 seen.append(path)
-            if seen and "predictions.npz" in str(path):
+            if seen and os.environ.get("KILLED_AT", "predictions.npz") in path:
                 if "OUTLIVED_BY" in os.environ and os.fork() == 0:
                     with open(os.environ["OUTLIVED_BY"], "w") as file:
                         file.write(str(os.getpid()))
@@ -50,7 +50,7 @@ KILLER = """
 
 @pytest.fixture
 def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two data sets, ``competition`` and ``bad``, and a hook that makes jobs on the second one kill themselves."""
+    """Two data sets, ``competition`` and ``bad``, and a hook that makes jobs on the second one signal themselves."""
     shutil.copytree(unibuc_like, tmp_path / "bad")
     Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "train" / "tr000.png")  # else it would be the same data
     folder = tmp_path / "site"
@@ -101,6 +101,16 @@ def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("killer")
+def test_a_signal_to_a_job_alone_stops_the_job_and_not_the_sweep() -> None:
+    words = [*SMALL_NET, "epochs=2", "data=unibuc", "data.root=bad,competition", "seed=0"]
+    env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
+    done = call("deepfake_cls.train", "-m", *words, check=False, env=env)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "The same command goes on from there." in done.stderr.partition("1 job(s) failed:")[2]
+    assert done.stdout.count("next: ") == 1
+
+
+@pytest.mark.usefixtures("killer")
 def test_a_process_that_outlives_its_crashed_job_holds_nothing_up() -> None:
     words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGKILL)), "OUTLIVED_BY": str(Path("pid").resolve())}
@@ -146,6 +156,7 @@ def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
     output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 128 + number, output + errors
     assert errors.count("The same command goes on from there.") == 1
+    assert output.count("Stopping after this batch") == 1  # the signal came once
     assert "job 2" not in output
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
