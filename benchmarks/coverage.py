@@ -1,4 +1,4 @@
-"""Does the interval of ``deepfake_cls.results.compare`` hold the true difference as often as it says?
+"""Does the interval of ``deepfake_cls.stats.compare`` hold the true difference as often as it says?
 
 Claim: 95 % and a little more (to 97 %) at 3, 5 and 10 seeds, whatever part seeds and images have in the noise; the
 usual shortcuts (t over seeds, images alone, percentile bootstrap) each fail somewhere. Experiments are drawn of which
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from deepfake_cls.results.compare import crossed, difference_folds, mean_squares
-from deepfake_cls.results.record import write_atomically
-from deepfake_cls.results.stats import bootstrap, critical, wilson
-from tests.results.simulation import Noise
+from deepfake_cls.records import write_atomically
+from deepfake_cls.stats.compare import crossed, difference_folds, mean_squares
+from deepfake_cls.stats.intervals import bootstrap, critical, wilson
+from tests.stats.simulation import Noise
 
 RUNS = 2000
 BATCH = 50

@@ -28,8 +28,8 @@ from deepfake_cls.data.features import features
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.hardware import choose, has_int8
-from deepfake_cls.models.neighbors import nearest, votes
-from deepfake_cls.results.stats import wilson
+from deepfake_cls.models.knn import nearest, votes
+from deepfake_cls.stats.intervals import wilson
 
 
 def knn_correct(train: SplitImages, validation: SplitImages, kind: str, classes: int) -> int:

@@ -25,7 +25,7 @@ from benchmarks.measure import Stopwatch, alternate, fresh
 from benchmarks.neighbours import random_pixels
 from benchmarks.samples import Source, splits, write_pngs
 from deepfake_cls.data.build import cores
-from deepfake_cls.results.record import git_state, versions, write_atomically
+from deepfake_cls.records import git_state, versions, write_atomically
 
 EPOCH = 12_500
 

@@ -19,7 +19,7 @@ from deepfake_cls.config import TrainerConfig, UnibucConfig
 from deepfake_cls.data.images import open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.hardware import choose, has_int8
-from deepfake_cls.models.neighbors import nearest, votes
+from deepfake_cls.models.knn import nearest, votes
 
 KS = [1, 3, 5, 7, 9, 11]
 

@@ -72,7 +72,7 @@ def ours(pixels: dict[str, Any], mapped: bool = False, device: str = "cpu") -> d
     """
     from deepfake_cls.config import TrainerConfig
     from deepfake_cls.hardware import choose, has_int8
-    from deepfake_cls.models.neighbors import nearest, votes
+    from deepfake_cls.models.knn import nearest, votes
 
     choose(TrainerConfig(device=device))
     queries, references, labels = Pixels(**pixels).open()

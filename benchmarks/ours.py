@@ -17,9 +17,9 @@ from benchmarks.samples import Source, image_data
 from deepfake_cls.config import RecipeConfig, TrainConfig, TrainerConfig
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import choose
-from deepfake_cls.models.classifier import Classifier, predict_all
 from deepfake_cls.models.resnet import ResidualNet
 from deepfake_cls.runs import plain
+from deepfake_cls.training.module import Classifier, predict_all
 
 LR = 2e-3
 

@@ -22,7 +22,7 @@ from deepfake_cls.config import FolderConfig, ImageFilesConfig, TrainerConfig, U
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.hardware import choose
-from deepfake_cls.results.record import write_atomically
+from deepfake_cls.records import write_atomically
 
 LISTED = (20_000, 100_000)
 DECODED = 4_000

@@ -30,7 +30,7 @@ from benchmarks.suite import Suite
 from benchmarks.table import Row, markdown, terminal
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import cpu_has_bf16
-from deepfake_cls.results.record import git_state, versions, write_atomically
+from deepfake_cls.records import git_state, versions, write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,7 +12,7 @@ REACHED_RECORDS = "the records are read"
 # The entry point as it is, but that its first training step ends the process.
 FIRST_STEP = f"""
 import os, runpy, sys
-from deepfake_cls.models.classifier import Classifier
+from deepfake_cls.training.module import Classifier
 
 def stop(self, batch, batch_idx):
     print({REACHED!r}, flush=True)
@@ -24,7 +24,7 @@ runpy.run_module("deepfake_cls.train", run_name="__main__", alter_sys=True)
 # The same for the report, which begins when it has its records.
 RECORDS_READ = f"""
 import os, runpy, sys
-from deepfake_cls.results import collect as module
+from deepfake_cls.report import collect as module
 read = module.collect
 
 def stop(*arguments):

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deepfake_cls import gpus, jobs, parallel
+from deepfake_cls import distributed, gpus, jobs
 from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.errors import InputError
 
@@ -134,10 +134,10 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     sweeping = bool({"-m", "--multirun"} & {*sys.argv}) or any(word.startswith("experiment=") for word in sys.argv)
-    if parallel.rank() > 0:
+    if distributed.rank() > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
         logging.disable(logging.INFO)
-    if parallel.size() > 1 and (sweeping or name != "train"):
+    if distributed.world_size() > 1 and (sweeping or name != "train"):
         what = "a sweep" if sweeping else f"deepfake_cls.{name}"
         jobs.tell(
             f"error: torchrun shares one training over many devices, and {what} is none; start it without torchrun."

@@ -19,10 +19,10 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     started = time.perf_counter()
     from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
     from deepfake_cls.inference import check_request, open_model, score_split
-    from deepfake_cls.results.record import Record, write_predictions, write_record
-    from deepfake_cls.results.scores import score
-    from deepfake_cls.results.tables import argument, data_arguments, print_run
+    from deepfake_cls.records import Record, write_predictions, write_record
     from deepfake_cls.runs import claim, identity_of, plain
+    from deepfake_cls.stats.metrics import score
+    from deepfake_cls.summary import argument, data_arguments, print_run
 
     check_request(config)
     model, hardware = open_model(config)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from deepfake_cls import parallel
+from deepfake_cls import distributed
 from deepfake_cls.config import TrainerConfig
 from deepfake_cls.errors import InputError
 
@@ -192,24 +192,24 @@ def choose(config: TrainerConfig) -> Hardware:
     if device == "cpu":
         keep_memory()
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
-    return Hardware(device, precision, torch.get_num_threads(), name, parallel.size())
+    return Hardware(device, precision, torch.get_num_threads(), name, distributed.world_size())
 
 
 def _device(asked: str) -> str:
     """``cpu`` or ``cuda``."""
     if asked == "cpu":
         return "cpu"
-    if parallel.size() > 1 and torch.cuda.is_available():
+    if distributed.world_size() > 1 and torch.cuda.is_available():
         found = torch.cuda.device_count()
-        if parallel.local_size() > found:
-            raise InputError(f"--nproc_per_node={parallel.local_size()}: torch sees {found} CUDA device(s) here.")
-        torch.cuda.set_device(parallel.local_rank())
+        if distributed.local_size() > found:
+            raise InputError(f"--nproc_per_node={distributed.local_size()}: torch sees {found} CUDA device(s) here.")
+        torch.cuda.set_device(distributed.local_rank())
     problem = cuda_problem()
     if problem is None:
         return "cuda"
     if asked == "cuda":
         raise InputError(f"trainer.device=cuda: {problem}; use trainer.device=auto or cpu.")
-    if parallel.size() > 1 and torch.cuda.is_available():  # the other processes may have taken their cards
+    if distributed.world_size() > 1 and torch.cuda.is_available():  # the other processes may have taken their cards
         raise InputError(f"trainer.device=auto: {problem}; under torchrun use trainer.device=cpu, or fewer processes.")
     if torch.cuda.is_available():  # a card is there, so a run on the CPU would surprise
         print(f"trainer.device=auto: using the CPU, because {problem}.", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest, read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
-from deepfake_cls.models.classifier import Classifier, load_classifier, predict_all
+from deepfake_cls.training.module import Classifier, load_classifier, predict_all
 
 
 def check_request(config: EvaluateConfig | PredictConfig) -> None:

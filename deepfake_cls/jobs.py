@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deepfake_cls import parallel, runs
+from deepfake_cls import distributed, runs
 from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.gpus import free_gpu
 
@@ -30,9 +30,9 @@ from deepfake_cls.gpus import free_gpu
 START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
 # What the server imports, by entry point; all else is imported by the job.
 PRELOADED = {
-    "train": ["deepfake_cls.callbacks", "deepfake_cls.data.datamodule"],
+    "train": ["deepfake_cls.training.callbacks", "deepfake_cls.data.datamodule"],
     "evaluate": ["deepfake_cls.inference"],
-    "knn": ["deepfake_cls.data.images", "deepfake_cls.models.neighbors"],
+    "knn": ["deepfake_cls.data.images", "deepfake_cls.models.knn"],
 }
 
 READY = "ready"  # what a job says first, once it handles signals
@@ -101,7 +101,7 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
 
 def tell(text: str) -> None:
     """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same fault."""
-    if parallel.local_rank() == 0:
+    if distributed.local_rank() == 0:
         print(text, file=sys.stderr, flush=True)
 
 

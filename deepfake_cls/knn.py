@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deepfake_cls.data.images import SplitImages
     from deepfake_cls.data.manifest import Manifest
     from deepfake_cls.hardware import Hardware
-    from deepfake_cls.results.record import Record
+    from deepfake_cls.records import Record
     from deepfake_cls.runs import Run
 
 
@@ -47,8 +47,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.data.manifest import read_manifest
     from deepfake_cls.hardware import choose
-    from deepfake_cls.results.tables import print_run
     from deepfake_cls.runs import claim, identity_of
+    from deepfake_cls.summary import print_run
 
     hardware = choose(config.trainer)
     manifest = read_manifest(config.data)
@@ -95,10 +95,10 @@ def classify(
     from deepfake_cls.data.features import features
     from deepfake_cls.data.images import describe, skipped
     from deepfake_cls.hardware import has_int8
-    from deepfake_cls.models.neighbors import nearest, votes
-    from deepfake_cls.results.record import Record, write_predictions, write_record
-    from deepfake_cls.results.scores import score
+    from deepfake_cls.models.knn import nearest, votes
+    from deepfake_cls.records import Record, write_predictions, write_record
     from deepfake_cls.runs import plain
+    from deepfake_cls.stats.metrics import score
 
     train, validation = splits["train"], splits["validation"]
     references = features(train.store.images, config.features, config.channels)

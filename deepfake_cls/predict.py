@@ -21,7 +21,7 @@ def run(config: PredictConfig, sweep: bool) -> None:
     if sweep:
         raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
     from deepfake_cls.inference import check_request, open_model, predict_split, score_split
-    from deepfake_cls.results.record import write_atomically
+    from deepfake_cls.records import write_atomically
 
     check_request(config)
     output = Path(config.output)

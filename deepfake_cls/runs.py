@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from deepfake_cls import parallel
+from deepfake_cls import distributed
 from deepfake_cls.errors import InputError
-from deepfake_cls.results.record import Record, read_record, write_atomically, write_record
+from deepfake_cls.records import Record, read_record, write_atomically, write_record
 
 if TYPE_CHECKING:
     from deepfake_cls.hardware import Hardware
@@ -25,13 +25,13 @@ PACKAGE = Path(__file__).parent
 SOURCES = (
     "data",
     "models",
-    "augment.py",
+    "training",
     "hardware.py",
-    "parallel.py",
+    "distributed.py",
     "randomness.py",
     "train.py",
     "knn.py",
-    "results/scores.py",
+    "stats/metrics.py",
 )
 # Keys that say where or how conveniently, never what.
 NOT_IDENTITY = {
@@ -173,8 +173,8 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     Raises:
         InputError: If the folder holds another run, or something else.
     """
-    if parallel.rank() != 0:
-        yield parallel.from_first(None)
+    if distributed.rank() != 0:
+        yield distributed.broadcast(None)
         return
     short, run_dir = identity[:12], config.run_dir
     parent = Path(run_dir or Path("runs") / kind)
@@ -187,7 +187,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         print(f"{path}: another process is at work there; waiting for it.", flush=True)
         lock.acquire()
     try:
-        run = parallel.from_first(_open(path, identity, config.force))
+        run = distributed.broadcast(_open(path, identity, config.force))
         if run.done is None:
             for told in on_claim:
                 told(Claimed(kind, path, identity))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_cls import parallel
+from deepfake_cls import distributed
 from deepfake_cls.cli import main
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.hardware import Hardware
-    from deepfake_cls.models.classifier import Classifier
-    from deepfake_cls.results.record import Record
+    from deepfake_cls.records import Record
     from deepfake_cls.runs import Run
+    from deepfake_cls.training.module import Classifier
 
     Predictions = tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]
 
@@ -88,8 +88,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.hardware import choose, prepare_compiler
-    from deepfake_cls.results.tables import argument, data_arguments, print_run
     from deepfake_cls.runs import claim, identity_of
+    from deepfake_cls.summary import argument, data_arguments, print_run
 
     hardware = choose(config.trainer)
     if config.trainer.compile:
@@ -111,7 +111,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
         )
     splits = {"train": data.train, "validation": data.validation}
     identity = identity_of("cnn", config, fingerprint(data.manifest, splits), hardware)
-    with parallel.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
+    with distributed.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
             print(f"{claimed.path}: already done; force=true repeats it.")
@@ -120,7 +120,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
             if config.channels == "RGBA" and not data.train.store.has_alpha:
                 print("The images have no alpha channel: RGBA adds a constant plane of 255.")
             record = fit_and_score(config, data, hardware, claimed, started)
-        if parallel.rank() != 0:
+        if distributed.rank() != 0:
             return
         words = f"{argument('checkpoint', claimed.last)} {data_arguments(config.data)}"
         if "test" not in manifest.splits:
@@ -143,9 +143,9 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     """
     import torch
 
-    from deepfake_cls.models.classifier import Classifier
-    from deepfake_cls.results.record import write_record
+    from deepfake_cls.records import write_record
     from deepfake_cls.runs import plain
+    from deepfake_cls.training.module import Classifier
 
     model = Classifier(
         classes=list(data.manifest.classes),
@@ -172,7 +172,7 @@ def fit_and_score(config: TrainConfig, data: ImageData, hardware: Hardware, clai
     model.network._compiled_call_impl = None  # score as evaluate and predict do, which compile nothing
     model.to(torch.device(hardware.device)).eval()
     probs, mirror, clean = predict_everything(config, data, model, hardware)  # of many processes each takes its share
-    if parallel.rank() != 0:
+    if distributed.rank() != 0:
         return None
     times = [row["seconds"] for row in model.history]
     seconds = {"setup": setup, "fit": sum(times), "per_epoch": statistics.median(times[1:] or times)}
@@ -195,7 +195,7 @@ def predict_everything(config: TrainConfig, data: ImageData, model: Classifier, 
         model: Trained, in evaluation mode, on its device.
         hardware: What to run on.
     """
-    from deepfake_cls.models.classifier import predict_all
+    from deepfake_cls.training.module import predict_all
 
     probs = predict_all(model, data.full_val_dataloader(), hardware.precision)
     mirror = None
@@ -228,9 +228,9 @@ def write_results(
     import numpy as np
 
     from deepfake_cls.data.images import describe, skipped
-    from deepfake_cls.results.record import Record, write_predictions
-    from deepfake_cls.results.scores import score
+    from deepfake_cls.records import Record, write_predictions
     from deepfake_cls.runs import plain
+    from deepfake_cls.stats.metrics import score
 
     probs, mirror, clean = predictions
     labels = data.validation.labels
@@ -269,8 +269,8 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
     Raises:
         InputError: If ``checkpoint`` belongs to another run.
     """
-    from deepfake_cls.models.classifier import read_checkpoint
-    from deepfake_cls.results.record import write_atomically
+    from deepfake_cls.records import write_atomically
+    from deepfake_cls.training.module import read_checkpoint
 
     path = config.checkpoint or (str(claimed.last) if claimed.last.is_file() else None)
     if path is None:
@@ -289,7 +289,7 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
             f" configuration describes ({'; '.join(differing)}). Give the configuration it was made with."
         )
     best = Path(path).with_name(claimed.best.name)
-    if parallel.rank() == 0 and best.is_file() and not claimed.best.exists():
+    if distributed.rank() == 0 and best.is_file() and not claimed.best.exists():
         # The best epoch may lie before the stop.
         write_atomically(claimed.best, best.read_bytes())
     print(f"Going on from {path}.", flush=True)
@@ -304,7 +304,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
     import lightning as L
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from deepfake_cls.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
+    from deepfake_cls.training.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
 
     # Lightning sets its own level when it is imported; what it has to say at this level the run says itself.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -332,9 +332,9 @@ def build_trainer(config: TrainConfig, hardware: Hardware, claimed: Run, steps: 
         callbacks.append(ProgressBar())
     return L.Trainer(
         accelerator="gpu" if hardware.device == "cuda" else "cpu",
-        devices=parallel.local_size(),
-        num_nodes=parallel.size() // parallel.local_size(),
-        sync_batchnorm=hardware.device == "cuda" and parallel.size() > 1,
+        devices=distributed.local_size(),
+        num_nodes=distributed.world_size() // distributed.local_size(),
+        sync_batchnorm=hardware.device == "cuda" and distributed.world_size() > 1,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.epochs,
         logger=TensorBoardLogger(claimed.path, name="", version=""),

@@ -84,8 +84,8 @@ def stopped_after(
     step: int, number: signal.Signals = signal.SIGTERM, message: str = "The same command goes on from there"
 ) -> Iterator[None]:
     """A signal that comes after so many steps of a training, which then has to stop with a checkpoint and a message."""
-    from deepfake_cls.callbacks import StopCleanly
     from deepfake_cls.errors import Interrupted
+    from deepfake_cls.training.callbacks import StopCleanly
 
     inner = StopCleanly.on_train_batch_end
 

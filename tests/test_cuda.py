@@ -12,8 +12,8 @@ import torch
 from deepfake_cls import evaluate, hardware, knn, train
 from deepfake_cls.config import EvaluateConfig, KnnConfig, TrainConfig
 from deepfake_cls.hardware import has_int8
-from deepfake_cls.models.neighbors import nearest
-from deepfake_cls.results.record import read_predictions, read_record
+from deepfake_cls.models.knn import nearest
+from deepfake_cls.records import read_predictions, read_record
 from tests.conftest import SMALL_NET, call, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily as in_earnest
 
-from deepfake_cls import augment
 from deepfake_cls.config import RecipeConfig
-from deepfake_cls.models import classifier, resnet
-from deepfake_cls.models.classifier import Classifier, probabilities
+from deepfake_cls.models import resnet
+from deepfake_cls.training import augment
+from deepfake_cls.training import module as classifier
+from deepfake_cls.training.module import Classifier, probabilities
 
 CUDA = torch.device("cuda", 0)
 

@@ -17,12 +17,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from deepfake_cls import augment, callbacks, train
+from deepfake_cls import train
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import Pixels
 from deepfake_cls.errors import InputError
-from deepfake_cls.models.classifier import Classifier, load_classifier, read_checkpoint
-from deepfake_cls.results.record import read_record
+from deepfake_cls.records import read_record
+from deepfake_cls.training import augment, callbacks
+from deepfake_cls.training.module import Classifier, load_classifier, read_checkpoint
 from tests.conftest import SMALL_DATA, SMALL_NET, configure
 
 # What makes the host wait for a GPU: numbers that are read, and results whose size depends on numbers.

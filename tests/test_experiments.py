@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_cls.results.record import read_record
+from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, call
 
 WORDS = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=1"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepfake_cls.config import RecipeConfig, SyntheticConfig
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.data.manifest import read_manifest
-from deepfake_cls.models.classifier import Classifier
+from deepfake_cls.training.module import Classifier
 
 WEIGHTS = {"RGB": "f03023745725e582", "RGBA": "11947bcbb4c520e3"}
 PIXELS = {"RGB": "819174047da2fbc9", "RGBA": "0fa539d093a6965e"}

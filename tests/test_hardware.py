@@ -17,10 +17,10 @@ from deepfake_cls import hardware, train
 from deepfake_cls.config import TrainConfig, TrainerConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import choose
-from deepfake_cls.models.classifier import load_classifier
-from deepfake_cls.results.record import read_record
+from deepfake_cls.records import read_record
+from deepfake_cls.training.module import load_classifier
 from tests.conftest import SMALL_NET, configure
-from tests.test_parallel import torchrun_variables
+from tests.test_distributed import torchrun_variables
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from PIL import Image
 
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.jobs import attempt, out_of_memory
-from deepfake_cls.results.record import Record, read_record, write_record
+from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.runs import Claimed, plain, record_failure
 from tests.conftest import SMALL_NET, call, configure
-from tests.test_parallel import torchrun_variables
+from tests.test_distributed import torchrun_variables
 
 # Python runs this at the start of every process that finds it. A job that has read bad/train.csv signals itself when it
 # writes a file, or gives one its name: by default its predictions, after the training.

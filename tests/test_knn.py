@@ -13,8 +13,8 @@ from deepfake_cls.data.features import features
 from deepfake_cls.data.images import open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.errors import InputError
-from deepfake_cls.models.neighbors import nearest, votes
-from deepfake_cls.results.record import read_predictions, read_record
+from deepfake_cls.models.knn import nearest, votes
+from deepfake_cls.records import read_predictions, read_record
 from tests.conftest import SMALL_DATA, call, configure
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from deepfake_cls import train
 from deepfake_cls.config import TrainConfig
-from deepfake_cls.results.record import read_record
+from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_train import assert_equal, outcome
 

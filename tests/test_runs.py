@@ -9,7 +9,7 @@ import pytest
 from deepfake_cls import runs
 from deepfake_cls.config import KnnConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.results.record import Record, read_record, write_record
+from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.runs import claim, identity_of, plain, sources_hash
 from tests.conftest import call
 

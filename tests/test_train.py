@@ -16,13 +16,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from deepfake_cls import evaluate, train
-from deepfake_cls.callbacks import LastCheckpoint, StopCleanly
 from deepfake_cls.config import EvaluateConfig, TrainConfig
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError, Interrupted
-from deepfake_cls.models.classifier import load_classifier, read_checkpoint
-from deepfake_cls.results.record import read_predictions, read_record
-from deepfake_cls.results.scores import score
+from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.stats.metrics import score
+from deepfake_cls.training.callbacks import LastCheckpoint, StopCleanly
+from deepfake_cls.training.module import load_classifier, read_checkpoint
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 
 
@@ -149,9 +149,7 @@ def test_killed_without_warning_and_resumed_equals_uninterrupted(step: int, monk
 def test_killed_while_scoring_resumes_with_the_trained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     fit("run_dir=whole")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "deepfake_cls.results.record.write_predictions", lambda *_: (_ for _ in ()).throw(OSError("full"))
-        )
+        patch.setattr("deepfake_cls.records.write_predictions", lambda *_: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             fit("run_dir=parts")
     fit("run_dir=parts")
@@ -358,7 +356,7 @@ def test_a_finished_result_survives_what_fails_after_it(monkeypatch: pytest.Monk
     def closed(*_: Any) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("deepfake_cls.results.tables.print_run", closed)
+    monkeypatch.setattr("deepfake_cls.summary.print_run", closed)
     with pytest.raises(BrokenPipeError):
         fit("run_dir=out", "epochs=1")
     assert_equal(outcome(Path("out")), before)

@@ -13,8 +13,8 @@ from PIL import Image
 from deepfake_cls import evaluate, predict, train
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.models.classifier import load_classifier, probabilities
-from deepfake_cls.results.record import read_predictions, read_record
+from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.training.module import load_classifier, probabilities
 from tests.conftest import SMALL_NET, configure
 
 QUIET = ["trainer.progress=false", "trainer.threads=1"]

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data.files import Folder, Table, label_problems, listing, read_table, scan
+from deepfake_cls.data.listing import Folder, Table, label_problems, listing, read_table, scan
 from deepfake_cls.errors import InputError
 
 _log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig, ImageFilesConfig, SyntheticConfig
 from deepfake_cls.data.build import Drawings, Files, Filled, Source, cores, fill
-from deepfake_cls.data.files import listing
+from deepfake_cls.data.listing import listing
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.errors import InputError
 

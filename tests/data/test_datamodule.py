@@ -96,7 +96,7 @@ from deepfake_cls.config import RecipeConfig
 from deepfake_cls.data.datamodule import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
-from deepfake_cls.models.classifier import Classifier
+from deepfake_cls.training.module import Classifier
 
 file, (count, room, steps) = Path(sys.argv[1]), map(int, sys.argv[2:5])
 torch.set_num_threads(1)

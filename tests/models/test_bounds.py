@@ -6,10 +6,10 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from deepfake_cls.models import bounds as lower
-from deepfake_cls.models import neighbors
+from deepfake_cls.models import knn
 from deepfake_cls.models.bounds import KEPT, Cosines, _cosines
-from deepfake_cls.models.neighbors import _blocks, _square_norms, nearest
-from tests.models.test_neighbors import draws, naive
+from deepfake_cls.models.knn import _blocks, _square_norms, nearest
+from tests.models.test_knn import draws, naive
 
 
 def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: int = 3) -> NDArray[np.uint8]:
@@ -61,8 +61,8 @@ def test_no_distance_is_below_its_bound(shape: tuple[int, int, int]) -> None:
 def test_neighbours_of_photos_are_those_of_the_definition(
     channels: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", rows)
-    monkeypatch.setattr(neighbors, "QUERY_ROWS", 13)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", rows)
+    monkeypatch.setattr(knn, "QUERY_ROWS", 13)
     queries, references = photos(1, 30, channels=channels), photos(2, 300, channels=channels)
     references[[7, 150, 299]] = queries[3]  # ties, in different blocks
     references[[20, 21, 22, 200]] = references[5]
@@ -75,19 +75,19 @@ def test_neighbours_of_photos_are_those_of_the_definition(
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """How many products each call of a function takes."""
     calls: list[int] = []
-    original = getattr(neighbors, name)
+    original = getattr(knn, name)
 
     def call(*arguments: Tensor) -> Tensor:
         found: Tensor = original(*arguments)
         calls.append(found.numel())
         return found
 
-    monkeypatch.setattr(neighbors, name, call)
+    monkeypatch.setattr(knn, name, call)
     return calls
 
 
 def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 500)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", 500)
     pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
     nearest(photos(1, 40), photos(2, 3_000), 5)
     assert whole == []
@@ -117,8 +117,8 @@ def test_coarser_products_take_no_bounds(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_many_neighbours_leave_bounds_their_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     # 40 of 500 are too many to try one by one, so the first block is taken whole; that is no failure of the bounds.
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 500)
-    monkeypatch.setattr(neighbors, "PATIENCE", 1)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", 500)
+    monkeypatch.setattr(knn, "PATIENCE", 1)
     queries = photos(1, 10)
     references = np.concatenate([np.repeat(queries, 50, axis=0) ^ draws(0, 500, 24, 20, 3, high=2), photos(2, 1_000)])
     whole = counted(monkeypatch, "_float32_product")
@@ -141,22 +141,22 @@ def test_another_default_type_changes_nothing_and_empty_images_are_alike() -> No
 
 
 def test_bounds_that_thin_nothing_out_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 100)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", 100)
     asked: list[int] = []
-    original = neighbors._Nearest.promising
+    original = knn._Nearest.promising
 
-    def promising(self: neighbors._Nearest, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
+    def promising(self: knn._Nearest, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
         asked.append(1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(neighbors._Nearest, "promising", promising)
+    monkeypatch.setattr(knn._Nearest, "promising", promising)
     nearest(draws(1, 9, 24, 20, 3), draws(2, 1_000, 24, 20, 3), 5)
-    assert len(asked) == neighbors.PATIENCE
+    assert len(asked) == knn.PATIENCE
 
 
 def test_references_in_the_worst_order_stay_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     # The far ones first, so that each block comes nearer than the last and no limit holds for long.
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 32)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", 32)
     queries, references = photos(1, 4), photos(2, 256)
     apart = ((references.astype(np.int64) - queries[0].astype(np.int64)) ** 2).sum(axis=(1, 2, 3))
     references = references[np.argsort(-apart)]
@@ -164,7 +164,7 @@ def test_references_in_the_worst_order_stay_exact(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_block_in_which_nothing_is_near_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbors, "REFERENCE_ROWS", 100)
+    monkeypatch.setattr(knn, "REFERENCE_ROWS", 100)
     pairs = counted(monkeypatch, "_pair_product")
     far = np.full((100, 24, 20, 3), 255, np.uint8)
     queries, references = photos(1, 20), np.concatenate([photos(2, 100), far, photos(3, 100)])

@@ -1,0 +1,1 @@
+"""Records of runs in, tables, figures and a page out."""

@@ -1,0 +1,56 @@
+"""Records in, tables, figures and one page out: ``python -m deepfake_cls.report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from deepfake_cls.cli import main
+from deepfake_cls.config import ReportConfig
+from deepfake_cls.errors import InputError
+
+OWN = ("runs", "output", "table", "require")  # the rest of the command line says which runs belong to the tables
+WITHOUT_RUNS = (2, 3)  # tables of the network and of the settings
+
+
+def run(config: ReportConfig, sweep: bool) -> None:
+    """Collect the records under ``runs``; write the page, and the tables as Markdown, LaTeX and CSV.
+
+    Raises:
+        InputError: If there is no finished run.
+    """
+    if sweep:
+        raise InputError("report reads all runs at once; call it without -m.")
+    if config.table is not None and not 1 <= config.table <= 10:
+        raise InputError(f"table={config.table}: expected 1 to 10, or null for all.")
+    from deepfake_cls.records import write_atomically
+    from deepfake_cls.report.collect import collect, newest, write_csv
+    from deepfake_cls.report.page import write_page
+    from deepfake_cls.report.render import as_csv, latex, markdown
+    from deepfake_cls.report.sections import sections
+    from deepfake_cls.report.study import fill
+    from deepfake_cls.report.tables import all_tables, gather_all
+
+    records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
+    words = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
+    laboratory = fill(words, records)
+    missing = [] if config.require is None else laboratory.missing(config.require, config.table)
+    if missing:
+        raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
+    evidence = gather_all(laboratory)
+    tables = [table for table in all_tables(laboratory, evidence) if config.table in (None, table.number)]
+    output = Path(config.output)
+    for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", as_csv(tables))):
+        write_atomically(output / f"tables.{name}", text.encode())
+    if config.table is not None:
+        print(markdown(tables))
+    if records:
+        write_csv(output / "runs.csv", records)
+        more = sections(laboratory, tables, evidence) if laboratory.compares() else []
+        page = write_page(output / "index.html", records, newest(records), more)
+        print(f"{page}: {len(records)} runs; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
+
+
+if __name__ == "__main__":
+    main("report", ReportConfig, run)

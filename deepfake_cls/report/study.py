@@ -1,0 +1,313 @@
+"""Which runs are which arm of which experiment: declarations from ``conf/``, runs from records.
+
+An experiment is declared before it is run, in ``conf/experiment``: its arms are the product of what its sweeper varies
+but for the seed. A run belongs to an arm when its configuration is the arm's. So arms that tables share are run once,
+and a run that was made without a sweep counts all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake_cls.cli import conf_dir, typed
+from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.report.collect import Finished
+from deepfake_cls.runs import essence, plain
+
+SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+DEFAULTS = plain(TrainConfig())
+KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
+
+
+@dataclass
+class Arm:
+    """One arm of an experiment.
+
+    Attributes:
+        label: As tables name it.
+        words: What sets it apart, as on the command line.
+        reported: The report's accuracy, a fraction; None where it gives none.
+        reported_train: The report's training accuracy.
+        remark: The report's remark.
+        runs: Finished runs by seed.
+        failed: Errors by seed.
+    """
+
+    label: str
+    words: tuple[str, ...] = ()
+    reported: float | None = None
+    reported_train: float | None = None
+    remark: str = ""
+    runs: dict[int, Finished] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Experiment:
+    """A declared experiment and the runs that were found for it.
+
+    Attributes:
+        name: Its file in ``conf/experiment``.
+        table: Number of the table.
+        title: Its heading.
+        entry: ``train`` or ``knn``.
+        baseline: Index of the arm that the others are compared with.
+        arms: In the order of the declaration.
+        by_k: The report's accuracy for each k.
+    """
+
+    name: str
+    table: int
+    title: str
+    entry: str
+    baseline: int
+    arms: list[Arm]
+    by_k: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass
+class Laboratory:
+    """All experiments over one data set at one scale.
+
+    Attributes:
+        config: The central configuration, which every arm changes in one thing.
+        scale: Name of the scale.
+        experiments: By name.
+        central: The arm that is the central configuration itself.
+        hardware: Device, precision and threads of the runs that count, by kind.
+        left_out: Runs of these arms that were made on other hardware, or on other data, and are not mixed in.
+    """
+
+    config: TrainConfig
+    scale: str
+    experiments: dict[str, Experiment]
+    central: Arm
+    hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    left_out: int = 0
+
+    def missing(self, seeds: int, table: int | None = None) -> list[str]:
+        """Runs that a table still needs, in words.
+
+        Args:
+            seeds: Of every trained arm; nearest neighbours need one run.
+            table: Its number; None asks for all.
+        """
+        controls = self.config.data.name == "synthetic"
+        wanted = [
+            (experiment.name, experiment.entry, arm)
+            for experiment in self.experiments.values()
+            for arm in experiment.arms
+            if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
+            if controls or not experiment.name.endswith("_controls")
+        ]
+        if table in (None, 7, 8, 9):
+            wanted.append(("the central arm", "train", self.central))
+        return [
+            f"{name} ({arm.label}), seed {seed}"
+            for name, entry, arm in wanted
+            for seed in range(seeds if entry == "train" else 1)
+            if seed not in arm.runs
+        ]
+
+    def compares(self) -> bool:
+        """Whether some experiment has runs of two arms."""
+        return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    if GlobalHydra.instance().is_initialized():  # inside an entry point
+        yield
+    else:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+
+
+def declared(words: Sequence[str] = ()) -> Laboratory:
+    """Read the experiments, without runs.
+
+    Args:
+        words: What holds for all arms, as on the command line of ``train``: ``data=unibuc``, ``scale=tiny``, ...
+
+    Raises:
+        InputError: If the words mean nothing to an entry point.
+    """
+    with _hydra():
+        composed = compose("train", [*words], return_hydra_config=True)
+    scale = str(composed.hydra.runtime.choices.scale)
+    bare = _bare(composed)
+    files = sorted((conf_dir() / "experiment").glob("*.yaml"))
+    experiments = {file.stem: _read(file, bare) for file in files}
+    return Laboratory(typed(bare, TrainConfig), scale, experiments, Arm("central"))
+
+
+def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
+    """Read the experiments and sort the runs into their arms.
+
+    Only runs on the same device, in the same precision, with the same threads and over the same images stand in one
+    table: of several kinds of hardware the one with the most runs is taken, of several versions of the data, and of
+    several runs of one arm and seed, the newest. A seed has failed where no run of it is left.
+
+    Args:
+        words: See :func:`declared`.
+        records: All runs, oldest first.
+    """
+    laboratory = declared(words)
+    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [laboratory.central]}
+    for experiment, arm in _arms(laboratory):
+        same.setdefault((experiment.entry, arm.words), []).append(arm)
+    places: dict[str, list[Arm]] = {}
+    seeds = sorted({entry.record.seed for entry in records})
+    with _hydra():
+        bases = {point: _bare(compose(point, _known(point, words))) for point in {point for point, _ in same}}
+        for (point, own), arms in same.items():
+            for key in _keys(point, _composed(point, bases[point], words, own), seeds):
+                places.setdefault(key, []).extend(arms)
+    matched = [(entry, places[key]) for entry in records if (key := _record_key(entry)) in places]
+    good = [entry for entry, _ in matched if entry.record.status == "ok"]
+    for kind in sorted({entry.record.kind for entry in good}):
+        groups = Counter(_hardware(entry) for entry in good if entry.record.kind == kind)
+        laboratory.hardware[kind] = max(groups, key=lambda found: (groups[found], found))
+    here = [entry for entry in good if _hardware(entry) == laboratory.hardware[entry.record.kind]]
+    newest = {_data_key(entry): entry.record.data["fingerprint"] for entry in here}
+    used = {id(entry) for entry in here if entry.record.data["fingerprint"] == newest[_data_key(entry)]}
+    laboratory.left_out = len(good) - len(used)
+    for entry, arms in matched:
+        for arm in arms:
+            if entry.record.status != "ok":
+                arm.failed[entry.record.seed] = entry.record.error or "failed"
+            elif id(entry) in used:
+                arm.runs[entry.record.seed] = entry
+    for arm in itertools.chain.from_iterable(same.values()):
+        # By seed, and no seed twice: means and tables may not depend on the order in which runs were made.
+        arm.runs = dict(sorted(arm.runs.items()))
+        arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
+    return laboratory
+
+
+def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]:
+    """The runs of an experiment, oldest first.
+
+    Args:
+        experiment: From :func:`fill`.
+        words: What it was filled with; they become part of the command that the error names.
+
+    Raises:
+        InputError: If there is none, saying what to type.
+    """
+    runs = [entry for arm in experiment.arms for entry in arm.runs.values()]
+    if not runs:
+        command = shlex.join([f"experiment={experiment.name}", *_known(experiment.entry, words)])
+        start = f"python -m deepfake_cls.{experiment.entry} {command}"
+        raise InputError(f"{experiment.name}: no run of it with these words. Start with: {start}")
+    return sorted(runs, key=lambda entry: entry.time)
+
+
+def _arms(laboratory: Laboratory) -> Iterator[tuple[Experiment, Arm]]:
+    for experiment in laboratory.experiments.values():
+        for arm in experiment.arms:
+            if not (laboratory.config.data.name != "synthetic" and experiment.name.endswith("_controls")):
+                yield experiment, arm
+
+
+def _read(file: Path, base: DictConfig) -> Experiment:
+    """One declaration; its arms are the product of the sweeper's parameters, seeds aside.
+
+    Args:
+        file: In ``conf/experiment``.
+        base: The central configuration, which the declaration may refer to, as in ``${sweep.lr}``.
+    """
+    own = OmegaConf.load(file)
+    whole: Any = OmegaConf.merge(base, {"experiment": own.experiment, "params": own.hydra.sweeper.params})
+    told: Any = OmegaConf.to_container(whole.experiment, resolve=True)
+    swept = []
+    for key, value in whole.params.items():
+        if key != "seed":
+            override = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
+            assert override.is_sweep_override()
+            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    arms = [Arm(words=words, **arm) for words, arm in zip(itertools.product(*swept), told["arms"], strict=True)]
+    entry, by_k = told["entry"], told.get("by_k", {})
+    return Experiment(file.stem, told["table"], told["title"], entry, told["baseline"], arms, by_k)
+
+
+def _composed(entry: str, base: DictConfig, words: Sequence[str], own: Sequence[str]) -> DictConfig:
+    """The configuration of an arm.
+
+    Hydra takes a tenth of a second for each composition; where an arm only sets values, the base with these values
+    is the same.
+
+    Args:
+        entry: The entry point.
+        base: The configuration that the words alone give.
+        words: What holds for all arms.
+        own: What sets this one apart.
+    """
+    overrides = OverridesParser.create().parse_overrides([*own])
+    if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in overrides):
+        return _bare(compose(entry, [*_known(entry, words), *own]))
+    arm = copy.deepcopy(base)
+    for override in overrides:
+        OmegaConf.update(arm, override.key_or_group, override.value())
+    return arm
+
+
+def _known(entry: str, words: Sequence[str]) -> list[str]:
+    """The words that mean something to an entry point."""
+    if entry == "train":
+        return [*words]
+    return [word for word in words if word.lstrip("+~").split("=")[0].split(".")[0] in KNN_GROUPS]
+
+
+def _bare(composed: DictConfig) -> DictConfig:
+    """Without Hydra's own node."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
+    """What the records of one arm are recognised by, for each seed."""
+    kind, schema = SCHEMAS[entry]
+    each = "seed}" in OmegaConf.to_yaml(composed)  # such as data.fold=${seed}; else one check of the types will do
+    tree: dict[str, Any] = {}
+    for seed in seeds:
+        if each or not tree:
+            OmegaConf.update(composed, "seed", seed)
+            tree = essence(kind, plain(typed(composed, schema)))
+        yield json.dumps([kind, {**tree, "seed": seed}], sort_keys=True)
+
+
+def _record_key(entry: Finished) -> str:
+    return json.dumps([entry.record.kind, _essence(entry)], sort_keys=True)
+
+
+def _data_key(entry: Finished) -> str:
+    return json.dumps(_essence(entry)["data"], sort_keys=True)
+
+
+def _essence(entry: Finished) -> dict[str, Any]:
+    """What a run is recognised by; a key younger than the run has its default, which is what was done before."""
+    config = entry.record.config
+    if entry.record.kind == "cnn":
+        config = config | {group: DEFAULTS[group] | config.get(group, {}) for group in ("recipe", "trainer")}
+    return essence(entry.record.kind, config)
+
+
+def _hardware(entry: Finished) -> tuple[str, str, int]:
+    record = entry.record
+    device = record.device if record.processes == 1 else f"{record.processes} × {record.device}"
+    return device, record.precision, record.threads

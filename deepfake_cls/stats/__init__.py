@@ -1,0 +1,1 @@
+"""Statistics of results: metrics, intervals, paired comparisons, verdicts. numpy and scipy only."""

@@ -1,0 +1,92 @@
+"""Tables: records in, what people read out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from deepfake_cls.records import Record
+from deepfake_cls.stats.intervals import wilson
+
+
+def correct_of(record: Record) -> tuple[int, int]:
+    """Right predictions and all predictions of a record's confusion matrix."""
+    return sum(row[i] for i, row in enumerate(record.confusion)), sum(map(sum, record.confusion))
+
+
+def accuracy_text(record: Record) -> str:
+    """``93.1 % (91.5 to 94.4; 1164 of 1250)``: accuracy with its 95 % Wilson interval and its n."""
+    correct, count = correct_of(record)
+    low, high = wilson(correct, count)
+    return f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}; {correct:,} of {count:,})"
+
+
+def minutes(seconds: float) -> str:
+    """A time as people read it."""
+    return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def argument(key: str, value: object) -> str:
+    """``key=value`` as the shell and Hydra's parser both take it."""
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+        text = f'"{escaped}"'
+    return shlex.quote(f"{key}={text}")
+
+
+def data_arguments(data: Any) -> str:
+    """The words that choose the same data again: ``data=folder data.root=PATH`` and what differs from the defaults.
+
+    Args:
+        data: The typed ``data`` group.
+    """
+    words = [f"data={data.name}"]
+    for entry in fields(data):
+        value = getattr(data, entry.name)
+        if (
+            entry.name not in ("name", "cache", "workers", "verify", "val_fraction", "val_seed")
+            and value != entry.default
+        ):
+            words.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
+    return " ".join(words)
+
+
+def print_run(record: Record, folder: Path, next_command: str) -> None:
+    """The table at the end of a run, and what to type next.
+
+    Args:
+        record: The finished run.
+        folder: Where it lives.
+        next_command: A command that can be pasted as it is.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("accuracy, 95 % interval", accuracy_text(record))
+    for name, value in record.metrics.items():
+        if name.endswith(("_best", "macro_f1", "nll", "ece")) or name == "train_acc":
+            percent = name.endswith(("_best", "_acc"))
+            table.add_row(name, f"{100 * value:.1f} %" if percent else f"{value:.3f}")
+    for k, metrics in record.by_k.items():
+        table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")
+    for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):
+        share = "–" if recall is None else f"{100 * recall:.1f} %"
+        table.add_row(f"recall, {name}", f"{share} of {sum(row):,}")
+    table.add_row("time", ", ".join(f"{name} {minutes(value)}" for name, value in record.seconds.items()))
+    table.add_row("hardware", f"{record.device}, {record.precision}, {record.threads} threads")
+    if record.skipped:
+        table.add_row("set aside", f"{len(record.skipped)} files, listed in result.json")
+    table.add_row("folder", str(folder))
+    # Wide enough that a folder or a command is never wrapped in the middle when the output is a file.
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+    console.print(table)
+    print(f"next: {next_command}", flush=True)

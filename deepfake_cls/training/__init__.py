@@ -1,0 +1,1 @@
+"""Training: the LightningModule, augmentation, callbacks, one fit from start to record."""

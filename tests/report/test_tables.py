@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepfake_cls.report import paper
+from deepfake_cls.report.study import Laboratory, declared, fill
+from deepfake_cls.report.tables import (
+    DASH,
+    Table,
+    all_tables,
+    interval_text,
+    mean_text,
+    points,
+    trace_network,
+)
+from deepfake_cls.stats.intervals import summarise, wilson
+from tests.report.lab import CPU, FOLDS, TINY, arm, fold, laboratory, some_right, write
+
+
+def table(found: Laboratory, name: str) -> Table:
+    return next(table for table in all_tables(found) if table.name == name)
+
+
+def test_without_runs_all_tables_are_there_and_hold_dashes() -> None:
+    tables = all_tables(fill(TINY, []))
+    assert sorted({table.number for table in tables}) == list(range(1, 11))
+    assert [table.number for table in tables] == sorted(table.number for table in tables)
+    assert len({table.name for table in tables}) == len(tables)
+    for one in tables:
+        assert all(len(row) == len(one.columns) for row in one.rows), one.name
+    arms = next(one for one in tables if one.name == "table4_lr")
+    assert arms.rows[0] == ["a third", DASH, "91.2", DASH, DASH, DASH]
+    assert arms.rows[1] == ["the scale's own", DASH, "94.3", "baseline", DASH, DASH]
+    neighbours = next(one for one in tables if one.number == 1)
+    assert neighbours.rows[0] == ["3", DASH, DASH, "29.8"]
+    assert next(one for one in tables if one.number == 9).rows == [[DASH, DASH, DASH, DASH, "+0.3 to +0.5"]]
+    assert not any("0.0" in cell for one in tables if one.number not in (2, 3, 5) for row in one.rows for cell in row)
+
+
+def test_cells_of_known_runs(tmp_path: Path) -> None:
+    shares = {"dropout=0.0": 0.5, "dropout=0.3": 0.9}
+    for word, share in shares.items():
+        for seed in (0, 1, 2):
+            write(tmp_path, [*TINY, word], seed, np.arange(200) < 200 * share + seed)
+    write(tmp_path, [*TINY, "dropout=0.5"], 1, error="ValueError: a\n  b | c")
+    found = laboratory(tmp_path)
+    one = table(found, "table5_dropout")
+    # 100, 101, 102 and 180, 181, 182 of 200: means 50.5 and 90.5 %, deviation half a point.
+    assert one.rows[0][:3] == ["dropout 0", "50.5 ± 0.5 (n = 3)", "91.5"]
+    assert one.rows[1] == ["dropout 0.3", "90.5 ± 0.5 (n = 3)", "94.3", "baseline", DASH, DASH]
+    assert one.rows[2] == ["dropout 0.5", DASH, "93.1", DASH, DASH, DASH]
+    assert one.rows[0][3].startswith("−40.0 (−")
+    assert one.rows[0][5] == "worse"
+    assert f"{float(one.data[0]['p_holm']):.2g}" == one.rows[0][4]
+    assert "Failed: dropout 0.5, seed 1: ValueError: a b | c" in one.notes
+    claims = [note for note in one.notes if note.startswith("dropout 0: ")]
+    assert len(claims) == 1
+    assert claims[0].startswith("dropout 0: at scale tiny: worse: −40.0 points")
+    assert "3 seeds, 200 images each" in claims[0]
+    assert one.data[2]["failed"] == 1
+    assert one.data[2]["seeds"] == 0
+    assert "accuracy" not in one.data[2]
+    remarks = table(found, "table5_dropout_remarks")
+    assert remarks.rows[0][3:5] == ["90.0 ± 0.0 (n = 3)", "98.1"]
+    assert remarks.rows[0][5] == "+39.5"
+    assert remarks.rows[0][7] == "high overfitting"
+    assert remarks.rows[2] == ["dropout 0.5", DASH, DASH, DASH, "93.2", DASH, DASH, "low overfitting, learns slowly"]
+    small = table(replace(found, scale="small"), "table5_dropout")
+    assert any(note.startswith("dropout 0: at scale small: worse") for note in small.notes)
+    reference_scale = table(replace(found, scale="reference"), "table5_dropout")
+    assert any(note.startswith("dropout 0: worse: −40.0 points") for note in reference_scale.notes)
+    assert not any(": at scale" in note for note in reference_scale.notes)
+
+
+def test_the_csv_row_tells_all_seeds_from_common_ones(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write(tmp_path, [*TINY, "dropout=0.0"], seed)
+    for seed in (1, 2):
+        write(tmp_path, TINY, seed)
+    one = table(laboratory(tmp_path), "table5_dropout")
+    assert (one.data[0]["seeds"], one.data[0]["pairs"]) == (3, 2)
+    assert len(str(one.data[0]["runs"]).split()) == 3
+
+
+def test_unproven_differences_stay_so(full: Laboratory) -> None:
+    words = {note.split(": ")[1] for one in all_tables(full) for note in one.notes if "true difference" in note}
+    assert words == {"at scale tiny"}
+    verdicts = {row[5] for row in table(full, "table10_components").rows[1:]}
+    assert verdicts <= {"better", "worse", "equivalent", "inconclusive"}
+
+
+def test_layers_and_parameters_of_the_reports_network(full: Laboratory) -> None:
+    layers, parameters = trace_network(4, 5, 64, (100, 100))
+    assert parameters == paper.PARAMETERS == 11_087_749
+    assert sum(count for *_, count in layers) == parameters
+    assert layers[6][2] == "512×13×13"
+    assert layers[0][1:3] == ("4×100×100", "64×100×100")
+    assert [name for name, *_ in layers][7] == "global average pool, flatten"
+    assert layers[7][1:] == ("512×13×13", "512", 0)
+    assert layers[9][1:3] == ("128", "5")
+    one = table(full, "table2_network")
+    assert len(one.rows) == len(paper.LAYERS)
+    assert one.rows[6][4] == "512×12×12 → 512×12×12"
+    assert one.rows[0][2] == "8×100×100"
+    assert sum(line["parameters"] for line in one.data) == int(
+        one.notes[0].split(" parameters")[0].split()[-1].replace(",", "")
+    )
+    assert "11,087,749" in one.notes[0]
+    assert "512×13×13 where the report says 512×12×12" in one.notes[0]
+
+
+def test_settings_beside_the_reports() -> None:
+    rows = {row[0]: row[1:] for row in table(fill(["scale=reference"], []), "table3_settings").rows}
+    assert rows["lr"] == ["0.0003", "3e-4"]
+    for key in ("width", "epochs", "dropout", "batch_size", "channels", "recipe.skips", "recipe.rotation"):
+        assert rows[key][0] == rows[key][1], key
+    assert rows["recipe.alpha_fill"] == ["mask", "mask (code)"]
+    assert rows["seed"] == [DASH, "none set (code)"]
+
+
+def test_settings_name_the_seeds_that_were_run(full: Laboratory) -> None:
+    rows = {row[0]: row[1] for row in table(full, "table3_settings").rows}
+    assert (rows["seed"], rows["width"], rows["epochs"], rows["lr"]) == ("0, 1, 2", "8", "4", "0.004")
+
+
+def test_neighbours_by_k_with_intervals(full: Laboratory) -> None:
+    one = table(full, "table1_knn")
+    right = int(some_right(0.85, 0).sum())
+    accuracy = right / 200 - 0.05
+    low, high = wilson(round(accuracy * 200), 200)
+    row = next(row for row in one.rows if row[0] == "5")
+    assert row[1] == f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    assert row[2] != row[1]
+    assert row[3] == "29.7"
+    assert "1.25 times" in one.notes[1]
+
+
+def test_neighbours_and_network_side_by_side(full: Laboratory) -> None:
+    knn, cnn = table(full, "table7_methods").rows
+    assert knn[2:] == ["29.7", "60.0 s", "2 minutes", "some cpu, 32-true, 2 threads"]
+    assert cnn[2:] == ["94.3", "61.0 s", "45 minutes", "some cpu, 32-true, 2 threads"]
+    accuracies = [some_right(0.85, seed).mean() for seed in range(3)]
+    assert cnn[1] == mean_text(summarise([float(a) for a in accuracies]))
+
+
+def test_recall_stands_beside_the_reports_only_on_its_data(tmp_path: Path, full: Laboratory) -> None:
+    ours = table(full, "table8_recall")
+    assert [row[2] for row in ours.rows] == [DASH] * 5
+    assert any("no figure of its own" in note for note in ours.notes)
+    write(tmp_path, fold(0), 0, np.arange(200) % 5 != 3)
+    theirs = table(laboratory(tmp_path, FOLDS), "table8_recall")
+    assert [row[2] for row in theirs.rows] == ["92.8", "94.8", "94.0", "100.0", "72.8"]
+    assert [row[1] for row in theirs.rows] == [
+        f"{share} (n = 1)" for share in ("100.0", "100.0", "100.0", "0.0", "100.0")
+    ]
+    assert theirs.rows[3][3] == "e_<&>%#|$ (40 of 40 errors)"
+    assert theirs.rows[0][3] == DASH
+
+
+def test_flip_tta_is_paired_with_plain(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        right = some_right(0.6, seed)
+        write(tmp_path, TINY, seed, right, flipped=right | (np.arange(200) % 10 == 0))
+    found = laboratory(tmp_path)
+    one = table(found, "table9_tta")
+    gain = np.mean([(~some_right(0.6, seed) & (np.arange(200) % 10 == 0)).mean() for seed in range(3)])
+    assert one.data[0]["difference"] == pytest.approx(gain)
+    assert one.rows[0][2].startswith(points(float(gain)))
+    assert one.rows[0][3] == one.data[0]["verdict"]
+    assert one.notes[1].startswith("flip TTA: at scale tiny: ")
+    (found.central.runs[1].path / "predictions.npz").unlink()
+    torn = table(found, "table9_tta")
+    assert torn.rows[0][2:4] == [DASH, DASH]
+    assert torn.notes[1].startswith("Left out: ")
+
+
+def test_runs_without_flip_tta_leave_table_9_empty(tmp_path: Path) -> None:
+    write(tmp_path, TINY)
+    one = table(laboratory(tmp_path), "table9_tta")
+    assert one.rows[0][1:4] == [DASH] * 3
+
+
+def test_texts_of_numbers(tmp_path: Path) -> None:
+    assert [points(value) for value in (0.012, -0.012, 0.0, -0.0001, 0.0001)] == ["+1.2", "−1.2", "0.0", "0.0", "0.0"]
+    assert mean_text(summarise([0.5])) == "50.0 (n = 1)"
+    assert mean_text(None) == DASH
+    for word in ([], ["dropout=0.0"]):
+        write(tmp_path, [*TINY, *word], 0)
+    one = table(laboratory(tmp_path), "table5_dropout")
+    assert re.fullmatch(r"0\.0 \(−\d+\.\d to \+\d+\.\d\)", one.rows[0][3])
+    assert interval_text.__doc__
+
+
+def test_embedded_controls_have_a_table_only_on_embedded_data() -> None:
+    assert any(one.name == "table6_controls" for one in all_tables(declared(TINY)))
+    assert not any("controls" in one.name for one in all_tables(declared(FOLDS)))
+
+
+def test_hardware_is_named(full: Laboratory) -> None:
+    assert full.hardware == {"cnn": CPU, "knn": CPU}
+    assert arm(full, "table1_knn", "as they are").runs

@@ -1,0 +1,256 @@
+"""One job over two processes (gloo, CPU), against one process that does the same."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from deepfake_cls import distributed, train
+from deepfake_cls.config import RecipeConfig, TrainConfig
+from deepfake_cls.data.datamodule import ImageData
+from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.errors import Interrupted
+from deepfake_cls.randomness import generator
+from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.stats.metrics import score
+from deepfake_cls.training.callbacks import StopCleanly
+from deepfake_cls.training.module import Classifier, load_classifier, predict_all, read_checkpoint
+from tests.conftest import SMALL_NET, call, configure
+from tests.test_train import assert_equal, outcome
+
+# 21 images in batches of 4: the last batch has one image, and so one process has none. Validation: 16, 16 and 3.
+WORDS = ["data.train_size=21", "data.validation_size=35", "data.test_size=5", "data.workers=1", *SMALL_NET]
+WORDS += ["batch_size=4", "channels=RGB", "lr=1e-3", "trainer.precision=32-true"]
+FORKS = multiprocessing.get_context("forkserver")  # imports once what every process of these tests needs
+FORKS.set_forkserver_preload(["deepfake_cls.training.callbacks", "deepfake_cls.data.datamodule"])
+
+
+def torchrun_variables(rank: int, size: int = 2, port: int = 0) -> dict[str, str]:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    words = {key: str(number) for key, number in numbers.items()}
+    return {**words, "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+
+
+def _enter(rank: int, port: int, function: Callable[..., None], *args: Any) -> None:
+    os.environ.update(torchrun_variables(rank, 2, port))
+    torch.set_num_threads(1)
+    function(*args)
+
+
+def together(function: Callable[..., None], *args: Any) -> list[int | None]:
+    """Call a function in two processes; their exit codes, or None for one that was left hanging."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [FORKS.Process(target=_enter, args=(rank, port, function, *args)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    limit = time.monotonic() + 300  # generous: a machine may be busy
+    for process in processes:
+        process.join(max(limit - time.monotonic(), 0))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+    return codes
+
+
+def classifier(cutmix: float) -> Classifier:
+    return Classifier(["a", "b", "c"], [20, 20], "RGB", 8, 0.3, 1e-2, 50, 5, asdict(RecipeConfig(cutmix=cutmix)))
+
+
+def batch(count: int) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 20, 20, 3), dtype=torch.uint8, generator=draws), torch.arange(count) % 3
+
+
+def loss_apart(model: Classifier, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+    """The batch's mean loss against soft labels, where each half is normalised apart and the first keeps statistics."""
+    seen, cutmix = model.augmented(images, epoch, step)
+    draws = generator(model.seed, "dropout", epoch, step)
+    keep = torch.rand(len(images), model.network.hidden, generator=draws) >= model.network.dropout
+    middle = (len(images) + 1) // 2
+    logits = [model.network(seen[:middle].permute(0, 3, 1, 2), keep[:middle])]
+    if middle < len(images):
+        buffers = {name: buffer.clone() for name, buffer in model.network.named_buffers()}
+        logits.append(functional_call(model.network, buffers, (seen[middle:].permute(0, 3, 1, 2), keep[middle:])))
+    target = F.one_hot(labels, len(model.classes)).float()
+    if cutmix is not None:
+        target = cutmix.weight * target + (1 - cutmix.weight) * target[cutmix.partner]
+    target = 0.9 * target + 0.1 / len(model.classes)
+    loss: Tensor = -(target * torch.cat(logits).log_softmax(dim=1)).sum(dim=1).mean()
+    return loss
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("count", [1, 2, 5, 64])
+def test_shares_are_even_and_cover_the_batch(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, shares = range(count), []
+    for rank in range(size):
+        for key, value in torchrun_variables(rank, size).items():
+            monkeypatch.setenv(key, value)
+        shares.append(images[distributed.share(count)])
+    assert [image for share in shares for image in share] == list(images)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert shares[0]
+
+
+CASES = [(6, 1.0), (5, 1.0), (5, 0.0), (1, 0.0)]
+
+
+def _gradients() -> None:
+    import torch.distributed as dist
+
+    with distributed.joined("cpu"):
+        for count, cutmix in CASES:
+            model = classifier(cutmix).train()
+            torch.autograd.backward(model._step("train", batch(count), 3))
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= 2  # as DDP does
+            file = f"{count}-{cutmix}-{distributed.rank()}.pt"
+            torch.save({name: p.grad for name, p in model.named_parameters()}, file)
+            dist.barrier()
+
+
+def test_gradients_equal_those_of_one_process_that_normalises_each_half_apart() -> None:
+    assert together(_gradients) == [0, 0]
+    for count, cutmix in CASES:
+        model = classifier(cutmix).train()
+        torch.autograd.backward(loss_apart(model, *batch(count), 0, 3))
+        for rank in range(2):
+            found = torch.load(f"{count}-{cutmix}-{rank}.pt")
+            for name, parameter in model.named_parameters():
+                torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=f"{count} {name}")
+
+
+def test_torchrun_trains_and_scores_as_one_process_does() -> None:
+    command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "deepfake_cls.train", *WORDS]
+    done = call(*command, "run_dir=out")
+    assert done.stdout.count("next: ") == 1
+    record = read_record(Path("out"))
+    assert (record.status, record.processes) == ("ok", 2)
+    assert len(list(Path("out").glob("events.out.tfevents.*"))) == 2  # the curves and, as ever, the HParams tab's
+
+    config = configure("train", TrainConfig, *WORDS)
+    data = ImageData(read_manifest(config.data), config.data, "RGB", 4, config.seed, False)
+    # Scoring: bit for bit, the uneven last batch included.
+    model = load_classifier("out/checkpoints/last.ckpt")
+    probs = predict_all(model, data.val_dataloader(), "32-true")
+    assert_equal(read_predictions(Path("out/predictions.npz"))[2], probs)
+    expected = score(data.validation.labels, probs)
+    assert record.confusion == expected.confusion
+    assert record.metrics["val_acc"] == expected.metrics["acc"] == pytest.approx(record.history[-1]["val_acc"])
+    assert (
+        record.metrics["train_acc"]
+        == score(data.train.labels, predict_all(model, data.clean_train_dataloader(), "32-true")).metrics["acc"]
+    )
+
+    # Training: the same steps in one process, with as many threads: AdamW makes much of gradients that are nearly 0.
+    torch.set_num_threads(1)
+    alone = Classifier(**read_checkpoint("out/checkpoints/last.ckpt")["hyper_parameters"]).train()
+    found = alone.configure_optimizers()
+    optimiser, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    losses = []
+    for epoch in range(2):
+        for step, (images, labels) in enumerate(data.train_dataloader()._from(epoch, 0)):
+            optimiser.zero_grad()
+            loss = loss_apart(alone, images, labels, epoch, step)
+            torch.autograd.backward(loss)
+            optimiser.step()
+            schedule.step()
+            losses.append((loss.item(), len(labels)))
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(model.network.state_dict()[name], value, rtol=1e-2, atol=1e-3, msg=name)
+    mean = sum(loss * count for loss, count in losses[6:]) / 21
+    assert record.history[1]["train_loss"] == pytest.approx(mean, rel=1e-3)
+
+
+def _fit(run_dir: str) -> None:
+    train.run(configure("train", TrainConfig, *WORDS, f"run_dir={run_dir}"), False)
+
+
+def _stopped(step: int, run_dir: str) -> None:
+    inner = StopCleanly.on_train_batch_end
+
+    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == step and distributed.rank() == 1:
+            self.received = signal.SIGTERM
+        inner(self, trainer, *rest)
+
+    with patch.object(StopCleanly, "on_train_batch_end", stop), pytest.raises(Interrupted):
+        _fit(run_dir)
+
+
+def test_a_signal_to_one_process_stops_both_and_the_resumed_run_equals_an_uninterrupted_one() -> None:
+    # New processes for each part: one that joins twice may meet what the other left of the first time, and hang.
+    assert together(_fit, "whole") == [0, 0]
+    for step in (4, 6):  # in an epoch, and at its last batch
+        assert together(_stopped, step, f"parts{step}") == [0, 0]
+        assert together(_fit, f"parts{step}") == [0, 0]
+        assert_equal(outcome(Path(f"parts{step}")), outcome(Path("whole")))
+
+
+def test_objects_travel_between_hosts_and_not_between_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Over NCCL, which gathers objects on the GPUs, peers of a process that has failed would wait for ever.
+    import torch.distributed as dist
+
+    backends: list[str] = []
+    groups: list[Any] = []
+
+    def new_group(backend: str, **more: Any) -> str:
+        backends.append(backend)
+        return f"group of {backend}"
+
+    for key, value in torchrun_variables(0).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **more: backends.append(backend))
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "broadcast_object_list", lambda box, src, group=None: groups.append(group))
+    monkeypatch.setattr(dist, "all_gather_object", lambda parts, found, group=None: groups.append(group))
+    with distributed.joined("cuda"):
+        distributed.broadcast("word")
+        distributed.gather({0: "word"})
+    assert backends == ["nccl", "gloo"]
+    assert groups == ["group of gloo"] * 2
+
+
+def _fails(where: int) -> None:
+    def die(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == 2 and distributed.rank() == where:
+            raise MemoryError("out of memory")
+
+    with patch.object(StopCleanly, "on_train_batch_end", die):
+        train.run(configure("train", TrainConfig, *WORDS, "run_dir=out"), False)
+
+
+def test_a_process_that_fails_leaves_no_other_hanging() -> None:
+    assert together(_fails, 1) == [1, 1]
+    assert read_record(Path("out")).status == "failed"
+    Path("out/run.json").unlink()
+    assert together(_fails, None) == [1, 1]  # rank 0 is refused the folder, and rank 1 hears of it
+
+
+@pytest.mark.parametrize("words", [["deepfake_cls.train", "-m", "seed=0,1"], ["deepfake_cls.knn"]])
+def test_what_torchrun_cannot_share_is_refused_in_one_line(words: list[str]) -> None:
+    done = [call(*words, check=False, env=torchrun_variables(rank)) for rank in range(2)]
+    assert [process.returncode for process in done] == [1, 1]
+    assert done[0].stderr.startswith("error: torchrun shares one training over many devices")
+    assert done[0].stderr.count("\n") == 1
+    assert done[1].stderr == ""
+    assert not Path("runs").exists()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from deepfake_cls.config import FolderConfig, SyntheticConfig
+from deepfake_cls.figures import confusion_figure
+from deepfake_cls.records import Record
+from deepfake_cls.summary import argument, data_arguments, print_run
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["runs/cnn/ab12", "/a/fotos é", "/a/日本", "/a/x (1)", "it's", "[x]", "a,b", "~/x", "epoch=1/x.ckpt", 'q"q', "x#1"],
+)
+def test_a_printed_command_comes_back_as_the_path_it_names(path: str) -> None:
+    (word,) = shlex.split(argument("checkpoint", path))
+    override = OverridesParser.create().parse_override(word)
+    assert not override.is_sweep_override()
+    value = override.value()
+    assert str(getattr(value, "text", value)) == path
+
+
+def test_a_printed_command_chooses_the_same_data_again() -> None:
+    assert data_arguments(SyntheticConfig(cache="x", workers=3)) == "data=synthetic"
+    assert data_arguments(SyntheticConfig(strength=0.5)) == "data=synthetic data.strength=0.5"
+    config = replace(FolderConfig(root="my data"), resize=True)
+    assert shlex.split(data_arguments(config)) == ["data=folder", 'data.root="my data"', "data.resize=true"]
+
+
+def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record(
+        "knn", "ok", "x", {}, confusion=[[1, 0], [0, 1]], recall=[1.0, 1.0], data={"classes": ["SD [v1]", "[/x]"]}
+    )
+    print_run(record, Path("runs/[a]"), "next")
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("SD [v1]", "[/x]", "runs/[a]", "next: next"))
+
+
+def test_figures_take_any_name_and_number_of_classes() -> None:
+    figure = confusion_figure(np.eye(2), ["a$b_$", r"v$\x$"])
+    figure.canvas.draw()
+    large = confusion_figure(np.eye(200), [f"class {i}" for i in range(200)])
+    assert max(large.get_size_inches()) <= 13
+    large.canvas.draw()

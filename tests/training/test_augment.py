@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as torchvision_functional
+
+from deepfake_cls.randomness import generator
+from deepfake_cls.training.augment import (
+    CutMix,
+    apply_cutmix,
+    draw_cutmix,
+    draw_flip,
+    draw_rotation,
+    flip,
+    flip_and_rotate,
+)
+
+BLACK = torch.zeros(4, dtype=torch.uint8)
+
+
+def images(count: int = 6, height: int = 20, width: int = 30) -> Tensor:
+    return torch.randint(0, 256, (count, height, width, 4), dtype=torch.uint8, generator=generator(0, "test"))
+
+
+def test_rotation_by_nothing_is_the_identity() -> None:
+    x = images()
+    out = flip_and_rotate(x, torch.zeros(6, dtype=torch.bool), torch.zeros(6), BLACK)
+    assert torch.equal(out, x)
+
+
+def test_rotation_is_torchvisions() -> None:
+    x = images(9)
+    degrees = torch.tensor([-10.0, -7.3, -1.0, 0.4, 3.0, 9.99, 45.0, 90.0, 180.0])
+    out = flip_and_rotate(x, torch.zeros(9, dtype=torch.bool), degrees, BLACK)
+    for image, angle, ours in zip(x, degrees, out, strict=True):
+        theirs = torchvision_functional.rotate(image.permute(2, 0, 1), float(angle)).permute(1, 2, 0)
+        # Where a source lies half-way between two pixels, the last bit of a sine decides.
+        assert (theirs != ours).any(dim=-1).float().mean() < 0.01, float(angle)
+
+
+def test_corners_take_the_fill_in_every_plane() -> None:
+    x = torch.full((1, 50, 50, 4), 200, dtype=torch.uint8)
+    fill = torch.tensor([0, 0, 0, 255], dtype=torch.uint8)
+    out = flip_and_rotate(x, torch.zeros(1, dtype=torch.bool), torch.tensor([10.0]), fill)
+    assert out[0, 0, 0].tolist() == [0, 0, 0, 255]
+    assert out[0, 25, 25].tolist() == [200] * 4
+    assert {tuple(pixel) for pixel in out.view(-1, 4).tolist()} == {(0, 0, 0, 255), (200,) * 4}
+
+
+def test_flip_comes_before_rotation_and_touches_only_the_chosen() -> None:
+    x = images(2)
+    chosen = torch.tensor([True, False])
+    degrees = torch.tensor([8.0, 8.0])
+    expected = flip_and_rotate(flip(x, chosen), torch.zeros(2, dtype=torch.bool), degrees, BLACK)
+    assert torch.equal(flip_and_rotate(x, chosen, degrees, BLACK), expected)
+    assert torch.equal(flip(x, chosen)[0], x[0].flip(1))
+    assert torch.equal(flip(x, chosen)[1], x[1])
+
+
+def test_shares_and_ranges_of_draws() -> None:
+    assert abs(float(draw_flip(20_000, 0.5, generator(0, "f")).float().mean()) - 0.5) < 0.015
+    angles = draw_rotation(20_000, 10.0, generator(0, "r"))
+    assert angles.min() >= -10
+    assert angles.max() <= 10
+    assert abs(float(angles.mean())) < 0.2
+    assert abs(float(angles.std()) - 10 / 3**0.5) < 0.1
+
+
+def test_half_of_the_batches_are_mixed() -> None:
+    mixed = [draw_cutmix(8, 100, 100, 0.5, 1.0, generator(0, "c", i)) is not None for i in range(4_000)]
+    assert abs(sum(mixed) / len(mixed) - 0.5) < 0.025
+    assert draw_cutmix(8, 100, 100, 0.0, 1.0, generator(0, "c")) is None
+    assert draw_cutmix(8, 100, 100, 1.0, 1.0, generator(0, "c")) is not None
+
+
+def test_label_mass_is_pixel_area_for_clipped_boxes_too() -> None:
+    clipped = 0
+    for i in range(500):
+        cutmix = draw_cutmix(2, 40, 60, 1.0, 1.0, generator(1, "c", i))
+        assert cutmix is not None
+        top, bottom, left, right = cutmix.box
+        assert 0 <= top <= bottom <= 40
+        assert 0 <= left <= right <= 60
+        clipped += top == 0 or left == 0 or bottom == 40 or right == 60
+        one = torch.zeros(2, 40, 60, 4, dtype=torch.uint8)
+        one[1] = 1
+        swapped = CutMix(cutmix.box, torch.tensor([1, 0]), cutmix.weight)
+        share = apply_cutmix(one, swapped)[0].float().mean()
+        assert float(share) == pytest.approx(1 - cutmix.weight, abs=1e-6)
+    assert clipped > 100
+
+
+def test_lambda_before_clipping_is_uniform_for_alpha_one() -> None:
+    # A centred box is never clipped, so the side tells λ back: λ = 1 − side².
+    weights = []
+    for i in range(3_000):
+        cutmix = draw_cutmix(2, 1_000, 1_000, 1.0, 1.0, generator(2, "c", i))
+        assert cutmix is not None
+        top, bottom, left, right = cutmix.box
+        if top > 0 and left > 0 and bottom < 1_000 and right < 1_000:
+            assert abs((bottom - top) - (right - left)) == 0
+        weights.append(cutmix.weight)
+    # Clipping takes from the box: E[λ] is above 1/2; for Beta(1, 1) and a uniform centre it is 0.5 + 0.19…
+    mean = sum(weights) / len(weights)
+    u = torch.linspace(0, 1, 100_001, dtype=torch.float64)
+    side = (1 - u).sqrt()
+    expected = 1 - float(((side - side**2 / 4) ** 2).mean())  # E[clipped length] = s − s²/4 along each axis
+    assert mean == pytest.approx(expected, abs=0.015)
+
+
+def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
+    cutmix = draw_cutmix(16, 20, 30, 1.0, 1.0, generator(3, "c"))
+    assert cutmix is not None
+    assert sorted(cutmix.partner.tolist()) == list(range(16))
+    x = images(16)
+    out = apply_cutmix(x, cutmix)
+    top, bottom, left, right = cutmix.box
+    assert torch.equal(out[:, top:bottom, left:right], x[cutmix.partner][:, top:bottom, left:right])
+    outside = torch.ones(20, 30, dtype=torch.bool)
+    outside[top:bottom, left:right] = False
+    assert torch.equal(out[:, outside], x[:, outside])
