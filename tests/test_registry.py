@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from deepfake_cls.errors import InputError
+from deepfake_cls.registry import Registry
+
+
+def test_a_part_is_found_by_its_name_and_no_other() -> None:
+    shape: Registry[str, type] = Registry("shape.name")
+
+    @shape("square")
+    class Square:
+        pass
+
+    assert shape["square"] is Square
+    assert list(shape) == ["square"]
+    with pytest.raises(InputError, match=r"shape.name=circle: unknown; expected one of square\. .*plugins="):
+        shape["circle"]
+
+
+def test_two_parts_of_one_name_are_refused_and_one_that_is_imported_again_is_not() -> None:
+    shape: Registry[str, object] = Registry("shape.name")
+    shape("square")(len)
+    shape("square")(len)
+    with pytest.raises(ValueError, match=r"shape.name=square is taken by builtins.len"):
+        shape("square")(max)
