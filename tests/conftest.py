@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from deepfake_cls.cli import conf_dir, typed
+from deepfake_cls.stats import metric
 
 # The suite sees no GPU, and so is the same on every machine; make test-gpu runs the tests that want one. This is set
 # before torch is first asked for a GPU, and every process that a test starts inherits it.
@@ -128,3 +129,9 @@ def unibuc() -> Path:
     if not (folder / "train.csv").is_file():
         pytest.skip(f"the competition's data is not at {folder}; set DEEPFAKE_CLS_UNIBUC to its folder")
     return folder.resolve()
+
+
+@pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics that a test registers are gone after it."""
+    monkeypatch.setattr(metric, "_parts", {**metric._parts})

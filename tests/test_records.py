@@ -16,8 +16,6 @@ from deepfake_cls.records import (
     write_predictions,
     write_record,
 )
-from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.stats.metrics import score
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -57,40 +55,6 @@ def test_predictions_hold_no_pickles(tmp_path: Path) -> None:
     assert ids.dtype.kind == "U"
     assert labels.dtype == np.int64
     assert probs.dtype == np.float32
-
-
-def test_scores_against_scikit_learn() -> None:
-    metrics = pytest.importorskip("sklearn.metrics")
-    rng = np.random.default_rng(0)
-    labels, probs = rng.integers(0, 4, 200), rng.dirichlet(np.ones(4), 200).astype(np.float32)
-    found = score(labels, probs)
-    chosen = probs.argmax(axis=1)
-    assert found.confusion == metrics.confusion_matrix(labels, chosen).tolist()
-    assert found.recall == pytest.approx(metrics.recall_score(labels, chosen, average=None))
-    assert found.metrics["acc"] == pytest.approx(metrics.accuracy_score(labels, chosen))
-    assert found.metrics["macro_f1"] == pytest.approx(metrics.f1_score(labels, chosen, average="macro"), abs=1e-6)
-    assert found.metrics["nll"] == pytest.approx(metrics.log_loss(labels, probs), abs=1e-5)
-    edges = np.minimum((probs.max(axis=1) * 15).astype(int), 14)
-    ece = sum(abs((chosen == labels)[edges == b].sum() - probs.max(axis=1)[edges == b].sum()) for b in range(15)) / len(
-        labels
-    )
-    assert found.metrics["ece"] == pytest.approx(ece, abs=1e-5)
-
-
-def test_scores_of_votes_and_missing_classes() -> None:
-    found = score(np.array([0, 0, 1]), np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]], dtype=np.float32))
-    assert "nll" not in found.metrics  # a true class with probability 0: infinite
-    assert found.recall == [0.5, 0.0, None]  # ties go to the smaller label
-    assert found.prefixed("validation")["val_acc"] == found.prefixed("test")["test_acc"] == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (1, 3), (1179, 1250), (365, 1250)])
-def test_wilson_is_scipys(correct: int, count: int) -> None:
-    from scipy.stats import binomtest
-
-    for confidence in (0.9, 0.95, 0.99):
-        theirs = binomtest(correct, count).proportion_ci(confidence, method="wilson")
-        assert wilson(correct, count, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_result_json_has_the_contracts_fields(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from deepfake_cls.config import FolderConfig, SyntheticConfig
 from deepfake_cls.figures import confusion_figure
 from deepfake_cls.records import Record
+from deepfake_cls.stats.metrics import score
 from deepfake_cls.summary import argument, data_arguments, print_run
 
 
@@ -48,3 +49,17 @@ def test_figures_take_any_name_and_number_of_classes() -> None:
     large = confusion_figure(np.eye(200), [f"class {i}" for i in range(200)])
     assert max(large.get_size_inches()) <= 13
     large.canvas.draw()
+
+
+def test_the_table_of_a_run_stays_short(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = score(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3]], dtype=np.float32))
+    metrics = scores.prefixed("validation") | {"train_acc": 0.75, "val_acc_best": 0.5}
+    record = Record(
+        "cnn", "ok", "x", {}, metrics=metrics, confusion=scores.confusion, recall=scores.recall,
+        data={"classes": ["a", "b"]},
+    )  # fmt: skip
+    print_run(record, Path("runs"), "next")
+    rows = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip())
+    shown = {"val_ece": f"{metrics['val_ece']:.3f}", "val_macro_f1": "0.667", "val_nll": f"{metrics['val_nll']:.3f}"}
+    shown |= {"train_acc": "75.0 %", "val_acc_best": "50.0 %"}
+    assert {name: rows[name].strip() for name in rows if name.startswith(("val_", "train_"))} == shown

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import deepfake_cls
-from deepfake_cls.stats.intervals import bootstrap, critical, holm, mcnemar, probability_better, summarise
+from deepfake_cls.stats.intervals import bootstrap, critical, holm, mcnemar, probability_better, summarise, wilson
 from tests.stats.simulation import Noise
 
 
@@ -26,6 +26,13 @@ def test_importing_costs_no_scipy() -> None:
 def test_critical_values_against_scipy(df: int, alpha: float) -> None:
     assert critical(df, alpha) == pytest.approx(stats.t.isf(alpha / 2, df), rel=1e-6)
     assert critical(float("inf"), alpha) == pytest.approx(stats.norm.isf(alpha / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("correct", "count"), [(0, 10), (10, 10), (1, 3), (1179, 1250), (365, 1250)])
+def test_wilson_is_scipys(correct: int, count: int) -> None:
+    for confidence in (0.9, 0.95, 0.99):
+        theirs = stats.binomtest(correct, count).proportion_ci(confidence, method="wilson")
+        assert wilson(correct, count, confidence) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
