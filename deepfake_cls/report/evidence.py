@@ -11,8 +11,16 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_predictions
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.study import Arm, Experiment
-from deepfake_cls.stats.compare import Difference, difference, difference_folds
-from deepfake_cls.stats.intervals import McNemar, Summary, bootstrap, holm, mcnemar, probability_better, summarise
+from deepfake_cls.stats.compare import (
+    Difference,
+    McNemar,
+    difference,
+    difference_folds,
+    holm,
+    mcnemar,
+    probability_better,
+)
+from deepfake_cls.stats.intervals import Summary, bootstrap, summarise
 from deepfake_cls.stats.verdict import Verdict, judge
 
 Right = tuple[NDArray[np.str_], NDArray[np.bool_]]

@@ -1,7 +1,7 @@
-"""Intervals and tests of one thing at a time, apart from any framework; two arms are set side by side in ``compare``.
+"""Intervals of a proportion, of a mean over seeds, and by bootstrap; ``compare`` compares two arms.
 
-Distributions come from ``scipy.special``, inside the functions that need them: importing ``scipy.stats`` takes 3 s of
-every command. The tests hold the results against ``scipy.stats``.
+Distributions come from ``scipy.special``, which is imported inside the functions that need it: importing
+``scipy.stats`` takes 3 s of every command. The tests compare the results with those of ``scipy.stats``.
 """
 
 from __future__ import annotations
@@ -94,86 +94,6 @@ def summarise(values: Sequence[float] | NDArray[np.float64], confidence: float =
     sd = float(x.std(ddof=1))
     half = critical(x.size - 1, 1 - confidence) * sd / sqrt(x.size)
     return Summary(x.size, mean, sd, mean - half, mean + half)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for the number of comparisons (Holm 1979): those below 0.05 keep the family's error at 5 %.
-
-    Args:
-        p_values: Of one family of comparisons, in any order.
-
-    Returns:
-        Adjusted, in the same order.
-
-    Raises:
-        ValueError: A value outside [0, 1], or not a number.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"p values lie between 0 and 1: {p.tolist()}")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
-    return [float(value) for value in adjusted]
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Exact McNemar test of two sets of predictions.
-
-    Attributes:
-        only_a: Images that only the first gets right.
-        only_b: Images that only the second gets right.
-        p: Two-sided.
-    """
-
-    only_a: int
-    only_b: int
-    p: float
-
-
-def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> McNemar:
-    """Diagnostic: do **these two trained models** differ on images of this kind (exact McNemar test)?
-
-    It fits where one model is compared with one other and neither will be trained again (Dietterich 1998, section 3.1):
-    it knows nothing of what another seed would give, so it does not say which recipe is better.
-
-    Args:
-        a: bool (N,), which predictions are right.
-        b: bool (N,), of the other model, same images.
-
-    Raises:
-        ValueError: The shapes differ, or are not (N,).
-    """
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"two arrays of one shape (N,) are needed, not {a.shape} and {b.shape}")
-    from scipy.special import bdtr
-
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, p)
-
-
-def probability_better(a: Sequence[float], b: Sequence[float]) -> float:
-    """Diagnostic: share of seed pairs in which the first is better, ties counting half (Bouthillier et al. 2021).
-
-    They call 0.75 and above a difference that matters to someone who will train once. At few seeds it is coarse: three
-    allow only steps of a sixth.
-
-    Args:
-        a: One figure per seed, higher is better.
-        b: Of the other arm, same seeds in the same order.
-
-    Returns:
-        P(A > B), a fraction.
-
-    Raises:
-        ValueError: The lengths differ, or there are no seeds.
-    """
-    if len(a) != len(b) or not len(a):
-        raise ValueError(f"as many figures for one arm as for the other are needed, not {len(a)} and {len(b)}")
-    gaps = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return float(((gaps > 0) + 0.5 * (gaps == 0)).mean())
 
 
 def bootstrap(

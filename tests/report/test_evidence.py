@@ -9,8 +9,8 @@ import pytest
 from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.evidence import Row, curve, gather, over_seeds
 from deepfake_cls.report.study import Arm, Experiment
-from deepfake_cls.stats.compare import difference, difference_folds
-from deepfake_cls.stats.intervals import bootstrap, mcnemar
+from deepfake_cls.stats.compare import difference, difference_folds, mcnemar
+from deepfake_cls.stats.intervals import bootstrap
 from tests.report.lab import FOLDS, TINY, fold, laboratory, some_right, write
 
 LOW, HIGH = 0.6, 0.9

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import deepfake_cls
-from deepfake_cls.stats.intervals import bootstrap, critical, holm, mcnemar, probability_better, summarise, wilson
+from deepfake_cls.stats.intervals import bootstrap, critical, summarise, wilson
 from tests.stats.simulation import Noise
 
 
@@ -55,58 +55,6 @@ def test_one_seed_has_a_mean_and_nothing_else() -> None:
 def test_values_that_summarise_to_nothing_are_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one|finite"):
         summarise(values)
-
-
-def test_holm_by_hand() -> None:
-    # smallest first: 4 × 0.005, 3 × 0.01, 2 × 0.03, then 0.04, which may not fall below the one before it
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.7, 0.6]) == [1.0, 1.0]
-    assert holm([0.02]) == [0.02]
-    assert holm([]) == []
-
-
-def test_holm_keeps_the_order_and_rejects_what_the_steps_of_the_paper_reject() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        p = np.round(rng.uniform(0, 0.1, 6), 3)
-        adjusted = np.array(holm(list(p)))
-        order = np.argsort(p, kind="stable")
-        assert (np.diff(adjusted[order]) >= 0).all()
-        rejected = np.zeros(6, dtype=bool)
-        for step, index in enumerate(order):
-            if p[index] * (6 - step) >= 0.05:
-                break
-            rejected[index] = True
-        assert ((adjusted < 0.05) == rejected).all()
-
-
-@pytest.mark.parametrize("p", [[-0.1], [1.1], [0.5, float("nan")]])
-def test_what_is_no_p_value_is_refused(p: list[float]) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        holm(p)
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (5, 5), (12, 3), (3, 12), (60, 90)])
-def test_mcnemar_against_scipy(only_a: int, only_b: int) -> None:
-    a = np.array([True] * only_a + [False] * only_b + [True] * 10 + [False] * 10)
-    b = np.array([False] * only_a + [True] * only_b + [True] * 10 + [False] * 10)
-    found = mcnemar(a, b)
-    assert (found.only_a, found.only_b) == (only_a, only_b)
-    oracle = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    assert found.p == pytest.approx(oracle)
-
-
-def test_mcnemar_refuses_what_is_not_paired() -> None:
-    with pytest.raises(ValueError, match=r"\(3,\) and \(4,\)"):
-        mcnemar(np.ones(3, dtype=bool), np.ones(4, dtype=bool))
-
-
-def test_ties_count_half() -> None:
-    assert probability_better([0.9, 0.8, 0.7, 0.6], [0.8, 0.8, 0.9, 0.5]) == 0.625
-    with pytest.raises(ValueError, match="2 and 1"):
-        probability_better([0.9, 0.8], [0.8])
-    with pytest.raises(ValueError, match="0 and 0"):
-        probability_better([], [])
 
 
 def test_the_bootstrap_against_a_loop() -> None:
