@@ -35,6 +35,12 @@ class Verdict:
     images_floor: float | None = None
 
 
+def points(fraction: float) -> str:
+    """A difference of fractions in points, with its sign: ``+1.2``, ``−1.2``; what rounds to zero is ``0.0``."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
 def judge(found: Difference, p_adjusted: float | None = None, margin: float = 0.01) -> Verdict:
     """Turn a difference into words, by these rules in this order.
 
@@ -60,7 +66,7 @@ def judge(found: Difference, p_adjusted: float | None = None, margin: float = 0.
     if p_adjusted is not None and not found.p - 1e-12 <= p_adjusted <= 1:
         raise ValueError(f"adjusting raises a p value, to 1 at most: {found.p:.3g} cannot become {p_adjusted:.3g}")
     p = found.p if p_adjusted is None else p_adjusted
-    figures = f"{_points(found.estimate)} points ({_points(found.low)} to {_points(found.high)})"
+    figures = f"{points(found.estimate)} points ({points(found.low)} to {points(found.high)})"
     if found.seeds_ignored:
         return Verdict("inconclusive", f"inconclusive: {figures} over images alone; one seed decides nothing")
     apart = found.low > 0 or found.high < 0
@@ -118,10 +124,6 @@ def _fewest(settles: Callable[[int], bool], low: int, high: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if settles(middle) else (middle + 1, high)
     return low
-
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}".replace("-", "−") if fraction else "0.0"
 
 
 def _size(fraction: float) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from deepfake_cls.stats.compare import Components, Difference, difference, difference_folds
-from deepfake_cls.stats.verdict import judge
+from deepfake_cls.stats.verdict import judge, points
 from tests.stats.simulation import Noise
 
 NOTHING = Components(0, 0, 0)
@@ -132,3 +132,26 @@ def test_senseless_margins_and_p_values_are_refused() -> None:
     for p in (0.1, 1.1):
         with pytest.raises(ValueError, match="raises a p value"):
             judge(found(0, 0.1, 0.2), p)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "text"),
+    [
+        (0.012, "+1.2"),
+        (-0.012, "−1.2"),
+        (0.0, "0.0"),
+        (-0.0, "0.0"),
+        (-0.0004, "0.0"),
+        (0.0004, "0.0"),
+        (0.0006, "+0.1"),
+        (-0.0006, "−0.1"),
+        (-0.1, "−10.0"),
+    ],
+)
+def test_points_have_a_sign_but_where_they_round_to_zero(fraction: float, text: str) -> None:
+    assert points(fraction) == text
+
+
+def test_a_verdict_shows_no_signed_zero() -> None:
+    sentence = judge(found(-0.009, 0.0082, 0.9)).sentence
+    assert sentence == "equivalent within 1.0 points: 0.0 points (−0.9 to +0.8)"

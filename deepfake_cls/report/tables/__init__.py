@@ -14,7 +14,7 @@ from deepfake_cls.report.evidence import Evidence, Row, gather, measure, over_se
 from deepfake_cls.report.study import Laboratory
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
-from deepfake_cls.stats.verdict import judge
+from deepfake_cls.stats.verdict import judge, points
 from deepfake_cls.summary import correct_of, minutes
 
 DASH = "–"
@@ -46,11 +46,6 @@ class Table:
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in per cent, or a dash."""
     return DASH if value is None else f"{100 * value:.{digits}f}"
-
-
-def points(value: float) -> str:
-    """A difference of fractions in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−") if round(1000 * value) else "0.0"
 
 
 def mean_text(found: Summary | None) -> str:
