@@ -34,12 +34,12 @@ def run(config: ReportConfig, sweep: bool) -> None:
 
     records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
     words = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
-    laboratory = fill(words, records)
-    missing = [] if config.require is None else laboratory.missing(config.require, config.table)
+    study = fill(words, records)
+    missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
-    evidence = gather_all(laboratory)
-    tables = [table for table in all_tables(laboratory, evidence) if config.table in (None, table.number)]
+    evidence = gather_all(study)
+    tables = [table for table in all_tables(study, evidence) if config.table in (None, table.number)]
     output = Path(config.output)
     for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", as_csv(tables))):
         write_atomically(output / f"tables.{name}", text.encode())
@@ -47,7 +47,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if records:
         write_csv(output / "runs.csv", records)
-        more = sections(laboratory, tables, evidence) if laboratory.compares() else []
+        more = sections(study, tables, evidence) if study.compares() else []
         page = write_page(output / "index.html", records, newest(records), more)
         print(f"{page}: {len(records)} runs; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
 

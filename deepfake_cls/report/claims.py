@@ -7,7 +7,7 @@ from math import cos, pi, sqrt
 
 from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import over_seeds
-from deepfake_cls.report.study import Laboratory
+from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import plural, trace_network
 from deepfake_cls.stats.intervals import summarise
 from deepfake_cls.stats.verdict import points
@@ -26,13 +26,13 @@ class Finding:
     finding: str
 
 
-def findings(laboratory: Laboratory) -> list[Finding]:
+def findings(study: Study) -> list[Finding]:
     """All points, in the order of the report.
 
     Args:
-        laboratory: Experiments with their runs.
+        study: Experiments with their runs.
     """
-    return [_recall(), _maps(), _alpha(laboratory), _best_epoch(laboratory), _schedule(laboratory)]
+    return [_recall(), _maps(), _alpha(study), _best_epoch(study), _schedule(study)]
 
 
 def _recall() -> Finding:
@@ -54,9 +54,9 @@ def _maps() -> Finding:
     )
 
 
-def _alpha(laboratory: Laboratory) -> Finding:
+def _alpha(study: Study) -> Finding:
     claim = 'RGBA is 2.2 points better than RGB, because alpha "contains visual cues".'
-    arms = [laboratory.central, *(arm for e in laboratory.experiments.values() for arm in e.arms)]
+    arms = [study.central, *(arm for e in study.experiments.values() for arm in e.arms)]
     entries = [entry for arm in arms for entry in arm.runs.values()]
     natural = [e for e in entries if e.record.config["data"].get("alpha", "none") == "none"]  # not drawn as a control
     alpha = {entry.record.data["alpha"] for entry in natural if "alpha" in entry.record.data}
@@ -68,7 +68,7 @@ def _alpha(laboratory: Laboratory) -> Finding:
     }.get(frozenset(alpha), "some of the data sets here have an alpha channel, others have not")
     p, n = paper.ACCURACY, sum(count for _, count in paper.RECALL)
     error = sqrt(p * (1 - p) / n)
-    spread = over_seeds(laboratory.central, "val_acc")
+    spread = over_seeds(study.central, "val_acc")
     seeds = (
         f"the central arm's standard deviation over {plural(spread.seeds, 'seed')} is {100 * spread.sd:.2f} points"
         if spread is not None and spread.sd is not None
@@ -81,11 +81,11 @@ def _alpha(laboratory: Laboratory) -> Finding:
     )
 
 
-def _best_epoch(laboratory: Laboratory) -> Finding:
+def _best_epoch(study: Study) -> Finding:
     # The curve's own last value, since the curve may be taken on fewer images than the result.
     gains = [
         entry.record.metrics["val_acc_best"] - entry.record.history[-1]["val_acc"]
-        for entry in laboratory.central.runs.values()
+        for entry in study.central.runs.values()
         if entry.record.history
     ]
     if not gains:
@@ -94,14 +94,14 @@ def _best_epoch(laboratory: Laboratory) -> Finding:
         found = summarise(gains)
         said = (
             f"Here the best epoch lies {points(found.mean)} points above the last one (mean over"
-            f" {plural(len(gains), 'seed')}, {plural(laboratory.config.epochs, 'epoch')}): our tables report the"
+            f" {plural(len(gains), 'seed')}, {plural(study.config.epochs, 'epoch')}): our tables report the"
             " last epoch."
         )
     return Finding("The accuracy is that of the best epoch, chosen on the split it is reported on.", said)
 
 
-def _schedule(laboratory: Laboratory) -> Finding:
-    config = laboratory.config
+def _schedule(study: Study) -> Finding:
+    config = study.config
     steps = 100 * config.epochs
     rates = one_cycle(config.lr, steps, config.recipe.warmup)
     peak = max(rates)

@@ -1,4 +1,4 @@
-"""The laboratory's part of the page: tables with their figures, and what does not add up."""
+"""The study's part of the page: tables with their figures, and what does not add up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.page import image, validation_images
 from deepfake_cls.report.render import as_html
-from deepfake_cls.report.study import Laboratory
+from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import Table, compare_tta, plural, scale_words
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
@@ -33,42 +33,42 @@ from deepfake_cls.summary import correct_of
 PAIRS, EACH = 5, 6  # of the contact sheet: confused pairs, and mistakes of each
 
 
-def sections(laboratory: Laboratory, tables: Sequence[Table], evidence: Mapping[str, Evidence]) -> list[str]:
+def sections(study: Study, tables: Sequence[Table], evidence: Mapping[str, Evidence]) -> list[str]:
     """HTML sections, in order.
 
     Args:
-        laboratory: Experiments with their runs.
+        study: Experiments with their runs.
         tables: From ``all_tables``.
         evidence: From ``gather_all``.
     """
-    parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(scale_words(laboratory))}.', "</p>"]
+    parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(scale_words(study))}.', "</p>"]
     hardware = [
         f"{kind}: {device}, {precision}, {plural(threads, 'thread')}"
-        for kind, (device, precision, threads) in sorted(laboratory.hardware.items())
+        for kind, (device, precision, threads) in sorted(study.hardware.items())
     ]
     more = f" {'; '.join(hardware)}." if hardware else ""
-    if laboratory.left_out:
-        more += f" Left out, since made on other hardware or data: {plural(laboratory.left_out, 'run')}."
+    if study.left_out:
+        more += f" Left out, since made on other hardware or data: {plural(study.left_out, 'run')}."
     parts.insert(1, html.escape(more))
     for table in tables:
         parts.append(as_html(table))
-        parts += _figures(table, laboratory, evidence)
+        parts += _figures(table, study, evidence)
     parts.append('<h1 id="audit">What does not add up</h1><ol>')
-    parts += [f"<li><b>{html.escape(f.claim)}</b><br>{html.escape(f.finding)}</li>" for f in findings(laboratory)]
+    parts += [f"<li><b>{html.escape(f.claim)}</b><br>{html.escape(f.finding)}</li>" for f in findings(study)]
     return [*parts, "</ol>"]
 
 
-def _figures(table: Table, laboratory: Laboratory, evidence: Mapping[str, Evidence]) -> list[str]:
-    central = [laboratory.central.runs[seed] for seed in sorted(laboratory.central.runs)]
-    if table.name in laboratory.experiments and table.number != 1:
+def _figures(table: Table, study: Study, evidence: Mapping[str, Evidence]) -> list[str]:
+    central = [study.central.runs[seed] for seed in sorted(study.central.runs)]
+    if table.name in study.experiments and table.number != 1:
         return [image(figure, note) for figure, note in arm_figures(evidence[table.name])]
     if table.number == 1:
-        return _neighbours(laboratory)
+        return _neighbours(study)
     if table.number == 8 and central:
-        return _classes(laboratory, central)
+        return _classes(study, central)
     if table.number == 9:
         with suppress(InputError):  # the table says so
-            if (difference := compare_tta(laboratory)) is not None:
+            if (difference := compare_tta(study)) is not None:
                 row = ("flip TTA", difference.estimate, difference.low, difference.high)
                 return [image(forest_figure([row], "plain"), "Gain by flip TTA; grey: within one point.")]
     return []
@@ -106,8 +106,8 @@ def arm_figures(found: Evidence) -> list[tuple[Figure, str]]:
     return figures
 
 
-def _neighbours(laboratory: Laboratory) -> list[str]:
-    experiment = laboratory.experiments["table1_knn"]
+def _neighbours(study: Study) -> list[str]:
+    experiment = study.experiments["table1_knn"]
     curves: dict[str, dict[int, tuple[float, float, float]]] = {}
     for arm in experiment.arms:
         for entry in arm.runs.values():
@@ -118,16 +118,16 @@ def _neighbours(laboratory: Laboratory) -> list[str]:
             }
     if not curves:
         return []
-    if laboratory.config.data.name == "unibuc":
+    if study.config.data.name == "unibuc":
         curves["report"] = {k: (value, value, value) for k, value in experiment.by_k.items()}
     return [image(neighbours_figure(curves), "Nearest neighbours over k, with 95 % Wilson intervals.")]
 
 
-def _classes(laboratory: Laboratory, central: list[Finished]) -> list[str]:
+def _classes(study: Study, central: list[Finished]) -> list[str]:
     names = central[0].record.data["classes"]
     recall = np.array([[np.nan if r is None else r for r in entry.record.recall] for entry in central])
     report = None
-    if laboratory.config.data.name == "unibuc" and len(names) == len(paper.RECALL):
+    if study.config.data.name == "unibuc" and len(names) == len(paper.RECALL):
         report = [right / count for right, count in paper.RECALL]
     counts = np.sum([entry.record.confusion for entry in central], axis=0)
     parts = [

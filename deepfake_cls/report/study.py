@@ -81,7 +81,7 @@ class Experiment:
 
 
 @dataclass
-class Laboratory:
+class Study:
     """All experiments over one data set at one scale.
 
     Attributes:
@@ -138,7 +138,7 @@ def _hydra() -> Iterator[None]:
             yield
 
 
-def declared(words: Sequence[str] = ()) -> Laboratory:
+def declared(words: Sequence[str] = ()) -> Study:
     """Read the experiments, without runs.
 
     Args:
@@ -153,10 +153,10 @@ def declared(words: Sequence[str] = ()) -> Laboratory:
     bare = _bare(composed)
     files = sorted((conf_dir() / "experiment").glob("*.yaml"))
     experiments = {file.stem: _read(file, bare) for file in files}
-    return Laboratory(typed(bare, TrainConfig), scale, experiments, Arm("central"))
+    return Study(typed(bare, TrainConfig), scale, experiments, Arm("central"))
 
 
-def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
+def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
     """Read the experiments and sort the runs into their arms.
 
     Only runs on the same device, in the same precision, with the same threads and over the same images stand in one
@@ -167,9 +167,9 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
         words: See :func:`declared`.
         records: All runs, oldest first.
     """
-    laboratory = declared(words)
-    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [laboratory.central]}
-    for experiment, arm in _arms(laboratory):
+    study = declared(words)
+    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.central]}
+    for experiment, arm in _arms(study):
         same.setdefault((experiment.entry, arm.words), []).append(arm)
     places: dict[str, list[Arm]] = {}
     seeds = sorted({entry.record.seed for entry in records})
@@ -182,11 +182,11 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
     good = [entry for entry, _ in matched if entry.record.status == "ok"]
     for kind in sorted({entry.record.kind for entry in good}):
         groups = Counter(_hardware(entry) for entry in good if entry.record.kind == kind)
-        laboratory.hardware[kind] = max(groups, key=lambda found: (groups[found], found))
-    here = [entry for entry in good if _hardware(entry) == laboratory.hardware[entry.record.kind]]
+        study.hardware[kind] = max(groups, key=lambda found: (groups[found], found))
+    here = [entry for entry in good if _hardware(entry) == study.hardware[entry.record.kind]]
     newest = {_data_key(entry): entry.record.data["fingerprint"] for entry in here}
     used = {id(entry) for entry in here if entry.record.data["fingerprint"] == newest[_data_key(entry)]}
-    laboratory.left_out = len(good) - len(used)
+    study.left_out = len(good) - len(used)
     for entry, arms in matched:
         for arm in arms:
             if entry.record.status != "ok":
@@ -197,7 +197,7 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Laboratory:
         # By seed, and no seed twice: means and tables may not depend on the order in which runs were made.
         arm.runs = dict(sorted(arm.runs.items()))
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
-    return laboratory
+    return study
 
 
 def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]:
@@ -218,10 +218,10 @@ def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]
     return sorted(runs, key=lambda entry: entry.time)
 
 
-def _arms(laboratory: Laboratory) -> Iterator[tuple[Experiment, Arm]]:
-    for experiment in laboratory.experiments.values():
+def _arms(study: Study) -> Iterator[tuple[Experiment, Arm]]:
+    for experiment in study.experiments.values():
         for arm in experiment.arms:
-            if not (laboratory.config.data.name != "synthetic" and experiment.name.endswith("_controls")):
+            if not (study.config.data.name != "synthetic" and experiment.name.endswith("_controls")):
                 yield experiment, arm
 
 

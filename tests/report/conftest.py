@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls.report import study
-from deepfake_cls.report.study import Laboratory
+from deepfake_cls.report.study import Study
 from tests.report import lab
 
 
@@ -26,5 +26,5 @@ def all_runs(tmp_path_factory: pytest.TempPathFactory, composed_once: None) -> P
 
 
 @pytest.fixture
-def full(all_runs: Path) -> Laboratory:
-    return lab.laboratory(all_runs)
+def full(all_runs: Path) -> Study:
+    return lab.study_of(all_runs)

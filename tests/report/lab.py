@@ -21,7 +21,7 @@ from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.records import Record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
-from deepfake_cls.report.study import Arm, Laboratory, fill
+from deepfake_cls.report.study import Arm, Study, fill
 from deepfake_cls.runs import plain
 from deepfake_cls.stats.metrics import score
 
@@ -142,17 +142,17 @@ def write(
     return place
 
 
-def laboratory(root: Path, words: Sequence[str] = TINY) -> Laboratory:
+def study_of(root: Path, words: Sequence[str] = TINY) -> Study:
     """All records under a folder, in their arms."""
     return fill(list(words), collect(root))
 
 
-def arm(found: Laboratory, experiment: str, label: str) -> Arm:
+def arm(found: Study, experiment: str, label: str) -> Arm:
     """An arm by the start of its label."""
     return next(arm for arm in found.experiments[experiment].arms if arm.label.startswith(label))
 
 
-def write_all(root: Path, seeds: int = 3, words: Sequence[str] = TINY, arms: Laboratory | None = None) -> None:
+def write_all(root: Path, seeds: int = 3, words: Sequence[str] = TINY, arms: Study | None = None) -> None:
     """Runs of every arm of every experiment, as sweeps would leave them."""
     declared = arms or fill(list(words), [])
     done: set[str] = set()

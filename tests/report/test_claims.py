@@ -9,20 +9,20 @@ import torch
 
 from deepfake_cls.report import paper
 from deepfake_cls.report.claims import Finding, findings, one_cycle
-from deepfake_cls.report.study import Laboratory, fill
-from tests.report.lab import CURVE, TINY, laboratory, some_right, write
+from deepfake_cls.report.study import Study, fill
+from tests.report.lab import CURVE, TINY, some_right, study_of, write
 
 
 @pytest.fixture
-def nothing() -> Laboratory:
+def nothing() -> Study:
     return fill(TINY, [])
 
 
-def said(found: Laboratory) -> list[str]:
+def said(found: Study) -> list[str]:
     return [point.finding for point in findings(found)]
 
 
-def test_five_points_without_a_run(nothing: Laboratory) -> None:
+def test_five_points_without_a_run(nothing: Study) -> None:
     recall, maps, alpha, best, schedule = findings(nothing)
     assert recall == Finding(
         "Accuracy 94.3 %, with recall by class in counts.",
@@ -40,7 +40,7 @@ def test_five_points_without_a_run(nothing: Laboratory) -> None:
     assert "starts at 0.00016, a 25th of its maximum of 0.004, reaches it in 1 of 400 steps" in schedule.finding
 
 
-def test_the_figures_are_computed(nothing: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_are_computed(nothing: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paper, "RECALL", ((1, 4), (2, 4)))
     monkeypatch.setattr(paper, "ACCURACY", 0.5)
     monkeypatch.setattr(paper, "MAPS", 99)
@@ -59,20 +59,20 @@ def test_at_the_reference_the_schedule_reaches_its_maximum_once() -> None:
 
 def test_best_less_last_epoch_comes_from_the_curves(tmp_path: Path) -> None:
     write(tmp_path, TINY, 0, history=[0.5, 0.9, 0.88])
-    assert "+2.0 points above the last one (mean over 1 seed, 4 epochs)" in said(laboratory(tmp_path))[3]
+    assert "+2.0 points above the last one (mean over 1 seed, 4 epochs)" in said(study_of(tmp_path))[3]
     write(tmp_path, TINY, 1, history=[0.5, 0.9, 0.9])
-    assert "+1.0 points above the last one (mean over 2 seeds" in said(laboratory(tmp_path))[3]
+    assert "+1.0 points above the last one (mean over 2 seeds" in said(study_of(tmp_path))[3]
     assert max(CURVE) == CURVE[-1]
 
 
 def test_alpha_is_told_from_the_data(tmp_path: Path) -> None:
     write(tmp_path, TINY, 0)
-    alone = said(laboratory(tmp_path))[2]
+    alone = said(study_of(tmp_path))[2]
     assert "none of the images has an alpha channel" in alone
     assert "needs two runs of the central arm" in alone
     write(tmp_path, TINY, 1)
     write(tmp_path, [*TINY, "arm=control_mask"], 0)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     spread = np.std([some_right(0.8, seed).mean() for seed in (0, 1)], ddof=1)
     assert f"standard deviation over 2 seeds is {100 * spread:.2f} points" in said(found)[2]
     found.experiments["table6_controls"].arms[1].runs[0].record.data["alpha"] = True

@@ -11,13 +11,13 @@ from deepfake_cls.report.evidence import Row, curve, gather, over_seeds
 from deepfake_cls.report.study import Arm, Experiment
 from deepfake_cls.stats.compare import difference, difference_folds, mcnemar
 from deepfake_cls.stats.intervals import bootstrap
-from tests.report.lab import FOLDS, TINY, fold, laboratory, some_right, write
+from tests.report.lab import FOLDS, TINY, fold, some_right, study_of, write
 
 LOW, HIGH = 0.6, 0.9
 
 
 def experiment(root: Path, name: str = "table5_dropout", words: tuple[str, ...] = TINY) -> Experiment:
-    return laboratory(root, words).experiments[name]
+    return study_of(root, words).experiments[name]
 
 
 def rows(root: Path, name: str = "table5_dropout") -> tuple[list[Row], list[str]]:

@@ -11,16 +11,16 @@ import pytest
 
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.render import as_csv, as_html, latex, markdown
-from deepfake_cls.report.study import Laboratory, fill
+from deepfake_cls.report.study import Study, fill
 from deepfake_cls.report.tables import Table, all_tables
-from tests.report.lab import TINY, laboratory, write
+from tests.report.lab import TINY, study_of, write
 
 NASTY = r"50 % of a_b & #3 $x$ {y} ~ ^ \ | <b> > ± × − – → ⅓"
 TABLE = Table(4, "nasty", NASTY, ["one", NASTY], [[NASTY, "1"], ["2", NASTY]], [NASTY, "plain"], [{"arm": NASTY}])
 
 
 @pytest.fixture
-def tables(full: Laboratory) -> list[Table]:
+def tables(full: Study) -> list[Table]:
     return [*all_tables(full), TABLE]
 
 
@@ -102,13 +102,13 @@ def test_html_shows_signs_as_they_are(tables: list[Table]) -> None:
     assert f"Table 4: {NASTY}" in page.texts
 
 
-def test_csv_is_the_same_for_the_same_records(all_runs: Path, full: Laboratory, tmp_path: Path) -> None:
+def test_csv_is_the_same_for_the_same_records(all_runs: Path, full: Study, tmp_path: Path) -> None:
     text = as_csv(all_tables(full))
     records = collect(all_runs)
     assert as_csv(all_tables(fill(TINY, records[::-1]))) == text
     for place, folder in enumerate(sorted(all_runs.rglob("result.json"), reverse=True)):
         shutil.copytree(folder.parent, tmp_path / f"moved {place % 3}" / str(place))
-    assert as_csv(all_tables(laboratory(tmp_path))) == text
+    assert as_csv(all_tables(study_of(tmp_path))) == text
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == sum(len(table.data) for table in all_tables(full))
     assert {row["table"] for row in rows} == {str(number) for number in range(1, 11)}
@@ -120,7 +120,7 @@ def test_csv_is_the_same_for_the_same_records(all_runs: Path, full: Laboratory, 
 
 def test_csv_keeps_what_is_absent_empty(tmp_path: Path) -> None:
     write(tmp_path, [*TINY, "dropout=0.5"], error="boom")
-    rows = list(csv.DictReader(io.StringIO(as_csv(all_tables(laboratory(tmp_path))))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(all_tables(study_of(tmp_path))))))
     row = next(row for row in rows if row["arm"] == "dropout 0.5")
     assert (row["failed"], row["seeds"], row["reported"]) == ("1", "0", "0.931")
     assert row.get("accuracy", "") == row.get("p", "") == row["gap"] == row["runs"] == ""

@@ -12,13 +12,13 @@ from deepfake_cls.figures import mistakes_figure
 from deepfake_cls.report import sections as module
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.sections import contact_sheet, sections
-from deepfake_cls.report.study import Laboratory, fill
+from deepfake_cls.report.study import Study, fill
 from deepfake_cls.report.tables import all_tables, gather_all
 from tests.conftest import SMALL_DATA
-from tests.report.lab import FOLDS, TINY, fold, laboratory, some_right, write
+from tests.report.lab import FOLDS, TINY, fold, some_right, study_of, write
 
 
-def page(found: Laboratory) -> str:
+def page(found: Study) -> str:
     return "".join(sections(found, all_tables(found), gather_all(found)))
 
 
@@ -39,14 +39,14 @@ def test_without_runs_there_are_tables_and_findings() -> None:
 @pytest.mark.usefixtures("no_images")
 def test_one_run_is_enough_for_its_figures(tmp_path: Path) -> None:
     write(tmp_path, TINY, hardware=("cpu <1>", "32-true", 1))
-    text = page(laboratory(tmp_path))
+    text = page(study_of(tmp_path))
     # Curves of four experiments that share the arm; recall and confusions.
     assert text.count("<img") == 4 + 2
     assert "cnn: cpu &lt;1&gt;, 32-true, 1 thread.</p>" in text
 
 
 @pytest.mark.usefixtures("no_images")
-def test_all_runs_make_all_figures(full: Laboratory) -> None:
+def test_all_runs_make_all_figures(full: Study) -> None:
     full.left_out = 1
     text = page(full)
     # Two for each of five experiments, neighbours, recall and confusions, flip TTA.
@@ -58,7 +58,7 @@ def test_all_runs_make_all_figures(full: Laboratory) -> None:
 
 def test_a_failed_run_breaks_no_page(tmp_path: Path) -> None:
     write(tmp_path, TINY, error="ValueError: <lr>")
-    text = page(laboratory(tmp_path))
+    text = page(study_of(tmp_path))
     assert "<img" not in text
     assert "ValueError: &lt;lr&gt;" in text
 
@@ -66,7 +66,7 @@ def test_a_failed_run_breaks_no_page(tmp_path: Path) -> None:
 def test_missing_answers_break_no_page(tmp_path: Path) -> None:
     path = write(tmp_path, [*TINY, *SMALL_DATA], right=some_right(0.5, 0, 20), flipped=some_right(0.6, 0, 20))
     (path / "predictions.npz").unlink()
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     found.central.runs[0] = collect(tmp_path)[0]
     text = page(found)
     assert "Left out: " in text
@@ -109,7 +109,7 @@ def test_the_contact_sheet_shows_the_surest_mistakes(tmp_path: Path, monkeypatch
 def test_images_that_are_gone_leave_the_contact_sheet_out(tmp_path: Path) -> None:
     for seed in (0, 1):
         write(tmp_path, fold(seed), seed, ids=[f"{seed} {place}" for place in range(200)])
-    found = laboratory(tmp_path, FOLDS)
+    found = study_of(tmp_path, FOLDS)
     assert len(found.central.runs) == 2
     assert contact_sheet(found.central.runs[0]) is None
     text = page(found)
@@ -120,4 +120,4 @@ def test_images_that_are_gone_leave_the_contact_sheet_out(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("no_images")
 def test_more_classes_than_the_report_has_break_no_figure(tmp_path: Path) -> None:
     write(tmp_path, fold(0), classes=[f"class {place}" for place in range(7)])
-    assert "Recall by class of the central arm." in page(laboratory(tmp_path, FOLDS))
+    assert "Recall by class of the central arm." in page(study_of(tmp_path, FOLDS))

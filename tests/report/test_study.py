@@ -13,7 +13,7 @@ from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.study import declared, fill
 from deepfake_cls.runs import essence
 from tests.conftest import ROOT
-from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, laboratory, write, write_all
+from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, study_of, write, write_all
 
 GPU = ("some gpu", "bf16-mixed", 8)
 SCALES = ("tiny", "small", "reference")
@@ -99,7 +99,7 @@ def test_runs_are_found_wherever_and_however_they_were_made(tmp_path: Path) -> N
     write(tmp_path, [*TINY, "experiment=table5_dropout", "dropout=0.3"], 2)
     write(tmp_path, [*TINY, "experiment=table10_components", "arm=no_cutmix"], 2)
     write(tmp_path, ["experiment=table1_knn", "shift=2"], kind="knn")
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert seeds(arm(found, "table4_lr", "a third").runs) == [0, 1]
     central = found.central.runs[2]
     for name, label in (
@@ -124,7 +124,7 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
     words += ["recipe.flip=0.4", "trainer.curve_images=10", "batch_size=32"]
     for word in words:
         write(tmp_path, [*TINY, word])
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert not found.central.runs
     assert not any(one.runs for e in found.experiments.values() for one in e.arms)
     assert found.left_out == 0
@@ -143,13 +143,13 @@ def test_where_and_how_conveniently_does_not_matter(tmp_path: Path) -> None:
     away += ["run_dir=r", "force=true", "tta=none"]
     away += ["trainer.threads=2", "trainer.device=cpu", "trainer.precision=32-true", "trainer.progress=false"]
     write(tmp_path, [*TINY, *away])
-    assert seeds(laboratory(tmp_path, FOLDS).central.runs) == [0]
+    assert seeds(study_of(tmp_path, FOLDS).central.runs) == [0]
 
 
 def test_neighbours_know_nothing_of_how_training_is_watched(tmp_path: Path) -> None:
     # The report is called with the words of training, which neighbours were not.
     write(tmp_path, ["data=unibuc", "data.root=x", "data.fold=0", "trainer.deterministic=true"], kind="knn")
-    found = laboratory(tmp_path, FOLDS)
+    found = study_of(tmp_path, FOLDS)
     assert seeds(arm(found, "table1_knn", "as they are").runs) == [0]
 
 
@@ -160,7 +160,7 @@ def test_the_hardware_with_the_most_runs_stands_alone(tmp_path: Path) -> None:
     for place, hardware in enumerate(odd):
         write(tmp_path, TINY, 2 + place, hardware=hardware)
     write(tmp_path, (), kind="knn", hardware=GPU)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert seeds(found.central.runs) == [0, 1]
     assert found.hardware == {"cnn": CPU, "knn": GPU}
     assert found.left_out == 4  # runs, although four experiments share the arm
@@ -182,7 +182,7 @@ def test_images_are_never_mixed(tmp_path: Path) -> None:
     write(tmp_path, rgb, 0, fingerprint="old", time=2)
     write(tmp_path, TINY, 1, fingerprint="new", time=3)
     write(tmp_path, TINY, 1, fingerprint="old", time=2)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert seeds(found.central.runs) == [1]
     assert found.central.runs[1].record.data["fingerprint"] == "new"
     assert not arm(found, "table6_alpha", "RGB").runs  # an arm's old images beside the other's new ones
@@ -194,7 +194,7 @@ def test_images_of_other_hardware_or_of_a_failed_run_decide_nothing(tmp_path: Pa
         write(tmp_path, TINY, seed, time=seed)
     write(tmp_path, TINY, 2, fingerprint="new", hardware=GPU, time=10)
     write(tmp_path, TINY, 3, error="boom", time=11)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert seeds(found.central.runs) == [0, 1]
     assert found.left_out == 1
 
@@ -202,7 +202,7 @@ def test_images_of_other_hardware_or_of_a_failed_run_decide_nothing(tmp_path: Pa
 def test_controls_have_images_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, [*TINY, "arm=control_rgb"], fingerprint="masked", time=1)
     write(tmp_path, [*TINY, "arm=control_informative"], fingerprint="informative", time=2)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert seeds(arm(found, "table6_controls", "RGB").runs) == [0]
     assert seeds(arm(found, "table6_controls", "informative").runs) == [0]
     assert found.left_out == 0
@@ -210,7 +210,7 @@ def test_controls_have_images_of_their_own(tmp_path: Path) -> None:
 
 def test_controls_are_for_embedded_data_only(tmp_path: Path) -> None:
     write(tmp_path, [*fold(0), "arm=rgb"])
-    found = laboratory(tmp_path, FOLDS)
+    found = study_of(tmp_path, FOLDS)
     assert seeds(arm(found, "table6_alpha", "RGB").runs) == [0]
     assert not arm(found, "table6_controls", "RGB").runs
 
@@ -218,7 +218,7 @@ def test_controls_are_for_embedded_data_only(tmp_path: Path) -> None:
 def test_of_two_runs_of_one_seed_the_newest_counts(tmp_path: Path) -> None:
     write(tmp_path, TINY, folder="z", time=1)
     newer = write(tmp_path, TINY, folder="a", time=2)
-    assert laboratory(tmp_path).central.runs[0].path == newer
+    assert study_of(tmp_path).central.runs[0].path == newer
 
 
 def test_a_failure_is_no_result_and_a_good_run_no_failure(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_failure_is_no_result_and_a_good_run_no_failure(tmp_path: Path) -> Non
     write(tmp_path, TINY, 1, folder="d", time=2)
     write(tmp_path, TINY, 2, folder="e", time=1)
     write(tmp_path, TINY, 2, error="boom", folder="f", time=2)
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     assert found.central.failed == {0: "ValueError: second"}
     assert seeds(found.central.runs) == [1, 2]
 
@@ -237,7 +237,7 @@ def test_each_seed_may_have_its_own_fold(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         write(tmp_path, fold(seed), seed, fingerprint=f"fold {seed}")
     write(tmp_path, fold(1), 3)
-    found = laboratory(tmp_path, FOLDS)
+    found = study_of(tmp_path, FOLDS)
     assert seeds(found.central.runs) == [0, 1, 2]
     assert found.left_out == 0
 
@@ -318,22 +318,22 @@ def test_conf_holds_no_arm_that_no_experiment_uses() -> None:
 
 def test_what_a_table_still_needs_is_said(tmp_path: Path) -> None:
     write_all(tmp_path, seeds=2)
-    whole = laboratory(tmp_path)
+    whole = study_of(tmp_path)
     assert whole.missing(2) == []
     assert len(whole.missing(3)) == sum(len(e.arms) for e in whole.experiments.values() if e.entry == "train") + 1
     shutil.rmtree(arm(whole, "table6_alpha", "RGB").runs[1].path)
-    one_less = laboratory(tmp_path)
+    one_less = study_of(tmp_path)
     gone = ["table6_alpha (RGB), seed 1"]
     assert one_less.missing(2) == one_less.missing(2, 6) == gone
     assert [one_less.missing(2, table) for table in (1, 2, 4, 7, 8, 10)] == [[]] * 6
     for entry in whole.central.runs.values():
         shutil.rmtree(entry.path)
-    assert laboratory(tmp_path).missing(2, 9) == [
+    assert study_of(tmp_path).missing(2, 9) == [
         "the central arm (central), seed 0",
         "the central arm (central), seed 1",
     ]
     shutil.rmtree(tmp_path / "knn")
-    assert [text.split(",")[0] for text in laboratory(tmp_path).missing(0, 7)] == [
+    assert [text.split(",")[0] for text in study_of(tmp_path).missing(0, 7)] == [
         "table1_knn (as they are)",
         "table1_knn (moved by two pixels)",
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepfake_cls.report import paper
-from deepfake_cls.report.study import Laboratory, declared, fill
+from deepfake_cls.report.study import Study, declared, fill
 from deepfake_cls.report.tables import (
     DASH,
     Table,
@@ -19,10 +19,10 @@ from deepfake_cls.report.tables import (
 )
 from deepfake_cls.stats.intervals import summarise, wilson
 from deepfake_cls.stats.verdict import points
-from tests.report.lab import CPU, FOLDS, TINY, arm, fold, laboratory, some_right, write
+from tests.report.lab import CPU, FOLDS, TINY, arm, fold, some_right, study_of, write
 
 
-def table(found: Laboratory, name: str) -> Table:
+def table(found: Study, name: str) -> Table:
     return next(table for table in all_tables(found) if table.name == name)
 
 
@@ -48,7 +48,7 @@ def test_cells_of_known_runs(tmp_path: Path) -> None:
         for seed in (0, 1, 2):
             write(tmp_path, [*TINY, word], seed, np.arange(200) < 200 * share + seed)
     write(tmp_path, [*TINY, "dropout=0.5"], 1, error="ValueError: a\n  b | c")
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     one = table(found, "table5_dropout")
     # 100, 101, 102 and 180, 181, 182 of 200: means 50.5 and 90.5 %, deviation half a point.
     assert one.rows[0][:3] == ["dropout 0", "50.5 ± 0.5 (n = 3)", "91.5"]
@@ -82,19 +82,19 @@ def test_the_csv_row_tells_all_seeds_from_common_ones(tmp_path: Path) -> None:
         write(tmp_path, [*TINY, "dropout=0.0"], seed)
     for seed in (1, 2):
         write(tmp_path, TINY, seed)
-    one = table(laboratory(tmp_path), "table5_dropout")
+    one = table(study_of(tmp_path), "table5_dropout")
     assert (one.data[0]["seeds"], one.data[0]["pairs"]) == (3, 2)
     assert len(str(one.data[0]["runs"]).split()) == 3
 
 
-def test_unproven_differences_stay_so(full: Laboratory) -> None:
+def test_unproven_differences_stay_so(full: Study) -> None:
     words = {note.split(": ")[1] for one in all_tables(full) for note in one.notes if "true difference" in note}
     assert words == {"at scale tiny"}
     verdicts = {row[5] for row in table(full, "table10_components").rows[1:]}
     assert verdicts <= {"better", "worse", "equivalent", "inconclusive"}
 
 
-def test_layers_and_parameters_of_the_reports_network(full: Laboratory) -> None:
+def test_layers_and_parameters_of_the_reports_network(full: Study) -> None:
     layers, parameters = trace_network(4, 5, 64, (100, 100))
     assert parameters == paper.PARAMETERS == 11_087_749
     assert sum(count for *_, count in layers) == parameters
@@ -123,12 +123,12 @@ def test_settings_beside_the_reports() -> None:
     assert rows["seed"] == [DASH, "none set (code)"]
 
 
-def test_settings_name_the_seeds_that_were_run(full: Laboratory) -> None:
+def test_settings_name_the_seeds_that_were_run(full: Study) -> None:
     rows = {row[0]: row[1] for row in table(full, "table3_settings").rows}
     assert (rows["seed"], rows["width"], rows["epochs"], rows["lr"]) == ("0, 1, 2", "8", "4", "0.004")
 
 
-def test_neighbours_by_k_with_intervals(full: Laboratory) -> None:
+def test_neighbours_by_k_with_intervals(full: Study) -> None:
     one = table(full, "table1_knn")
     right = int(some_right(0.85, 0).sum())
     accuracy = right / 200 - 0.05
@@ -140,7 +140,7 @@ def test_neighbours_by_k_with_intervals(full: Laboratory) -> None:
     assert "1.25 times" in one.notes[1]
 
 
-def test_neighbours_and_network_side_by_side(full: Laboratory) -> None:
+def test_neighbours_and_network_side_by_side(full: Study) -> None:
     knn, cnn = table(full, "table7_methods").rows
     assert knn[2:] == ["29.7", "60.0 s", "2 minutes", "some cpu, 32-true, 2 threads"]
     assert cnn[2:] == ["94.3", "61.0 s", "45 minutes", "some cpu, 32-true, 2 threads"]
@@ -148,12 +148,12 @@ def test_neighbours_and_network_side_by_side(full: Laboratory) -> None:
     assert cnn[1] == mean_text(summarise([float(a) for a in accuracies]))
 
 
-def test_recall_stands_beside_the_reports_only_on_its_data(tmp_path: Path, full: Laboratory) -> None:
+def test_recall_stands_beside_the_reports_only_on_its_data(tmp_path: Path, full: Study) -> None:
     ours = table(full, "table8_recall")
     assert [row[2] for row in ours.rows] == [DASH] * 5
     assert any("no figure of its own" in note for note in ours.notes)
     write(tmp_path, fold(0), 0, np.arange(200) % 5 != 3)
-    theirs = table(laboratory(tmp_path, FOLDS), "table8_recall")
+    theirs = table(study_of(tmp_path, FOLDS), "table8_recall")
     assert [row[2] for row in theirs.rows] == ["92.8", "94.8", "94.0", "100.0", "72.8"]
     assert [row[1] for row in theirs.rows] == [
         f"{share} (n = 1)" for share in ("100.0", "100.0", "100.0", "0.0", "100.0")
@@ -166,7 +166,7 @@ def test_flip_tta_is_paired_with_plain(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         right = some_right(0.6, seed)
         write(tmp_path, TINY, seed, right, flipped=right | (np.arange(200) % 10 == 0))
-    found = laboratory(tmp_path)
+    found = study_of(tmp_path)
     one = table(found, "table9_tta")
     gain = np.mean([(~some_right(0.6, seed) & (np.arange(200) % 10 == 0)).mean() for seed in range(3)])
     assert one.data[0]["difference"] == pytest.approx(gain)
@@ -181,7 +181,7 @@ def test_flip_tta_is_paired_with_plain(tmp_path: Path) -> None:
 
 def test_runs_without_flip_tta_leave_table_9_empty(tmp_path: Path) -> None:
     write(tmp_path, TINY)
-    one = table(laboratory(tmp_path), "table9_tta")
+    one = table(study_of(tmp_path), "table9_tta")
     assert one.rows[0][1:4] == [DASH] * 3
 
 
@@ -190,7 +190,7 @@ def test_texts_of_numbers(tmp_path: Path) -> None:
     assert mean_text(None) == DASH
     for word in ([], ["dropout=0.0"]):
         write(tmp_path, [*TINY, *word], 0)
-    one = table(laboratory(tmp_path), "table5_dropout")
+    one = table(study_of(tmp_path), "table5_dropout")
     assert re.fullmatch(r"0\.0 \(−\d+\.\d to \+\d+\.\d\)", one.rows[0][3])
     assert interval_text.__doc__
 
@@ -200,6 +200,6 @@ def test_embedded_controls_have_a_table_only_on_embedded_data() -> None:
     assert not any("controls" in one.name for one in all_tables(declared(FOLDS)))
 
 
-def test_hardware_is_named(full: Laboratory) -> None:
+def test_hardware_is_named(full: Study) -> None:
     assert full.hardware == {"cnn": CPU, "knn": CPU}
     assert arm(full, "table1_knn", "as they are").runs

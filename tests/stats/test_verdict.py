@@ -148,7 +148,7 @@ def test_senseless_margins_and_p_values_are_refused() -> None:
         (-0.1, "−10.0"),
     ],
 )
-def test_points_have_a_sign_but_where_they_round_to_zero(fraction: float, text: str) -> None:
+def test_points_have_a_sign_unless_they_round_to_zero(fraction: float, text: str) -> None:
     assert points(fraction) == text
 
 

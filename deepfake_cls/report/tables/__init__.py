@@ -11,7 +11,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.report import paper
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, Row, gather, measure, over_seeds, paired
-from deepfake_cls.report.study import Laboratory
+from deepfake_cls.report.study import Study
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
 from deepfake_cls.stats.verdict import judge, points
@@ -61,26 +61,26 @@ def interval_text(found: Difference) -> str:
     return f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})"
 
 
-def all_tables(laboratory: Laboratory, evidence: Mapping[str, Evidence] | None = None) -> list[Table]:
+def all_tables(study: Study, evidence: Mapping[str, Evidence] | None = None) -> list[Table]:
     """Tables 1 to 10, in order.
 
     Args:
-        laboratory: Experiments with their runs.
+        study: Experiments with their runs.
         evidence: From :func:`gather_all`, where it is needed for more than tables.
     """
-    evidence = gather_all(laboratory) if evidence is None else evidence
-    tables = [knn_table(laboratory), network_table(laboratory), settings_table(laboratory)]
-    synthetic = laboratory.config.data.name == "synthetic"
+    evidence = gather_all(study) if evidence is None else evidence
+    tables = [knn_table(study), network_table(study), settings_table(study)]
+    synthetic = study.config.data.name == "synthetic"
     for name, found in evidence.items():
         if found.experiment.entry == "train" and (synthetic or not name.endswith("_controls")):
-            tables += [arms_table(found, laboratory), remarks_table(found)]
-    tables += [methods_table(laboratory), recall_table(laboratory), tta_table(laboratory)]
+            tables += [arms_table(found, study), remarks_table(found)]
+    tables += [methods_table(study), recall_table(study), tta_table(study)]
     return sorted(tables, key=lambda table: table.number)
 
 
-def gather_all(laboratory: Laboratory) -> dict[str, Evidence]:
+def gather_all(study: Study) -> dict[str, Evidence]:
     """The evidence of each experiment, by name."""
-    return {name: gather(experiment) for name, experiment in laboratory.experiments.items()}
+    return {name: gather(experiment) for name, experiment in study.experiments.items()}
 
 
 def plural(count: int, noun: str) -> str:
@@ -88,23 +88,23 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def scale_words(laboratory: Laboratory) -> str:
+def scale_words(study: Study) -> str:
     """``scale tiny: width 8, 4 epochs``."""
-    config = laboratory.config
-    return f"scale {laboratory.scale}: width {config.width}, {plural(config.epochs, 'epoch')}"
+    config = study.config
+    return f"scale {study.scale}: width {config.width}, {plural(config.epochs, 'epoch')}"
 
 
-def arms_table(found: Evidence, laboratory: Laboratory) -> Table:
+def arms_table(found: Evidence, study: Study) -> Table:
     """An experiment's arms: accuracy over seeds, difference from the baseline, verdict."""
     experiment = found.experiment
     columns = ["arm", "accuracy %", "report %", "difference, points (95 %)", "p (Holm)", "verdict"]
     rows = [_arm_cells(row, place == experiment.baseline) for place, row in enumerate(found.rows)]
     data = [_arm_data(row, experiment.name) for row in found.rows]
     notes = [
-        f"Runs at {scale_words(laboratory)}; accuracy after the last epoch: mean ± standard deviation over n seeds."
+        f"Runs at {scale_words(study)}; accuracy after the last epoch: mean ± standard deviation over n seeds."
         " The interval of a difference accounts for seeds and for images; p is corrected over the arms (Holm)."
     ]
-    notes += [f"{row.arm.label}: {_claim(row, laboratory)}" for row in found.rows if row.comparison is not None]
+    notes += [f"{row.arm.label}: {_claim(row, study)}" for row in found.rows if row.comparison is not None]
     notes += [
         f"Failed: {row.arm.label}, seed {seed}: {' '.join(error.split())}"
         for row in found.rows
@@ -146,22 +146,22 @@ def _arm_cells(row: Row, baseline: bool) -> list[str]:
     return cells
 
 
-def _claim(row: Row, laboratory: Laboratory) -> str:
+def _claim(row: Row, study: Study) -> str:
     """The verdict; only runs at the report's scale speak of the report's claim."""
     comparison = row.comparison
     assert comparison is not None
     found = comparison.difference
     return (
-        f"{at_scale(laboratory)}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')},"
+        f"{at_scale(study)}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')},"
         f" {found.images:,} images each; {100 * found.shares.seed:.0f} % of the squared standard error is between"
         f" seeds, {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f}"
         f" points would be found in 4 of 5 such experiments; P(arm > baseline) = {comparison.probability:.2f})"
     )
 
 
-def at_scale(laboratory: Laboratory) -> str:
+def at_scale(study: Study) -> str:
     """What stands before a verdict: only runs at the report's own scale speak of the report's claim."""
-    return "" if laboratory.scale == "reference" else f"at scale {laboratory.scale}: "
+    return "" if study.scale == "reference" else f"at scale {study.scale}: "
 
 
 def _arm_data(row: Row, experiment: str) -> dict[str, Any]:
@@ -186,9 +186,9 @@ def _arm_data(row: Row, experiment: str) -> dict[str, Any]:
     return data
 
 
-def knn_table(laboratory: Laboratory) -> Table:
+def knn_table(study: Study) -> Table:
     """Table 1: nearest neighbours by k, and after a shift of two pixels."""
-    experiment = laboratory.experiments["table1_knn"]
+    experiment = study.experiments["table1_knn"]
     plain, moved = (next(iter(arm.runs.values()), None) for arm in experiment.arms)
     rows, data = [], []
     ks = sorted({*experiment.by_k, *(int(k) for entry in (plain, moved) if entry for k in entry.record.by_k)})
@@ -218,11 +218,11 @@ def _with_wilson(accuracy: float | None, entry: Finished | None) -> str:
     return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def network_table(laboratory: Laboratory) -> Table:
+def network_table(study: Study) -> Table:
     """Table 2: layers, measured by sending an image through the network as it is built."""
-    config = laboratory.config
-    classes = _classes(laboratory)
-    layers, parameters = trace_network(len(config.channels), classes, config.width, _size(laboratory))
+    config = study.config
+    classes = _classes(study)
+    layers, parameters = trace_network(len(config.channels), classes, config.width, _size(study))
     rows = [
         [name, shape_in, shape_out, f"{count:,}", f"{told[1]} → {told[2]}"]
         for (name, shape_in, shape_out, count), told in zip(layers, paper.LAYERS, strict=True)
@@ -282,9 +282,9 @@ def trace_network(
     return [*found[:7], pooled, *found[7:]], sum(p.numel() for p in network.parameters())
 
 
-def settings_table(laboratory: Laboratory) -> Table:
+def settings_table(study: Study) -> Table:
     """Table 3: the resolved configuration of the central arm."""
-    config = laboratory.config
+    config = study.config
     rows, data = [], []
     for key, told in paper.SETTINGS.items():
         value: Any = config
@@ -298,18 +298,16 @@ def settings_table(laboratory: Laboratory) -> Table:
             else str(value)
         )
         if key == "seed":
-            ours = ", ".join(map(str, sorted(laboratory.central.runs))) or DASH
+            ours = ", ".join(map(str, sorted(study.central.runs))) or DASH
         rows.append([key, ours, told])
         data.append({"experiment": "table3_settings", "arm": key, "value": ours, "told": told})
-    notes = [
-        f"At {scale_words(laboratory)}. The learning rate is the peak of the schedule, which starts at a 25th of it."
-    ]
+    notes = [f"At {scale_words(study)}. The learning rate is the peak of the schedule, which starts at a 25th of it."]
     return Table(3, "table3_settings", "Settings", ["key", "ours", "report"], rows, notes, data)
 
 
-def methods_table(laboratory: Laboratory) -> Table:
+def methods_table(study: Study) -> Table:
     """Table 7: neighbours beside the network, with training time."""
-    knn = next(iter(laboratory.experiments["table1_knn"].arms[0].runs.values()), None)
+    knn = next(iter(study.experiments["table1_knn"].arms[0].runs.values()), None)
     rows, data = [], []
     accuracy = None if knn is None else knn.record.metrics["val_acc"]
     seconds = None if knn is None else knn.record.seconds["fit"]
@@ -317,8 +315,8 @@ def methods_table(laboratory: Laboratory) -> Table:
     rows.append([name, _with_wilson(accuracy, knn), percent(paper.KNN_ACCURACY), _time(seconds)])
     rows[-1] += [paper.TRAINING["knn"], _hardware(knn)]
     data.append({"experiment": "table7_methods", "arm": name, "accuracy": accuracy})
-    runs = list(laboratory.central.runs.values())
-    found = over_seeds(laboratory.central, "val_acc")
+    runs = list(study.central.runs.values())
+    found = over_seeds(study.central, "val_acc")
     times = [entry.record.seconds["fit"] for entry in runs]
     rows.append(["residual CNN", mean_text(found), percent(paper.ACCURACY)])
     rows[-1] += [_time(sum(times) / len(times) if times else None), paper.TRAINING["cnn"]]
@@ -326,7 +324,7 @@ def methods_table(laboratory: Laboratory) -> Table:
     data.append(
         {"experiment": "table7_methods", "arm": "residual CNN", "accuracy": None if found is None else found.mean}
     )
-    notes = [f"The network at {scale_words(laboratory)}; the report's at width 64 and 100 epochs, hardware not named."]
+    notes = [f"The network at {scale_words(study)}; the report's at width 64 and 100 epochs, hardware not named."]
     columns = ["method", "accuracy %", "report %", "time to fit", "report, time", "hardware"]
     return Table(7, "table7_methods", "Neighbours and network", columns, rows, notes, data)
 
@@ -342,11 +340,11 @@ def _hardware(entry: Finished | None) -> str:
     return f"{record.device}, {record.precision}, {record.threads} thread{'s' * (record.threads != 1)}"
 
 
-def recall_table(laboratory: Laboratory) -> Table:
+def recall_table(study: Study) -> Table:
     """Table 8: recall by class of the central arm."""
-    runs = [laboratory.central.runs[seed].record for seed in sorted(laboratory.central.runs)]
+    runs = [study.central.runs[seed].record for seed in sorted(study.central.runs)]
     rows, data = [], []
-    same = laboratory.config.data.name == "unibuc"  # only there do the classes mean what the report's mean
+    same = study.config.data.name == "unibuc"  # only there do the classes mean what the report's mean
     names = runs[0].data["classes"] if runs else [str(label) for label in range(len(paper.RECALL))]
     for label, name in enumerate(names):
         values = [value for record in runs if (value := record.recall[label]) is not None]
@@ -355,7 +353,7 @@ def recall_table(laboratory: Laboratory) -> Table:
         taken = _taken_for(runs, label, names)
         rows.append([name, mean_text(found), DASH if told is None else f"{100 * told[0] / told[1]:.1f}", taken])
         data.append({"experiment": "table8_recall", "arm": name, "accuracy": None if found is None else found.mean})
-    notes = [f"The central arm at {scale_words(laboratory)}: mean ± standard deviation over n seeds."]
+    notes = [f"The central arm at {scale_words(study)}: mean ± standard deviation over n seeds."]
     if not same:
         notes.append("The report's classes are the competition's generators: no figure of its own stands beside these.")
     columns = ["class", "recall %", "report %", "most often taken for"]
@@ -370,23 +368,23 @@ def _taken_for(records: list[Any], label: int, names: list[str]) -> str:
     return f"{names[most]} ({wrong[most]} of {sum(wrong)} errors)" if wrong[most] else DASH
 
 
-def compare_tta(laboratory: Laboratory) -> Difference | None:
+def compare_tta(study: Study) -> Difference | None:
     """Flip TTA less plain, on the central arm's runs; None where none was scored with it.
 
     Raises:
         InputError: Predictions are missing.
     """
-    central = laboratory.central
+    central = study.central
     seeds = tuple(s for s in sorted(central.runs) if "val_acc_flip" in central.runs[s].record.metrics)
     return measure(*paired(central, central, seeds, "probs_flip", "probs")) if seeds else None
 
 
-def tta_table(laboratory: Laboratory) -> Table:
+def tta_table(study: Study) -> Table:
     """Table 9: flip TTA on the central arm's runs."""
-    central = laboratory.central
+    central = study.central
     notes = ["Mean of the softmax over each image and its mirror image, on the same weights."]
     try:
-        found = compare_tta(laboratory)
+        found = compare_tta(study)
     except InputError as error:
         found = None
         notes.append(f"Left out: {error}")
@@ -400,22 +398,22 @@ def tta_table(laboratory: Laboratory) -> Table:
         cells[2:4] = [interval_text(found), verdict.word]
         data |= {"difference": found.estimate, "low": found.low, "high": found.high, "verdict": verdict.word}
         size = f"{plural(found.seeds, 'seed')}, {found.images:,} images each"
-        notes.append(f"flip TTA: {at_scale(laboratory)}{verdict.sentence} ({size}).")
+        notes.append(f"flip TTA: {at_scale(study)}{verdict.sentence} ({size}).")
     columns = ["plain %", "flip TTA %", "gain, points (95 %)", "verdict", "report's gain, points"]
     return Table(9, "table9_tta", "Test-time augmentation", columns, [cells], notes, [data])
 
 
-def _any_run(laboratory: Laboratory) -> Finished | None:
-    arms = [laboratory.central, *(arm for e in laboratory.experiments.values() for arm in e.arms)]
+def _any_run(study: Study) -> Finished | None:
+    arms = [study.central, *(arm for e in study.experiments.values() for arm in e.arms)]
     return next((entry for arm in arms for entry in arm.runs.values()), None)
 
 
-def _classes(laboratory: Laboratory) -> int:
-    entry = _any_run(laboratory)
+def _classes(study: Study) -> int:
+    entry = _any_run(study)
     return len(entry.record.data["classes"]) if entry else len(paper.RECALL)
 
 
-def _size(laboratory: Laboratory) -> tuple[int, int]:
-    entry = _any_run(laboratory)
+def _size(study: Study) -> tuple[int, int]:
+    entry = _any_run(study)
     height, width = entry.record.data["size"] if entry else (100, 100)
     return height, width
