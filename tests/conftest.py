@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from deepfake_cls.cli import conf_dir, typed
+from deepfake_cls.report import table
 from deepfake_cls.stats import metric
 
 # The suite sees no GPU, and so is the same on every machine; make test-gpu runs the tests that want one. This is set
@@ -133,5 +134,8 @@ def unibuc() -> Path:
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metrics that a test registers are gone after it."""
+    """Metrics and tables that a test registers are gone after it."""
+    import deepfake_cls.report.tables  # noqa: F401 (what registers itself on import has to stay)
+
     monkeypatch.setattr(metric, "_parts", {**metric._parts})
+    monkeypatch.setattr(table, "_parts", {**table._parts})

@@ -19,7 +19,8 @@ from deepfake_cls.data.images import describe, open_images
 from deepfake_cls.data.manifest import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, write_predictions, write_record
-from deepfake_cls.report.study import Arm, Experiment, runs_of
+from deepfake_cls.report.experiment import Arm, Experiment
+from deepfake_cls.report.study import runs_of
 from deepfake_cls.runs import plain
 from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, configure
 

@@ -22,24 +22,28 @@ def run(config: ReportConfig, sweep: bool) -> None:
     """
     if sweep:
         raise InputError("report reads all runs at once; call it without -m.")
-    if config.table is not None and not 1 <= config.table <= 10:
-        raise InputError(f"table={config.table}: expected 1 to 10, or null for all.")
     from deepfake_cls.records import write_atomically
     from deepfake_cls.report.collect import collect, newest, write_csv
     from deepfake_cls.report.page import write_page
     from deepfake_cls.report.render import as_csv, latex, markdown
     from deepfake_cls.report.sections import sections
-    from deepfake_cls.report.study import fill
-    from deepfake_cls.report.tables import all_tables, gather_all
+    from deepfake_cls.report.study import declared, fill
+    from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
+    overrides = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
+    study = declared(overrides)
+    if config.table is not None and config.table not in numbers(study):
+        known = ", ".join(map(str, numbers(study)))
+        raise InputError(
+            f"table={config.table}: expected one of {known}, or null for all."
+            " A table of your own needs plugins=[MODULE]."
+        )
     records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
-    words = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
-    study = fill(words, records)
+    study = fill(overrides, records)
     missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
-    evidence = gather_all(study)
-    tables = [table for table in all_tables(study, evidence) if config.table in (None, table.number)]
+    tables = all_tables(study) if config.table is None else tables_of(study, config.table)
     output = Path(config.output)
     for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", as_csv(tables))):
         write_atomically(output / f"tables.{name}", text.encode())
@@ -47,7 +51,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if records:
         write_csv(output / "runs.csv", records)
-        more = sections(study, tables, evidence) if study.compares() else []
+        more = sections(study, tables) if study.compares() else []
         page = write_page(output / "index.html", records, newest(records), more)
         print(f"{page}: {len(records)} runs; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
 

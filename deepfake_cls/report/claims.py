@@ -7,8 +7,9 @@ from math import cos, pi, sqrt
 
 from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import over_seeds
+from deepfake_cls.report.render import plural
 from deepfake_cls.report.study import Study
-from deepfake_cls.report.tables import plural, trace_network
+from deepfake_cls.report.tables.network import trace_network
 from deepfake_cls.stats.intervals import summarise
 from deepfake_cls.stats.verdict import points
 

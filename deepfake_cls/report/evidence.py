@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_predictions
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.study import Arm, Experiment
+from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.stats.compare import (
     Difference,
     McNemar,

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX, HTML and CSV."""
+"""A table, the texts of its cells, and tables as Markdown, LaTeX, HTML and CSV."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import csv
 import html
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from deepfake_cls.report.tables import Table
+from deepfake_cls.stats.compare import Difference
+from deepfake_cls.stats.intervals import Summary
+from deepfake_cls.stats.verdict import points
+
+DASH = "–"
 
 _LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _LATEX |= {
@@ -20,6 +26,52 @@ _LATEX |= {
     "~": r"\textasciitilde{}",
 }
 _LATEX |= {"^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is read, and the same as data.
+
+    Attributes:
+        number: As in the report; 10 is ours.
+        name: Word for files and anchors.
+        title: Heading.
+        columns: Headings of the columns.
+        rows: Cells as text; a dash stands for what was not run.
+        notes: Sentences below the table.
+        data: The same as numbers, a row for each line of the CSV.
+    """
+
+    number: int
+    name: str
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    data: list[dict[str, Any]] = field(default_factory=list)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction in per cent, or a dash."""
+    return DASH if value is None else f"{100 * value:.{digits}f}"
+
+
+def mean_text(found: Summary | None) -> str:
+    """``92.1 ± 0.4 (n = 3)``: mean and standard deviation over seeds, in per cent."""
+    if found is None:
+        return DASH
+    spread = "" if found.sd is None else f" ± {100 * found.sd:.1f}"
+    return f"{100 * found.mean:.1f}{spread} (n = {found.seeds})"
+
+
+def interval_text(found: Difference) -> str:
+    """``+0.4 (−1.2 to +2.0)``, in points."""
+    return f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def markdown(tables: Sequence[Table]) -> str:

@@ -1,9 +1,9 @@
-"""The study's part of the page: tables with their figures, and what does not add up."""
+"""The part of the page that shows a study: tables with their figures, and what does not add up."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -24,24 +24,23 @@ from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.page import image, validation_images
-from deepfake_cls.report.render import as_html
+from deepfake_cls.report.render import Table, as_html, plural
 from deepfake_cls.report.study import Study
-from deepfake_cls.report.tables import Table, compare_tta, plural, scale_words
+from deepfake_cls.report.tables.tta import compare_tta
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
 
 PAIRS, EACH = 5, 6  # of the contact sheet: confused pairs, and mistakes of each
 
 
-def sections(study: Study, tables: Sequence[Table], evidence: Mapping[str, Evidence]) -> list[str]:
+def sections(study: Study, tables: Sequence[Table]) -> list[str]:
     """HTML sections, in order.
 
     Args:
         study: Experiments with their runs.
         tables: From ``all_tables``.
-        evidence: From ``gather_all``.
     """
-    parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(scale_words(study))}.', "</p>"]
+    parts = [f'<h1>The report\'s tables</h1><p class="lead">Runs at {html.escape(study.scale_text)}.', "</p>"]
     hardware = [
         f"{kind}: {device}, {precision}, {plural(threads, 'thread')}"
         for kind, (device, precision, threads) in sorted(study.hardware.items())
@@ -52,16 +51,16 @@ def sections(study: Study, tables: Sequence[Table], evidence: Mapping[str, Evide
     parts.insert(1, html.escape(more))
     for table in tables:
         parts.append(as_html(table))
-        parts += _figures(table, study, evidence)
+        parts += _figures(table, study)
     parts.append('<h1 id="audit">What does not add up</h1><ol>')
     parts += [f"<li><b>{html.escape(f.claim)}</b><br>{html.escape(f.finding)}</li>" for f in findings(study)]
     return [*parts, "</ol>"]
 
 
-def _figures(table: Table, study: Study, evidence: Mapping[str, Evidence]) -> list[str]:
+def _figures(table: Table, study: Study) -> list[str]:
     central = [study.central.runs[seed] for seed in sorted(study.central.runs)]
     if table.name in study.experiments and table.number != 1:
-        return [image(figure, note) for figure, note in arm_figures(evidence[table.name])]
+        return [image(figure, note) for figure, note in arm_figures(study.evidence[table.name])]
     if table.number == 1:
         return _neighbours(study)
     if table.number == 8 and central:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,57 +28,14 @@ from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.report.collect import Finished
+from deepfake_cls.report.evidence import Evidence, gather
+from deepfake_cls.report.experiment import Arm, Experiment
+from deepfake_cls.report.render import plural
 from deepfake_cls.runs import essence, plain
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
 DEFAULTS = plain(TrainConfig())
 KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
-
-
-@dataclass
-class Arm:
-    """One arm of an experiment.
-
-    Attributes:
-        label: As tables name it.
-        words: What sets it apart, as on the command line.
-        reported: The report's accuracy, a fraction; None where it gives none.
-        reported_train: The report's training accuracy.
-        remark: The report's remark.
-        runs: Finished runs by seed.
-        failed: Errors by seed.
-    """
-
-    label: str
-    words: tuple[str, ...] = ()
-    reported: float | None = None
-    reported_train: float | None = None
-    remark: str = ""
-    runs: dict[int, Finished] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass
-class Experiment:
-    """A declared experiment and the runs that were found for it.
-
-    Attributes:
-        name: Its file in ``conf/experiment``.
-        table: Number of the table.
-        title: Its heading.
-        entry: ``train`` or ``knn``.
-        baseline: Index of the arm that the others are compared with.
-        arms: In the order of the declaration.
-        by_k: The report's accuracy for each k.
-    """
-
-    name: str
-    table: int
-    title: str
-    entry: str
-    baseline: int
-    arms: list[Arm]
-    by_k: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,6 +58,25 @@ class Study:
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     left_out: int = 0
 
+    @cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """The evidence of each experiment by name, computed when it is first asked for."""
+        return {name: gather(experiment) for name, experiment in self.experiments.items()}
+
+    @property
+    def scale_text(self) -> str:
+        """``scale tiny: width 8, 4 epochs``."""
+        return f"scale {self.scale}: width {self.config.width}, {plural(self.config.epochs, 'epoch')}"
+
+    @property
+    def verdict_prefix(self) -> str:
+        """What stands before a verdict: only runs at the paper's own scale say anything about the paper's claim."""
+        return "" if self.scale == "reference" else f"at scale {self.scale}: "
+
+    def includes(self, experiment: Experiment) -> bool:
+        """Whether an experiment has tables over this data: controls exist on embedded data only."""
+        return self.config.data.name == "synthetic" or not experiment.name.endswith("_controls")
+
     def missing(self, seeds: int, table: int | None = None) -> list[str]:
         """Runs that a table still needs, in words.
 
@@ -107,13 +84,12 @@ class Study:
             seeds: Of every trained arm; nearest neighbours need one run.
             table: Its number; None asks for all.
         """
-        controls = self.config.data.name == "synthetic"
         wanted = [
             (experiment.name, experiment.entry, arm)
             for experiment in self.experiments.values()
             for arm in experiment.arms
             if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
-            if controls or not experiment.name.endswith("_controls")
+            if self.includes(experiment)
         ]
         if table in (None, 7, 8, 9):
             wanted.append(("the central arm", "train", self.central))
@@ -221,7 +197,7 @@ def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]
 def _arms(study: Study) -> Iterator[tuple[Experiment, Arm]]:
     for experiment in study.experiments.values():
         for arm in experiment.arms:
-            if not (study.config.data.name != "synthetic" and experiment.name.endswith("_controls")):
+            if study.includes(experiment):
                 yield experiment, arm
 
 

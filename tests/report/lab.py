@@ -21,7 +21,8 @@ from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.records import Record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
-from deepfake_cls.report.study import Arm, Study, fill
+from deepfake_cls.report.experiment import Arm
+from deepfake_cls.report.study import Study, fill
 from deepfake_cls.runs import plain
 from deepfake_cls.stats.metrics import score
 

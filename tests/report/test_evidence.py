@@ -8,7 +8,7 @@ import pytest
 
 from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.evidence import Row, curve, gather, over_seeds
-from deepfake_cls.report.study import Arm, Experiment
+from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.stats.compare import difference, difference_folds, mcnemar
 from deepfake_cls.stats.intervals import bootstrap
 from tests.report.lab import FOLDS, TINY, fold, some_right, study_of, write

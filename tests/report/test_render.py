@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls.report.collect import collect
-from deepfake_cls.report.render import as_csv, as_html, latex, markdown
+from deepfake_cls.report.render import Table, as_csv, as_html, latex, markdown
 from deepfake_cls.report.study import Study, fill
-from deepfake_cls.report.tables import Table, all_tables
+from deepfake_cls.report.tables import all_tables
 from tests.report.lab import TINY, study_of, write
 
 NASTY = r"50 % of a_b & #3 $x$ {y} ~ ^ \ | <b> > ± × − – → ⅓"

@@ -16,7 +16,9 @@ from deepfake_cls.config import KnnConfig, ReportConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.report import __main__ as report
-from deepfake_cls.report import page, sections, study
+from deepfake_cls.report import page, sections, study, table
+from deepfake_cls.report.render import Table
+from deepfake_cls.report.study import Study
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure
 from tests.report.lab import TINY, compose_once, some_right, write
 
@@ -94,10 +96,37 @@ def test_a_table_of_the_network_needs_no_runs() -> None:
 
 
 @pytest.mark.parametrize("word", ["table=11", "table=0"])
-def test_there_are_ten_tables(word: str) -> None:
+def test_a_table_that_nobody_registered_is_refused(word: str) -> None:
     done = call("deepfake_cls.report", word, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"error: {word}: expected 1 to 10, or null for all.\n"
+    known = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    hint = "A table of your own needs plugins=[MODULE]."
+    assert done.stderr == f"error: {word}: expected one of {known}, or null for all. {hint}\n"
+
+
+@pytest.mark.usefixtures("no_images", "registries")
+def test_a_registered_table_is_printed_and_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    @table(11)
+    def mine(study: Study) -> list[Table]:
+        seeds = [[one.label, str(len(one.runs))] for one in study.experiments["table5_dropout"].arms]
+        return [
+            Table(11, "mine", "Seeds", ["arm", "seeds"], seeds, data=[{"arm": arm} for arm, _ in seeds]),
+            Table(11, "more", "More", ["arm"], [["none"]]),
+        ]
+
+    for word in ("dropout=0.3", "dropout=0.5"):
+        write(Path("runs"), [*TINY, word])
+    make("table=11", "scale=tiny")
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        "### Table 11: Seeds\n\n| arm | seeds |\n|---|---|\n| dropout 0 | 0 |\n| dropout 0.3 | 1 |\n"
+    )
+    assert "### Table 11: More\n" in shown
+    assert '<h2 id="mine">Table 11: Seeds</h2>' in Path("reports/index.html").read_text()
+    make("scale=tiny", "output=all")
+    assert "### Table 11: Seeds" in Path("all/tables.md").read_text()
+    assert '<h2 id="mine">Table 11: Seeds</h2>' in Path("all/index.html").read_text()
+    assert Path("all/tables.csv").read_text().splitlines()[-1].startswith("11,")
 
 
 @pytest.mark.usefixtures("no_images")

@@ -13,13 +13,13 @@ from deepfake_cls.report import sections as module
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.sections import contact_sheet, sections
 from deepfake_cls.report.study import Study, fill
-from deepfake_cls.report.tables import all_tables, gather_all
+from deepfake_cls.report.tables import all_tables
 from tests.conftest import SMALL_DATA
 from tests.report.lab import FOLDS, TINY, fold, some_right, study_of, write
 
 
 def page(found: Study) -> str:
-    return "".join(sections(found, all_tables(found), gather_all(found)))
+    return "".join(sections(found, all_tables(found)))
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,17 +10,17 @@ import numpy as np
 import pytest
 
 from deepfake_cls.report import paper
+from deepfake_cls.report import study as study_module
+from deepfake_cls.report import table as registered
+from deepfake_cls.report.evidence import Evidence, gather
+from deepfake_cls.report.experiment import Experiment
+from deepfake_cls.report.render import DASH, Table, interval_text, mean_text
 from deepfake_cls.report.study import Study, declared, fill
-from deepfake_cls.report.tables import (
-    DASH,
-    Table,
-    all_tables,
-    interval_text,
-    mean_text,
-    trace_network,
-)
+from deepfake_cls.report.tables import all_tables, tables_of
+from deepfake_cls.report.tables.network import trace_network
 from deepfake_cls.stats.intervals import summarise, wilson
 from deepfake_cls.stats.verdict import points
+from tests.conftest import ROOT
 from tests.report.lab import CPU, FOLDS, TINY, arm, fold, some_right, study_of, write
 
 
@@ -203,3 +205,39 @@ def test_embedded_controls_have_a_table_only_on_embedded_data() -> None:
 def test_hardware_is_named(full: Study) -> None:
     assert full.hardware == {"cnn": CPU, "knn": CPU}
     assert arm(full, "table1_knn", "as they are").runs
+
+
+def test_registering_a_table_costs_no_heavy_import() -> None:
+    code = "import sys\nfrom deepfake_cls.report import table\n"
+    code += "sys.exit(bool({'torch', 'numpy', 'matplotlib', 'hydra'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_registered_table_takes_its_place_among_all(full: Study) -> None:
+    @registered(0)
+    def first(study: Study) -> Table:
+        return Table(0, "first", "First", ["runs"], [[str(len(study.central.runs))]])
+
+    @registered(4)
+    def shared(study: Study) -> list[Table]:
+        return [Table(4, "a", "A", [], []), Table(4, "b", "B", [], [])]
+
+    assert [one.name for one in tables_of(full, 4)] == ["a", "b", "table4_lr", "table4_lr_remarks"]
+    everything = all_tables(full)
+    assert everything[0].rows == [["3"]]
+    assert [one.number for one in everything] == sorted(one.number for one in everything)
+    assert len(everything) == 16 + 3
+
+
+def test_evidence_is_gathered_once(full: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[str] = []
+
+    def counted(experiment: Experiment) -> Evidence:
+        gathered.append(experiment.name)
+        return gather(experiment)
+
+    monkeypatch.setattr(study_module, "gather", counted)
+    all_tables(full)
+    all_tables(full)
+    assert gathered == [*full.experiments]
