@@ -1,15 +1,17 @@
-"""All records under a folder, and the newest of each kind over one data set."""
+"""All records under a folder with all metrics, the newest of each kind over one data set, and a CSV of them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import Record, read_record, write_atomically
+from deepfake_cls.records import Record, read_predictions, read_record, write_atomically
+from deepfake_cls.stats.metrics import compute, metric, record_name
 
 _log = logging.getLogger(__name__)
 
@@ -32,19 +34,36 @@ class Finished:
 def collect(runs: Path) -> list[Finished]:
     """Read every ``result.json`` under a folder; a torn or foreign one is named and passed over.
 
+    A registered metric that a record lacks, since it is older than the metric, is computed from the run's predictions.
+
     Raises:
         InputError: If there is none that can be read.
     """
     found = []
     for file in sorted(runs.rglob("result.json")):
         try:
-            found.append(Finished(file.parent, read_record(file.parent), file.stat().st_mtime))
+            record = read_record(file.parent)
+            found.append(Finished(file.parent, _with_all_metrics(record, file.parent), file.stat().st_mtime))
         except InputError as error:
             _log.warning("passed over: %s", error)
     if not found:
         raise InputError(f"runs={runs}: no finished run there. Start with: python -m deepfake_cls.knn")
     # Of one time, by what they are: a copy elsewhere gives the same tables.
     return sorted(found, key=lambda entry: (entry.time, entry.record.identity))
+
+
+def _with_all_metrics(record: Record, folder: Path) -> Record:
+    """The record with every registered metric that its predictions give; ``result.json`` stays as it is."""
+    split = record.config.get("split", "validation")  # only evaluate has a choice
+    missing = {name: key for name in metric if (key := record_name(name, split)) not in record.metrics}
+    if record.status != "ok" or not missing:
+        return record
+    try:
+        _, labels, probs = read_predictions(folder / "predictions.npz")
+    except (InputError, zlib.error):
+        return record
+    found = {key: compute(name, labels, probs) for name, key in missing.items()}
+    return replace(record, metrics=record.metrics | {key: value for key, value in found.items() if value is not None})
 
 
 def newest(records: list[Finished]) -> dict[str, Finished]:
