@@ -25,9 +25,9 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.records import write_atomically
     from deepfake_cls.report.collect import collect, newest, write_csv
     from deepfake_cls.report.page import write_page
-    from deepfake_cls.report.render import as_csv, latex, markdown
+    from deepfake_cls.report.render import as_csv, latex, markdown, plural
     from deepfake_cls.report.sections import sections
-    from deepfake_cls.report.study import declared, fill
+    from deepfake_cls.report.study import declared, fill, without_repeats
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
     overrides = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
@@ -38,7 +38,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
             f"table={config.table}: expected one of {known}, or null for all."
             " A table of your own needs plugins=[MODULE]."
         )
-    records = [] if config.table in WITHOUT_RUNS else collect(Path(config.runs))
+    records = [] if config.table in WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
     study = fill(overrides, records)
     missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
@@ -53,7 +53,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         write_csv(output / "runs.csv", records)
         more = sections(study, tables) if study.compares() else []
         page = write_page(output / "index.html", records, newest(records), more)
-        print(f"{page}: {len(records)} runs; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
+        print(f"{page}: {plural(len(records), 'run')}; tables.md, tables.tex, tables.csv and runs.csv lie beside it.")
 
 
 if __name__ == "__main__":

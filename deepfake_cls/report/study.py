@@ -12,7 +12,7 @@ import itertools
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -174,6 +174,25 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
         arm.runs = dict(sorted(arm.runs.items()))
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return study
+
+
+def without_repeats(records: Sequence[Finished]) -> list[Finished]:
+    """Each result once: of several runs of one configuration on the same data and hardware, the newest.
+
+    A run is repeated under another identity after an edit of the sources that results depend on.
+
+    Args:
+        records: All runs, oldest first; failed ones are kept.
+    """
+    newest: dict[Hashable, Finished] = {}
+    for entry in records:
+        record = entry.record
+        result = (
+            (_record_key(entry), record.data["fingerprint"], _hardware(entry)) if record.status == "ok" else entry.path
+        )
+        newest.pop(result, None)  # so that the order is by time
+        newest[result] = entry
+    return list(newest.values())
 
 
 def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]:

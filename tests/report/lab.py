@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from omegaconf import DictConfig
 
 from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.records import Record, write_predictions, write_record
+from deepfake_cls.records import Record, read_record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm
 from deepfake_cls.report.study import Study, fill
@@ -141,6 +142,14 @@ def write(
     if time is not None:
         os.utime(place / "result.json", (time, time))
     return place
+
+
+def repeat(folder: Path, time: float) -> Path:
+    """Give a run another identity, as the same run has after an edit of the sources."""
+    record = read_record(folder)
+    write_record(folder, replace(record, identity=hashlib.sha256(record.identity.encode()).hexdigest()))
+    os.utime(folder / "result.json", (time, time))
+    return folder
 
 
 def study_of(root: Path, words: Sequence[str] = TINY) -> Study:

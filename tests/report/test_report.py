@@ -20,7 +20,7 @@ from deepfake_cls.report import page, sections, study, table
 from deepfake_cls.report.render import Table
 from deepfake_cls.report.study import Study
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure
-from tests.report.lab import TINY, compose_once, some_right, write
+from tests.report.lab import TINY, compose_once, repeat, some_right, write
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +173,17 @@ def test_tables_may_be_refused_until_all_their_runs_are_there() -> None:
     with pytest.raises(InputError, match=r"require=3: 1 runs are missing, first the central arm .*, seed 2"):
         make(*TINY, "table=8", "require=3")
     assert not Path("reports/tables.md").exists()
+
+
+@pytest.mark.usefixtures("no_images")
+def test_a_run_that_is_repeated_after_an_edit_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    old = write(Path("runs"), [], kind="knn", right=some_right(0.3, 0), folder="before", time=1)
+    new = repeat(write(Path("runs"), [], kind="knn", right=some_right(0.6, 0), folder="after", time=2), time=2)
+    shown = render()
+    before, after = (read_record(folder).identity[:12] for folder in (old, new))
+    assert before != after
+    assert before not in shown
+    assert shown.count(f"<small>{after}</small>") == 1
+    with Path("reports/runs.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [after]
+    assert "index.html: 1 run;" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from deepfake_cls.cli import conf_dir, typed
 from deepfake_cls.records import Record, read_record
 from deepfake_cls.report import study
 from deepfake_cls.report.collect import Finished, collect
-from deepfake_cls.report.study import declared, fill
+from deepfake_cls.report.study import declared, fill, without_repeats
 from deepfake_cls.runs import essence
 from tests.conftest import ROOT
-from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, study_of, write, write_all
+from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, repeat, study_of, write, write_all
 
 GPU = ("some gpu", "bf16-mixed", 8)
 SCALES = ("tiny", "small", "reference")
@@ -345,3 +345,24 @@ def test_a_run_that_is_older_than_a_key_counts_as_one_with_its_default(tmp_path:
     write(tmp_path, seed=0, changed={"trainer": old})
     write(tmp_path, seed=1, changed={"trainer": trainer | {"compile": True}})
     assert seeds(fill([*TINY], collect(tmp_path)).central.runs) == [0]
+
+
+def test_a_repeated_run_is_one_result(tmp_path: Path) -> None:
+    write(tmp_path, ["data.workers=1"], kind="knn", folder="before", time=1)
+    write(tmp_path, TINY, 0, folder="cnn", time=2)
+    repeat(write(tmp_path, ["data.workers=2"], kind="knn", folder="after", time=3), time=3)
+    assert [entry.path.name for entry in without_repeats(collect(tmp_path))] == ["cnn", "after"]
+
+
+def test_what_differs_is_another_result(tmp_path: Path) -> None:
+    write(tmp_path, TINY, 0, folder="first", time=1)
+    write(tmp_path, TINY, 1, folder="seed", time=2)
+    write(tmp_path, TINY, 0, fingerprint="e" * 64, folder="data", time=3)
+    write(tmp_path, TINY, 0, hardware=GPU, folder="hardware", time=4)
+    write(tmp_path, [*TINY, "lr=1"], 0, folder="setting", time=5)
+    for checkpoint in ("one", "two"):
+        write(tmp_path, TINY, 0, changed={"checkpoint_sha256": checkpoint}, folder=checkpoint, time=6)
+    for folder in ("failed", "failed again"):
+        write(tmp_path, TINY, 0, error="boom", folder=folder, time=7)
+    records = collect(tmp_path)
+    assert without_repeats(records) == records
