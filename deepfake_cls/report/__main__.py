@@ -10,7 +10,7 @@ from deepfake_cls.cli import main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 
-OWN = ("runs", "output", "table", "require")  # the rest of the command line says which runs belong to the tables
+OWN = ("runs", "output", "table", "require")  # the other overrides say which runs belong to the tables
 WITHOUT_RUNS = (2, 3)  # tables of the network and of the settings
 
 
@@ -18,7 +18,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     """Collect the records under ``runs``; write the page, and the tables as Markdown, LaTeX and CSV.
 
     Raises:
-        InputError: If there is no finished run.
+        InputError: If no table has the number, no run has finished, or runs that ``require`` asks for are missing.
     """
     if sweep:
         raise InputError("report reads all runs at once; call it without -m.")
@@ -31,11 +31,9 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
     overrides = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
-    study = declared(overrides)
-    if config.table is not None and config.table not in numbers(study):
-        known = ", ".join(map(str, numbers(study)))
+    if config.table is not None and config.table not in (known := numbers(declared(overrides))):
         raise InputError(
-            f"table={config.table}: expected one of {known}, or null for all."
+            f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."
             " A table of your own needs plugins=[MODULE]."
         )
     records = [] if config.table in WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
