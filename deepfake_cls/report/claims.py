@@ -1,4 +1,4 @@
-"""What in the report does not add up: each point computed from its own figures, the built network, or our runs."""
+"""Claims of the paper that do not add up: each point computed from its own figures, the built network, or our runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Finding:
     """One point.
 
     Attributes:
-        claim: What the report says.
+        claim: What the paper says.
         finding: What the numbers say; where runs are missing, which.
     """
 
@@ -28,7 +28,7 @@ class Finding:
 
 
 def findings(study: Study) -> list[Finding]:
-    """All points, in the order of the report.
+    """All points, in the order of the paper.
 
     Args:
         study: Experiments with their runs.

@@ -51,7 +51,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Curve:
-    """The report's remarks about training as numbers: means over seeds.
+    """The paper's remarks about training as numbers: means over seeds.
 
     Attributes:
         epochs_to_95: "Slow": epochs until the curve first reaches 95 % of its last accuracy.

@@ -14,9 +14,9 @@ class Arm:
     Attributes:
         label: As tables name it.
         words: What sets it apart, as on the command line.
-        reported: The report's accuracy, a fraction; None where it gives none.
-        reported_train: The report's training accuracy.
-        remark: The report's remark.
+        reported: The paper's accuracy, a fraction; None where it gives none.
+        reported_train: The paper's training accuracy.
+        remark: The paper's remark.
         runs: Finished runs by seed.
         failed: Errors by seed.
     """
@@ -41,7 +41,7 @@ class Experiment:
         entry: ``train`` or ``knn``.
         baseline: Index of the arm that the others are compared with.
         arms: In the order of the declaration.
-        by_k: The report's accuracy for each k.
+        by_k: The paper's accuracy for each k.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The report's own figures that are not declared with an experiment; fractions and counts, as it prints them."""
+"""The paper's own figures that are not declared with an experiment: fractions and counts, as it prints them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TRAINING = {"knn": "2 minutes", "cnn": "45 minutes"}  # its table 7
 TTA_GAIN = (0.003, 0.005)
 PARAMETERS = 11_087_749  # of the network as built: width 64, 4 channels, 5 classes
 MAPS = 12  # side of the last stage's maps in its table 2
-# Its table 2, at width 64: what goes in and out of each layer.
+# Its table 2, at width 64: the input and output shape of each layer.
 LAYERS = (
     ("stem conv, BN, ReLU", "4×100×100", "64×100×100"),
     ("stage 1 block 1", "64×100×100", "128×50×50"),

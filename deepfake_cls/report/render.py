@@ -30,10 +30,10 @@ _LATEX |= {"^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is read, and the same as data.
+    """A table as text for readers, and its values as data.
 
     Attributes:
-        number: As in the report; 10 is ours.
+        number: As in the paper; 10 is ours, and plugins may add more.
         name: Word for files and anchors.
         title: Heading.
         columns: Headings of the columns.

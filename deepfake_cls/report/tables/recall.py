@@ -16,7 +16,7 @@ def recall_table(study: Study) -> Table:
     """Table 8: recall by class of the central arm."""
     runs = [study.central.runs[seed].record for seed in sorted(study.central.runs)]
     rows, data = [], []
-    same = study.config.data.name == "unibuc"  # only there do the classes mean what the report's mean
+    same = study.config.data.name == "unibuc"  # only there are the classes those of the paper
     names = runs[0].data["classes"] if runs else [str(label) for label in range(len(paper.RECALL))]
     for label, name in enumerate(names):
         values = [value for record in runs if (value := record.recall[label]) is not None]
