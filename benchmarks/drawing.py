@@ -7,7 +7,7 @@ import time
 
 from deepfake_cls.config import SyntheticConfig
 from deepfake_cls.data.images import open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 
 
 def job(count: int, workers: int) -> dict[str, float]:

@@ -23,10 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from deepfake_cls.config import SyntheticConfig, TrainerConfig
-from deepfake_cls.data import synthetic
+from deepfake_cls.data import drawing
 from deepfake_cls.data.features import features
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.hardware import choose, has_int8
 from deepfake_cls.models.knn import nearest, votes
 from deepfake_cls.stats.intervals import wilson
@@ -75,7 +75,7 @@ def main() -> None:
             {"what": name, "value": round(correct / n, 4), "low": round(low, 4), "high": round(high, 4), "n": n}
         )
     for row in rows:
-        row |= {"generator": synthetic.VERSION, "device": hardware.name, "threads": hardware.threads}
+        row |= {"generator": drawing.VERSION, "device": hardware.name, "threads": hardware.threads}
         row |= {"torch": torch.__version__, "numpy": np.__version__}
         interval = f"  ({row['low']} to {row['high']})" if "low" in row else ""
         print(f"{row['what']:52} {row['value']}{interval}")

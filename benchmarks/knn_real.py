@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from deepfake_cls.config import TrainerConfig, UnibucConfig
 from deepfake_cls.data.images import open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.hardware import choose, has_int8
 from deepfake_cls.models.knn import nearest, votes
 

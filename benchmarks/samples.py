@@ -11,7 +11,7 @@ from PIL import Image
 
 from deepfake_cls.config import FolderConfig, ImageFilesConfig, SyntheticConfig, UnibucConfig
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 
 if TYPE_CHECKING:
     from deepfake_cls.data.datamodule import ImageData

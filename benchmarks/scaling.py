@@ -20,7 +20,7 @@ from PIL import Image
 
 from deepfake_cls.config import FolderConfig, ImageFilesConfig, TrainerConfig, UnibucConfig
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.hardware import choose
 from deepfake_cls.records import write_atomically
 

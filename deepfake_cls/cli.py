@@ -21,12 +21,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deepfake_cls import distributed, gpus, jobs
-from deepfake_cls.config import FolderConfig, SyntheticConfig, UnibucConfig
+from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 
 Schema = TypeVar("Schema")
 PATHS = ("run_dir", "checkpoint", "output", "runs")
-LAYOUTS = {"synthetic": SyntheticConfig, "unibuc": UnibucConfig, "folder": FolderConfig}
 
 
 def conf_dir() -> Path:
@@ -65,10 +64,7 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
             tree[key] = str(Path(tree[key]).expanduser())
     checked = _checked(tree, schema, "")
     if data is not None:
-        name = data.get("name")
-        if name not in LAYOUTS:
-            raise InputError(f"data.name={name}: expected one of {', '.join(LAYOUTS)}.")
-        checked.data = _checked(data, LAYOUTS[name], "data.")  # type: ignore[attr-defined]
+        checked.data = _checked(data, source[data.get("name")].Config, "data.")  # type: ignore[attr-defined]
     return checked
 
 

@@ -9,7 +9,8 @@ from rich.progress import Progress
 from deepfake_cls.config import EvaluateConfig, PredictConfig
 from deepfake_cls.data.datamodule import Batches, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import Manifest, read_manifest
+from deepfake_cls.data.manifest import Manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
 from deepfake_cls.training.module import Classifier, load_classifier, predict_all

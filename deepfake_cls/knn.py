@@ -45,7 +45,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
     check(config)
     started = time.perf_counter()
     from deepfake_cls.data.images import fingerprint, open_images
-    from deepfake_cls.data.manifest import read_manifest
+    from deepfake_cls.data.sources import read_manifest
     from deepfake_cls.hardware import choose
     from deepfake_cls.runs import claim, identity_of
     from deepfake_cls.summary import print_run

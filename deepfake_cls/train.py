@@ -81,7 +81,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     """
     check(config)
     started = time.perf_counter()
-    from deepfake_cls.data.manifest import read_manifest
+    from deepfake_cls.data.sources import read_manifest
 
     manifest = read_manifest(config.data)  # before the slow imports: a wrong path is told at once
     manifest.require_classes()

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from deepfake_cls import distributed, train
 from deepfake_cls.config import RecipeConfig, TrainConfig
 from deepfake_cls.data.datamodule import ImageData
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import Interrupted
 from deepfake_cls.randomness import generator
 from deepfake_cls.records import read_predictions, read_record

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepfake_cls.config import RecipeConfig, SyntheticConfig
 from deepfake_cls.data.datamodule import ImageData
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.training.module import Classifier
 
 WEIGHTS = {"RGB": "f03023745725e582", "RGBA": "11947bcbb4c520e3"}

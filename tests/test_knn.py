@@ -11,7 +11,7 @@ from deepfake_cls import knn
 from deepfake_cls.config import KnnConfig
 from deepfake_cls.data.features import features
 from deepfake_cls.data.images import open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.knn import nearest, votes
 from deepfake_cls.records import read_predictions, read_record

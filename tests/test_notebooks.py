@@ -16,7 +16,7 @@ from PIL import Image
 
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.images import describe, open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, write_predictions, write_record
 from deepfake_cls.report.experiment import Arm, Experiment

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
+from deepfake_cls.config import DataConfig
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.randomness import generator, moved
@@ -168,7 +168,7 @@ class ImageData(L.LightningDataModule):
     def __init__(
         self,
         manifest: Manifest,
-        config: SyntheticConfig | ImageFilesConfig,
+        config: DataConfig,
         channels: str,
         batch_size: int,
         seed: int,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
+from deepfake_cls.config import DataConfig
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.data.store import Store, open_split
 from deepfake_cls.errors import InputError
@@ -38,7 +38,7 @@ class SplitImages:
 def open_images(
     manifest: Manifest,
     name: str,
-    config: SyntheticConfig | ImageFilesConfig,
+    config: DataConfig,
     progress: bool,
     size: tuple[int, int] | None = None,
 ) -> SplitImages:

@@ -1,16 +1,13 @@
-"""Folders and tables on disk: names listed, rows read, ids matched to files. No image file is opened."""
+"""Folders and tables on disk: names listed, rows read. No image file is opened."""
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import os
-import posixpath
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from deepfake_cls.data.decode import image_suffixes
 from deepfake_cls.errors import InputError
@@ -62,141 +59,23 @@ def scan(path: Path) -> Folder:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     # A link that leads nowhere counts, so that it is reported as missing; a pipe would hang who reads it.
-    named = _stem_and_suffix(entry.name)[1] in image_suffixes()
+    named = stem_and_suffix(entry.name)[1] in image_suffixes()
     return named and (entry.is_file() or entry.is_symlink())
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows of one table, and what is wrong with them.
-
-    Attributes:
-        path: The table's file.
-        ids: Image ids, in the table's order.
-        labels: Labels as they were read; −1 where the table has none, or where it is wrong.
-        paths: The image files.
-        lines: Line of each row in the file, for messages.
-        problems: One line of text for each thing that is wrong.
-    """
-
-    path: Path
-    ids: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-
-def read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool) -> Table:
-    """Read a table of image ids and find their files.
+def read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a table in UTF-8, comma-separated, with a header.
 
     Args:
-        path: CSV with the columns ``image_id`` and, if ``labelled``, ``label``; others are ignored.
-        folder: Where the images lie. An id is a file's name, with or without its suffix.
-        labelled: Whether labels are wanted.
-        allow_missing: Give an id without a file a path that does not exist, instead of reporting it.
+        path: The file.
+        columns: Columns that the header must have once each; others may stand beside them.
 
     Returns:
-        The rows. Nothing in them may be used while there are ``problems``.
+        The header; and of each row that is not blank its line number and its cells, without spaces around them.
 
     Raises:
-        InputError: The file is no such table at all, or has no rows.
+        InputError: The file cannot be read, is no such table, or has no rows.
     """
-    table = Table(path)
-    images = _Images(folder)
-    seen: dict[str, int] = {}
-    header, rows = _read_csv(path, ("image_id", "label") if labelled else ("image_id",))
-    for line, cells in rows:
-        row = dict(zip(header, cells, strict=False))
-        image_id = file = row.get("image_id", "")
-        label, wrong = -1, ""
-        try:
-            if len(cells) > len(header):
-                raise ValueError(f"{len(cells)} cells, {len(header)} are expected; quote a comma within a cell")
-            if labelled:
-                label = _label(row.get("label", ""))
-            file = images.find(image_id)
-        except FileNotFoundError as error:
-            wrong = "" if allow_missing else str(error)
-        except ValueError as error:
-            wrong = str(error)
-        if not wrong and seen.setdefault(file, line) != line:
-            wrong = f"image_id {image_id!r} is the image of line {seen[file]} again; list it once"
-        if wrong:
-            table.problems.append(f"{path}, line {line}: {wrong}")
-        table.ids.append(image_id)
-        table.labels.append(label)
-        table.paths.append(folder / file)
-        table.lines.append(line)
-    return table
-
-
-def label_problems(train: Table, validation: Table | None) -> list[str]:
-    """What is wrong with the labels of tables that have no problems row by row.
-
-    The labels of ``train`` must be 0 to C−1, each with an image; ``validation`` may have no others.
-    """
-    labels = set(train.labels)
-    count = max(train.labels) + 1
-    # A few are named: one mistyped label can leave millions of classes empty.
-    empty = ", ".join(map(str, itertools.islice((n for n in range(count) if n not in labels), 5)))
-    problems = []
-    if empty:
-        problems.append(f"{train.path}: empty class {empty}: labels go up to {count - 1}, each needs an image")
-    if validation is not None:
-        problems += [
-            f"{validation.path}, line {line}: label {label} does not occur in {train.path.name}"
-            for line, label in zip(validation.lines, validation.labels, strict=True)
-            if label >= count
-        ]
-    return problems
-
-
-class _Images:
-    """The image files of one folder, by name and by stem."""
-
-    def __init__(self, folder: Path) -> None:
-        found = scan(folder)
-        self.folder = folder
-        self.names = {*found.images, *found.others}
-        self.stems: dict[str, list[str]] = {}
-        for name in found.images:
-            self.stems.setdefault(_stem_and_suffix(name)[0], []).append(name)
-
-    def find(self, image_id: str) -> str:
-        """The file of an id; FileNotFoundError where there is none, ValueError where the id is no good."""
-        if not image_id:
-            raise ValueError("image_id is missing")
-        if image_id in self.names:
-            return image_id
-        names = self.stems.get(image_id, [])
-        if len(names) > 1:
-            raise ValueError(
-                f"image_id {image_id!r} can mean {' or '.join(names)} in {self.folder}; remove one, or write "
-                "the suffix in the table"
-            )
-        if not names and _leads_out(image_id):
-            raise ValueError(f"image_id {image_id!r} leads out of {self.folder}; name a file in it")
-        if not names:
-            raise FileNotFoundError(f"there is no image {image_id!r} in {self.folder}, with any suffix")
-        return names[0]
-
-
-def _leads_out(image_id: str) -> bool:
-    inside = posixpath.normpath(image_id.replace("\\", "/"))
-    return inside == ".." or inside.startswith(("../", "/")) or bool(PureWindowsPath(image_id).drive)
-
-
-def _label(text: str) -> int:
-    if not text:
-        raise ValueError("label is missing; an integer from 0 up is expected")
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise ValueError(f"label {text!r} is no integer from 0 up")
-    return int(text)
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and line number and stripped cells of each row that is not blank."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
@@ -208,7 +87,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tup
         raise InputError(f"{path} has the columns {found!r} in its first line; {expected!r} is expected.")
     rows = [(line, cells) for line, cells in rows if cells not in ([], [""])]
     if not rows:
-        raise InputError(f"{path} has no rows below its header: the split {path.stem} is empty.")
+        raise InputError(f"{path} has no rows below its header; a row for each image is expected.")
     return header, rows
 
 
@@ -224,6 +103,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: not UTF-8; save the table with the encoding UTF-8.") from error
 
 
-def _stem_and_suffix(name: str) -> tuple[str, str]:
+def stem_and_suffix(name: str) -> tuple[str, str]:
+    """A file's name without its suffix, and the suffix in lower case with its dot."""
     stem, _, suffix = name.rpartition(".")  # pathlib takes ten times as long
     return (stem, f".{suffix.lower()}") if stem else (name, "")

@@ -27,10 +27,12 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake_cls.config import DataConfig, ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data.build import Drawings, Files, Filled, Source, cores, fill
+from deepfake_cls.config import DataConfig
+from deepfake_cls.data.build import Filled, cores, fill
 from deepfake_cls.data.listing import listing
 from deepfake_cls.data.manifest import Split
+from deepfake_cls.data.readers import Reader
+from deepfake_cls.data.sources import Source, open_source
 from deepfake_cls.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class _NotUsableError(Exception):
 
 def open_split(
     split: Split,
-    config: SyntheticConfig | ImageFilesConfig,
+    config: DataConfig,
     *,
     size: tuple[int, int] | None = None,
     progress: bool | None = None,
@@ -86,9 +88,13 @@ def open_split(
         InputError: Images are bad (all are named together), none is left, none of a class is left, or the
             cache cannot be written.
     """
-    _check(split, config)
-    source = _source(split, config, size)
-    key = _key(source, config)
+    if not len(split):
+        raise InputError(f"Split {split.name} is empty; it needs an image.")
+    if config.workers is not None and config.workers < 1:
+        raise InputError(f"data.workers={config.workers} is too few; give 1 or more, or null for one a core.")
+    source = open_source(config)
+    reader = source.reader(split, size)
+    key = _key(reader, source.skips_bad_images)
     folder = _cache(config) / f"store-{key[:32]}"
     try:
         try:
@@ -98,7 +104,7 @@ def open_split(
                 _log.warning("%s is damaged, %s: its images are decoded again", folder, damage)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_suffix(".lock")):
-                store = _load_or_build(source, split, folder, key, config, progress)
+                store = _load_or_build(reader, split, folder, key, source, progress)
     except OSError as error:
         raise InputError(
             f"Decoded images cannot be kept in {folder.parent}: {error.strerror or error}. "
@@ -109,28 +115,6 @@ def open_split(
     return store
 
 
-def _check(split: Split, config: SyntheticConfig | ImageFilesConfig) -> None:
-    if not len(split):
-        raise InputError(f"Split {split.name} is empty; it needs an image.")
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"data.workers={config.workers} is too few; give 1 or more, or null for one a core.")
-    if isinstance(config, SyntheticConfig):
-        return
-    if config.on_error not in ("raise", "skip"):
-        raise InputError(f"data.on_error={config.on_error!r} is unknown; there are raise and skip.")
-    if config.size is not None and (len(config.size) != 2 or min(config.size) < 1):
-        raise InputError(f"data.size={config.size} is no height and width; give two integers from 1 up: [100,100].")
-
-
-def _source(split: Split, config: SyntheticConfig | ImageFilesConfig, size: tuple[int, int] | None) -> Source:
-    if isinstance(config, SyntheticConfig):
-        return Drawings(split.name, len(split), config.seed, config.strength, config.alpha, config.image_size)
-    assert split.paths is not None
-    if size is None and config.size is not None:
-        size = (config.size[0], config.size[1])
-    return Files(split.paths, size, config.resize)
-
-
 def _cache(config: DataConfig) -> Path:
     if config.cache is not None:
         return Path(config.cache).expanduser().absolute()
@@ -139,11 +123,10 @@ def _cache(config: DataConfig) -> Path:
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
 
 
-def _key(source: Source, config: DataConfig) -> str:
-    """SHA-256 of what the store's content follows from."""
-    skip = isinstance(config, ImageFilesConfig) and config.on_error == "skip"
+def _key(reader: Reader, skip: bool) -> str:
+    """SHA-256 of what the store's content follows from; ``skip`` is whether bad images are set aside."""
     hasher = hashlib.sha256(f"{_SCHEMA} {skip}".encode())
-    for part in source.content():
+    for part in reader.content():
         hasher.update(f"\n{part}".encode(errors="surrogateescape"))
     return hasher.hexdigest()
 
@@ -210,24 +193,23 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _load_or_build(
-    source: Source,
+    reader: Reader,
     split: Split,
     folder: Path,
     key: str,
-    config: SyntheticConfig | ImageFilesConfig,
+    source: Source,
     progress: bool | None,
 ) -> Store:
     with contextlib.suppress(_NotUsableError):  # another process may just have finished it
-        return _load(folder, key, split, config.verify)
+        return _load(folder, key, split, source.config.verify)
     _remove_stale(folder.parent)
     temporary = folder.parent / f"building-{uuid.uuid4().hex}"
     temporary.mkdir()
-    _log.info("%s the %d images of split %s into %s", source.doing, len(split), split.name, folder)
+    _log.info("%s the %d images of split %s into %s", reader.doing, len(split), split.name, folder)
     try:
         shown = sys.stderr.isatty() if progress is None else progress
-        size = source.size if isinstance(source, Files) else None
-        filled = fill(source, size, temporary / "images.u8", config.workers or cores(), shown)
-        _refuse_bad(source, split, filled, config)
+        filled = fill(reader, temporary / "images.u8", source.config.workers or cores(), shown)
+        _refuse_bad(reader, split, filled, source.skips_bad_images)
         _finish(temporary, filled, key)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one; processes that have mapped it keep it
         temporary.rename(folder)
@@ -245,12 +227,12 @@ def _remove_stale(cache: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _refuse_bad(source: Source, split: Split, filled: Filled, config: SyntheticConfig | ImageFilesConfig) -> None:
+def _refuse_bad(reader: Reader, split: Split, filled: Filled, skip: bool) -> None:
     if not filled.bad:
         return
-    bad = [f"{source.where(row)} {reason}" for row, reason in filled.bad.items()]
+    bad = [f"{reader.where(row)} {reason}" for row, reason in filled.bad.items()]
     summary = f"Split {split.name}: {len(bad)} of {len(split)} images cannot be used:{listing(bad)}"
-    if isinstance(config, SyntheticConfig) or config.on_error == "raise":
+    if not skip:
         raise InputError(f"{summary}\nMend or remove them, or set them aside with data.on_error=skip.")
     if len(bad) == len(split):
         raise InputError(f"{summary}\nNone is left.")

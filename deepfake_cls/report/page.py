@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepfake_cls.cli import LAYOUTS
+from deepfake_cls.data import source
 from deepfake_cls.data.images import SplitImages, open_images
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.figures import accuracy_figure, by_class, classes_figure, confusion_figure, learning_figure
 from deepfake_cls.records import Record, write_atomically
@@ -185,7 +185,7 @@ def validation_images(record: Record) -> SplitImages | None:
     """The validation images that a run was scored on, where they are still at hand."""
     settings: dict[str, Any] = record.config["data"]
     try:
-        config = LAYOUTS[settings["name"]](**settings)
+        config = source[settings["name"]].Config(**settings)
         height, width = record.data["size"]
         return open_images(read_manifest(config), "validation", config, progress=False, size=(height, width))
     except InputError:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data.manifest import Manifest, Split, read_manifest
+from deepfake_cls.data.manifest import Manifest, Split
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data.manifest import Split, read_manifest
+from deepfake_cls.data.manifest import Split
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
 from tests.data.sample_files import COUNT, folders, noise, path_of, refusal, replace, spoil
 

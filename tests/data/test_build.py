@@ -18,9 +18,11 @@ import pytest
 from numpy.typing import NDArray
 
 from deepfake_cls.config import ImageFilesConfig
-from deepfake_cls.data import build, synthetic
+from deepfake_cls.data import build, drawing
 from deepfake_cls.data.manifest import Split
+from deepfake_cls.data.readers import Files
 from deepfake_cls.data.store import open_split
+from deepfake_cls.data.synthetic import Drawings
 from deepfake_cls.errors import InputError
 from tests.data.sample_files import COUNT, folders, noise, path_of, write_split
 
@@ -32,15 +34,15 @@ import logging, sys, time
 from pathlib import Path
 import numpy as np
 from deepfake_cls.config import ImageFilesConfig
-from deepfake_cls.data import build, synthetic
+from deepfake_cls.data import readers
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
 
 logging.basicConfig(level=logging.INFO)
 data, cache, slow = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-decode = build.decode
-build.decode = lambda *args, **options: (time.sleep(slow), decode(*args, **options))[1]
+decode = readers.decode
+readers.decode = lambda *args, **options: (time.sleep(slow), decode(*args, **options))[1]
 paths = tuple(data / f"{(7 * row) % 71:03d}.png" for row in range(71))
 split = Split("train", tuple(path.stem for path in paths), np.arange(71) % 2, paths)
 try:
@@ -52,7 +54,7 @@ except InputError as error:
 DRAW = """
 import sys
 from deepfake_cls.config import SyntheticConfig
-from deepfake_cls.data.manifest import read_manifest
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
 
 if __name__ == "__main__":
@@ -132,8 +134,8 @@ def test_a_full_disk_is_one_clear_error(split: Split, cache: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Dying(build.Files):
-    """A source whose worker processes die at one image."""
+class _Dying(Files):
+    """A reader whose worker processes die at one image."""
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
         if row == 40:
@@ -141,14 +143,14 @@ class _Dying(build.Files):
         return super().read(row, size)
 
     def pool(self, workers: int) -> Executor:
-        return build.Drawings("train", 1, 0, 1.0, "none").pool(workers)
+        return Drawings("train", 1, 0, 1.0, "none").pool(workers)
 
 
 def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
     paths = write_split(tmp_path / "data").paths
     assert paths is not None
     with pytest.raises(InputError, match="A worker process died before its images were done") as caught:
-        build.fill(_Dying(paths, None, False), None, tmp_path / "images.u8", 2, False)
+        build.fill(_Dying(paths, None, False), tmp_path / "images.u8", 2, False)
     assert "data.workers=1" in str(caught.value)
     assert "__main__" in str(caught.value)
 
@@ -183,13 +185,13 @@ def test_the_parent_holds_no_second_copy(tmp_path: Path) -> None:
     row_bytes = 400 * 400 * 3
 
     @dataclass(frozen=True)
-    class Plain(build.Files):
+    class Plain(Files):
         def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
             return np.full((400, 400, 3), row, np.uint8), False
 
     tracemalloc.start()
     try:
-        build.fill(Plain(tuple(Path(str(row)) for row in range(200)), None, False), None, tmp_path / "x", 2, False)
+        build.fill(Plain(tuple(Path(str(row)) for row in range(200)), None, False), tmp_path / "x", 2, False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -198,19 +200,19 @@ def test_the_parent_holds_no_second_copy(tmp_path: Path) -> None:
 
 
 def test_processes_are_started_for_many_drawings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start_pool(source: build.Drawings, workers: int) -> Executor:
+    def start_pool(reader: Drawings, workers: int) -> Executor:
         raise AssertionError(f"{workers} processes")
 
-    monkeypatch.setattr(synthetic, "draw", lambda *args, **options: np.zeros((4, 4, 3), np.uint8))
-    monkeypatch.setattr(build.Drawings, "pool", start_pool)
-    build.fill(build.Drawings("test", 511, 0, 1.0, "none"), None, tmp_path / "x", 8, False)
+    monkeypatch.setattr(drawing, "draw", lambda *args, **options: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(Drawings, "pool", start_pool)
+    build.fill(Drawings("test", 511, 0, 1.0, "none"), tmp_path / "x", 8, False)
     with pytest.raises(AssertionError, match="3 processes"):
-        build.fill(build.Drawings("train", 800, 0, 1.0, "none"), None, tmp_path / "x", 8, False)
+        build.fill(Drawings("train", 800, 0, 1.0, "none"), tmp_path / "x", 8, False)
 
 
 def test_workers_import_no_framework() -> None:
     script = (
-        "import sys, deepfake_cls.data.store, deepfake_cls.data.synthetic; "
+        "import sys, deepfake_cls.data.store, deepfake_cls.data.drawing; "
         "print({'torch', 'lightning', 'hydra', 'rich'} & set(sys.modules))"
     )
     out, _ = start(script).communicate(timeout=300)
@@ -221,12 +223,12 @@ def test_images_are_drawn_inside_a_worker_of_joblib_too() -> None:
     program = (
         "import multiprocessing\n"
         "from joblib.externals import loky  # as in its workers, where its own method is the default\n"
-        "from deepfake_cls.data.build import Drawings\n"
+        "from deepfake_cls.data.synthetic import Drawings\n"
         "if __name__ == '__main__':\n"
         "    multiprocessing.set_start_method('loky', force=True)\n"
-        "    source = Drawings('train', 1, 0, 1.0, 'none', 16)\n"
-        "    with source.pool(1) as pool:\n"
-        "        print(pool.submit(source.read, 0, None).result()[0].shape)\n"
+        "    reader = Drawings('train', 1, 0, 1.0, 'none', 16)\n"
+        "    with reader.pool(1) as pool:\n"
+        "        print(pool.submit(reader.read, 0, None).result()[0].shape)\n"
     )
     Path("program.py").write_text(program)
     done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=120, check=False)

@@ -15,9 +15,12 @@ import pytest
 from PIL import Image
 
 from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
-from deepfake_cls.data import build, decode, synthetic
-from deepfake_cls.data.manifest import Split, read_manifest
-from deepfake_cls.data.store import Store, open_split
+from deepfake_cls.data import decode, drawing, readers
+from deepfake_cls.data.manifest import Split
+from deepfake_cls.data.readers import Files
+from deepfake_cls.data.sources import open_source, read_manifest
+from deepfake_cls.data.store import Store, _key, open_split
+from deepfake_cls.data.synthetic import Drawings
 from tests.data.sample_files import COUNT, UNIBUC, folders, needs_unibuc, noise, path_of, refusal, replace
 
 Config = Callable[..., ImageFilesConfig]
@@ -29,7 +32,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*args: Any, **options: Any) -> None:
             raise AssertionError("an image was decoded")
 
-        monkeypatch.setattr(build, "decode", fail)
+        monkeypatch.setattr(readers, "decode", fail)
 
     return forbid
 
@@ -70,7 +73,7 @@ def test_one_image_with_alpha_gives_all_a_plane(split: Split, config: Config, ro
 
 
 def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.Drawings, "images_per_worker", 16)
+    monkeypatch.setattr(Drawings, "images_per_worker", 16)
     config = SyntheticConfig(
         cache=str(tmp_path), workers=2, seed=3, train_size=36, validation_size=5, test_size=2, strength=0.5
     )
@@ -78,12 +81,12 @@ def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path, monkeypatch: 
     for name in ("train", "test"):  # in worker processes, and in this one
         store = open_split(manifest.split(name), config)
         for row in (0, len(store.images) - 1):
-            np.testing.assert_array_equal(store.images[row], synthetic.draw(3, name, row, strength=0.5))
-    assert store.size == (synthetic.SIZE, synthetic.SIZE)
+            np.testing.assert_array_equal(store.images[row], drawing.draw(3, name, row, strength=0.5))
+    assert store.size == (drawing.SIZE, drawing.SIZE)
     config.alpha = "mask"
     masked = open_split(manifest.split("test"), config)
     assert masked.has_alpha
-    np.testing.assert_array_equal(masked.images[1], synthetic.draw(3, "test", 1, strength=0.5, alpha="mask"))
+    np.testing.assert_array_equal(masked.images[1], drawing.draw(3, "test", 1, strength=0.5, alpha="mask"))
 
 
 # Found again
@@ -128,7 +131,7 @@ def test_what_changes_pixels_is_part_of_the_name(
     open_split(split, config(size=[5, 6], resize=True))
     open_split(split, config(on_error="skip"))
     assert len(folders(cache, "store")) == 5
-    monkeypatch.setattr(build, "DECODE_VERSION", decode.DECODE_VERSION + 1)
+    monkeypatch.setattr(readers, "DECODE_VERSION", decode.DECODE_VERSION + 1)
     open_split(split, config())
     assert len(folders(cache, "store")) == 6
 
@@ -143,8 +146,33 @@ def test_what_changes_drawings_is_part_of_the_name(tmp_path: Path, monkeypatch: 
         return store.fingerprint, len(list(tmp_path.glob("store-*.lock")))
 
     assert len({prints(), prints(seed=1), prints(strength=0.5), prints(alpha="constant")}) == 4
-    monkeypatch.setattr(synthetic, "VERSION", synthetic.VERSION + 1)
+    monkeypatch.setattr(drawing, "VERSION", drawing.VERSION + 1)
     assert prints()[1] == 5
+
+
+def test_names_in_the_cache_are_those_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.__version__", "11.0.0")
+    Path("a.png").write_bytes(b"12345")
+    os.utime("a.png", ns=(0, 1_000_000_007))
+    paths = (Path("a.png"), Path("gone.png"))
+    found = [
+        _key(Files(paths, None, False), skip=False),
+        _key(Files(paths, (5, 6), True), skip=True),
+        _key(Drawings("train", 40, 3, 0.5, "mask", 64), skip=False),
+    ]
+    assert found == [
+        "4e9dc71dcbd3833f96e8d6d5758152131e0a3339a9b6f9372d195de4fd7c53aa",
+        "479de60f370f6d525f138e0e6afd89f4e24a4eb67e9d3b46ed7aec9386429ff4",
+        "aa194ba75d561bf77d19c24bb9688988ea16cb97ab5dcc5a620ec7d0f83f44ec",
+    ]
+
+
+def test_the_settings_of_the_data_reach_its_reader(split: Split, config: Config) -> None:
+    files = open_source(config(size=[5, 6], resize=True)).reader(split, None)
+    assert files == Files(split.paths or (), (5, 6), True)
+    assert open_source(config(size=[5, 6])).reader(split, (7, 8)) == Files(split.paths or (), (7, 8), False)
+    drawn = SyntheticConfig(seed=3, strength=0.5, alpha="mask", image_size=64)
+    assert open_source(drawn).reader(split, (7, 8)) == Drawings("train", COUNT, 3, 0.5, "mask", 64)
 
 
 def test_training_does_not_open_test_images(split: Split, config: Config, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_missing_answers_break_no_page(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_the_surest_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from deepfake_cls.config import SyntheticConfig
     from deepfake_cls.data.images import open_images
-    from deepfake_cls.data.manifest import read_manifest
+    from deepfake_cls.data.sources import read_manifest
 
     data = SyntheticConfig(train_size=40, validation_size=20, test_size=10, workers=1)
     split = open_images(read_manifest(data), "validation", data, progress=False)

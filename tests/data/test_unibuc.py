@@ -163,7 +163,7 @@ def test_unibuc_says_which_columns_were_found(unibuc: Path, header: str) -> None
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_unibuc_refuses_an_empty_split(unibuc: Path, name: str) -> None:
     table(unibuc / f"{name}.csv")
-    assert f"{name}.csv has no rows below its header: the split {name} is empty" in refusal(unibuc)
+    assert f"{name}.csv has no rows below its header; a row for each image is expected" in refusal(unibuc)
 
 
 @pytest.mark.parametrize("encoded", ["a,0\né,1\n".encode("latin-1"), "a,0\nb,1\n".encode("utf-16")])

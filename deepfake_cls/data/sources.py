@@ -1,0 +1,164 @@
+"""Data layouts by name: a `Source` says which images there are and how each is read.
+
+A layout is one module that registers one class. A layout of image files needs one method::
+
+    @source("mine")
+    class Mine(FileSource):
+        def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
+            ...  # class names, and a Split of ids, labels and paths for train, test, ...
+
+``data.name=mine`` then chooses it. A layout with keys of its own sets `Source.Config` to its dataclass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from typing import ClassVar
+
+from deepfake_cls.config import DataConfig, ImageFilesConfig
+from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
+from deepfake_cls.data.readers import Files, Reader
+from deepfake_cls.data.splits import with_validation
+from deepfake_cls.errors import InputError
+from deepfake_cls.registry import Registry
+
+
+class Source(ABC):
+    """A data layout.
+
+    Args:
+        config: The ``data`` group, an instance of ``Config``.
+
+    Attributes:
+        Config: Schema of the ``data`` group: a dataclass derived from `DataConfig`.
+    """
+
+    Config: ClassVar[type[DataConfig]]
+    config: DataConfig
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    @property
+    def skips_bad_images(self) -> bool:
+        """Whether images that cannot be read are set aside, instead of ending the run."""
+        return False
+
+    @abstractmethod
+    def manifest(self) -> Manifest:
+        """Classes, labels and splits; no image is opened.
+
+        Raises:
+            InputError: The data is not there, does not follow the layout, or contradicts itself.
+        """
+
+    @abstractmethod
+    def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
+        """How the images of a split are read.
+
+        Args:
+            split: One of the manifest's splits.
+            size: Height and width that the images must have; None leaves it to ``config`` and to the images.
+        """
+
+
+source: Registry[str, type[Source]] = Registry("data.name")
+
+
+def open_source(config: DataConfig) -> Source:
+    """The source that ``config.name`` chooses.
+
+    Raises:
+        InputError: There is no such layout, or a setting is wrong.
+    """
+    return source[config.name](config)
+
+
+def read_manifest(config: DataConfig) -> Manifest:
+    """Find out which images there are.
+
+    Args:
+        config: The ``data`` group.
+
+    Raises:
+        InputError: The data is not there, does not follow the layout, or contradicts itself; all rows or
+            folders that are wrong are named together.
+    """
+    return open_source(config).manifest()
+
+
+class FileSource(Source):
+    """A layout of image files below ``data.root``; a subclass lists the files, the rest is here.
+
+    Where the files have no validation split, a part of the training split becomes it; see `splits`.
+    """
+
+    Config = ImageFilesConfig
+    config: ImageFilesConfig
+
+    def __init__(self, config: ImageFilesConfig) -> None:
+        super().__init__(config)
+        if config.on_error not in ("raise", "skip"):
+            raise InputError(f"data.on_error={config.on_error!r} is unknown; there are raise and skip.")
+        if config.size is not None and (len(config.size) != 2 or min(config.size) < 1):
+            raise InputError(f"data.size={config.size} is no height and width; give two integers from 1 up: [100,100].")
+
+    @abstractmethod
+    def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
+        """List the images; no file is opened.
+
+        Args:
+            root: The folder that holds the data; it exists.
+
+        Returns:
+            Names of the classes, indexed by label; and the splits as the files have them.
+
+        Raises:
+            InputError: The files do not follow the layout.
+        """
+
+    @property
+    def skips_bad_images(self) -> bool:
+        """See `Source`."""
+        return self.config.on_error == "skip"
+
+    def manifest(self) -> Manifest:
+        """See `Source`."""
+        classes, found = self.list_images(self._root())
+        for split in found:
+            _check(split, classes)
+        splits = with_validation({split.name: split for split in found}, self.config)
+        standard = [name for name in STANDARD_SPLITS if name in splits]
+        names = standard + sorted(splits.keys() - {*standard})
+        return Manifest(self.config.name, classes, {name: splits[name] for name in names})
+
+    def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
+        """See `Source`."""
+        assert split.paths is not None
+        if size is None and self.config.size is not None:
+            size = (self.config.size[0], self.config.size[1])
+        return Files(split.paths, size, self.config.resize)
+
+    def _root(self) -> Path:
+        name, given = self.config.name, self.config.root
+        if given in ("", "???"):
+            raise InputError(f"data={name} needs the folder that holds the data: data.root=PATH.")
+        root = Path(given).expanduser().absolute()
+        if not root.exists():
+            raise InputError(f"data.root={given} does not exist ({root}).")
+        if not root.is_dir():
+            raise InputError(f"data.root={given} is not a folder; give the folder that holds the data.")
+        return root
+
+
+def _check(split: Split, classes: tuple[str, ...]) -> None:
+    """Refuse what a layout must not return."""
+    if len({*split.ids}) < len(split):
+        twice = Counter(split.ids).most_common(1)[0][0]
+        raise InputError(f"The split {split.name} has the image {twice!r} twice; remove one of them.")
+    if split.labels.shape != (len(split),) or len(split.paths or ()) != len(split):
+        raise ValueError(f"the split {split.name} needs a label and a path for each of its {len(split)} ids")
+    if len(split) and not -1 <= split.labels.min() <= split.labels.max() < len(classes):
+        raise ValueError(f"the split {split.name} has labels outside -1 to {len(classes) - 1}")

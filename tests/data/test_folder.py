@@ -1,0 +1,126 @@
+"""``data=folder``: folders in, classes and splits out; one clear message for each way in which folders can be wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.data.sample_files import content, images, read
+from tests.data.sample_files import read_refusal as refusal
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes with two training images each, and one validation image each."""
+    for label in ("gan", "real"):
+        images(tmp_path / "train" / label, "2.png", "1.jpg")
+        images(tmp_path / "validation" / label, "3.webp")
+    return tmp_path
+
+
+def test_folder_sorts_classes_and_ids(folder: Path) -> None:
+    manifest = read(folder, "folder")
+    assert manifest.classes == ("gan", "real")
+    assert list(manifest.splits) == ["train", "validation"]
+    assert list(content(manifest.split("train")).items()) == [
+        ("gan/1.jpg", 0),
+        ("gan/2.png", 0),
+        ("real/1.jpg", 1),
+        ("real/2.png", 1),
+    ]
+    paths = manifest.split("validation").paths
+    assert paths == (folder / "validation/gan/3.webp", folder / "validation/real/3.webp")
+
+
+def test_folder_reads_a_split_of_images_as_unlabelled(folder: Path) -> None:
+    images(folder / "test", "b.png", "a.png")
+    images(folder / "wild", "c.png")
+    manifest = read(folder, "folder")
+    assert list(manifest.splits) == ["train", "validation", "test", "wild"]
+    assert content(manifest.split("test")) == {"a.png": -1, "b.png": -1}
+
+
+def test_folder_reads_images_in_the_root_as_test_and_leaves_other_folders_alone(tmp_path: Path) -> None:
+    images(tmp_path, "mine.jpg", "yours.png")
+    images(tmp_path / "holiday", "x.jpg")
+    images(tmp_path / "holiday" / "raw", "x.jpg")
+    manifest = read(tmp_path, "folder")
+    assert manifest.classes == ()
+    assert list(manifest.splits) == ["test"]
+    assert content(manifest.split("test")) == {"mine.jpg": -1, "yours.png": -1}
+    assert manifest.split("test").paths == (tmp_path / "mine.jpg", tmp_path / "yours.png")
+
+
+def test_folder_reads_labelled_splits_without_train(tmp_path: Path) -> None:
+    images(tmp_path / "test" / "real", "a.png")
+    images(tmp_path / "test" / "gan", "a.png")
+    manifest = read(tmp_path, "folder")
+    assert manifest.classes == ("gan", "real")
+    assert content(manifest.split("test")) == {"gan/a.png": 0, "real/a.png": 1}
+
+
+def test_folder_accepts_a_split_with_some_of_the_classes(folder: Path) -> None:
+    images(folder / "test" / "real", "a.png")
+    assert content(read(folder, "folder").split("test")) == {"real/a.png": 1}
+
+
+@pytest.mark.parametrize("alias", ["val", "valid", "dev"])
+def test_folder_knows_other_names_of_validation(folder: Path, alias: str) -> None:
+    (folder / "validation").rename(folder / alias)
+    assert content(read(folder, "folder").split("validation")) == {"gan/3.webp": 0, "real/3.webp": 1}
+
+
+def test_folder_ignores_what_is_hidden_or_no_image_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(folder, "README.md", ".secret.png")
+    images(folder / ".git", "x.png")
+    images(folder / "__MACOSX" / "train", "x.png")
+    images(folder / "docs", "x.txt")
+    images(folder / "train" / "gan", "._1.png", "labels.csv", "paper.pdf", "Thumbs.db")
+    images(folder / "train" / "gan" / "deeper", "x.png")
+    os.mkfifo(folder / "train" / "gan" / "pipe.png")
+    with caplog.at_level(logging.INFO):
+        manifest = read(folder, "folder")
+    assert list(manifest.splits) == ["train", "validation"]
+    assert manifest.split("train").ids[:3] == ("gan/1.jpg", "gan/2.png", "real/1.jpg")
+    assert f"{folder}: ignored 11 entries (hidden, no image, too deep)" in caplog.text
+
+
+def test_folder_names_empty_classes_and_unknown_classes_together(folder: Path) -> None:
+    (folder / "train" / "empty").mkdir()
+    images(folder / "validation" / "diffusion", "a.png")
+    text = refusal(folder, "folder")
+    assert f"{folder}/train/empty is an empty class: no images directly in it" in text
+    assert f"{folder}/validation/diffusion is a class that train does not have; it has empty, gan, real" in text
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "val", "test"])
+def test_folder_refuses_an_empty_split(tmp_path: Path, name: str) -> None:
+    images(tmp_path / "other", "a.png")
+    (tmp_path / name / "gan").mkdir(parents=True)
+    assert f"{tmp_path / name} is an empty split: no images in it, or in folders in it" in refusal(tmp_path, "folder")
+
+
+def test_folder_refuses_images_beside_class_folders(folder: Path) -> None:
+    images(folder / "validation", "a.png")
+    assert f"{folder}/validation holds images and folders of images; keep one" in refusal(folder, "folder")
+
+
+def test_folder_refuses_a_training_split_without_classes(tmp_path: Path) -> None:
+    images(tmp_path / "train", "a.png")
+    text = refusal(tmp_path, "folder")
+    assert f"{tmp_path}/train holds images directly; training needs train/<class>/*." in text
+    assert "unibuc" not in text
+
+
+def test_folder_refuses_two_folders_of_one_split(folder: Path) -> None:
+    images(folder / "val" / "gan", "a.png")
+    assert f"{folder}/validation is the second of two that hold the split validation" in refusal(folder, "folder")
+
+
+def test_folder_refuses_images_in_the_root_beside_a_test_folder(folder: Path) -> None:
+    images(folder, "a.png")
+    images(folder / "test", "b.png")
+    assert f"{folder}/test is the second of two that hold the split test" in refusal(folder, "folder")
