@@ -57,8 +57,9 @@ class ImageFilesConfig(DataConfig):
         on_error: ``raise``, or ``skip`` to set bad files aside in a list and go on.
         val_fraction: Share of the training split that becomes validation where there is none.
         val_seed: Seed of that cut, and of the folds.
-        fold: Hold out this fold, from 0, of train and validation together, instead of the validation split; None
-            keeps the splits as they are.
+        fold: Hold out this fold, from 0, as the validation split; None keeps the splits as they are.
+        fold_of: What is cut into folds. ``train`` is the training split alone: the data's own validation split is not
+            used, so that a recipe tuned on folds has never seen it. ``all`` is train and validation together.
         folds: Number of folds.
     """
 
@@ -69,6 +70,7 @@ class ImageFilesConfig(DataConfig):
     val_fraction: float = 0.1
     val_seed: int = 0
     fold: int | None = None
+    fold_of: str = "train"
     folds: int = 10
 
 

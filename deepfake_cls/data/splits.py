@@ -27,11 +27,17 @@ def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[
         config: The ``data`` group.
 
     Returns:
-        The splits by name. With ``data.fold``, train and validation are put together, and ``validation`` is the fold.
+        The splits by name. With ``data.fold``, ``validation`` is the fold, and a validation split of the data's own
+        is in ``train`` and ``validation`` (``data.fold_of=all``) or left out (``train``).
 
     Raises:
         InputError: A setting means nothing, or a class has too few images.
     """
+    if config.fold_of not in ("train", "all"):
+        raise InputError(
+            f"data.fold_of={config.fold_of}: expected train (folds of the training split alone) or all (of train and"
+            " validation together); the default is data.fold_of=train."
+        )
     if config.fold is not None:
         return {**splits, **_cut_fold(splits, config.fold, config)}
     if "train" in splits and "validation" not in splits:
@@ -64,10 +70,11 @@ def _cut_fold(splits: dict[str, Split], fold: int, config: ImageFilesConfig) -> 
     """Deal images out to stratified folds, drawn by seed and ids alone, and hold one of the folds out."""
     if config.folds < 2 or not 0 <= fold < config.folds:
         raise InputError(f"data.fold={fold}: expected 0 to {config.folds - 1}; data.folds={config.folds}, 2 or more.")
-    parts = [splits[name] for name in ("train", "validation") if name in splits]
+    wanted = ("train",) if config.fold_of == "train" else ("train", "validation")
+    parts = [splits[name] for name in wanted if name in splits]
     if not parts or any((part.labels < 0).any() for part in parts):
         raise InputError(f"data.fold={fold}: needs labelled images in train; the data has {', '.join(splits)}.")
-    pool = _joined(parts)
+    pool = parts[0] if config.fold_of == "train" else _joined(parts)
     held = np.zeros(len(pool), bool)
     for label in np.unique(pool.labels):
         rows = np.flatnonzero(pool.labels == label).tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepfake_cls.data.manifest import Split
 from tests.data.sample_files import content, images, read
 from tests.data.sample_files import read_refusal as refusal
 
@@ -77,21 +78,60 @@ def pooled(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_folds_are_stratified_disjoint_and_complete(pooled: Path) -> None:
-    held: list[str] = []
-    for fold in range(5):
-        manifest = read(pooled, "folder", fold=fold, folds=5)
+def files(split: Split) -> list[Path]:
+    assert split.paths is not None
+    return [*split.paths]
+
+
+@pytest.mark.parametrize(("fold_of", "folds"), [("train", 4), ("all", 5)])
+def test_folds_are_stratified_disjoint_and_complete(pooled: Path, fold_of: str, folds: int) -> None:
+    held: list[Path] = []
+    for fold in range(folds):
+        manifest = read(pooled, "folder", fold=fold, folds=folds, fold_of=fold_of)
         train, validation = manifest.split("train"), manifest.split("validation")
         assert np.bincount(validation.labels).tolist() == [4, 2]
-        assert np.bincount(train.labels).tolist() == [16, 8]
+        assert np.bincount(train.labels).tolist() == [4 * (folds - 1), 2 * (folds - 1)]
         assert not {*train.ids} & {*validation.ids}
+        assert not {*files(train)} & {*files(validation)}
         for split in (train, validation):
-            assert split.paths is not None
-            assert [path.relative_to(pooled).as_posix() for path in split.paths] == list(split.ids)
-            assert [name.split("/")[1] == "real" for name in split.ids] == [label == 1 for label in split.labels]
-        held += validation.ids
-    assert len(held) == len({*held}) == 30
-    assert {name.split("/")[0] for name in held} == {"train", "validation"}
+            assert [path.parent.name == "real" for path in files(split)] == [label == 1 for label in split.labels]
+            below = pooled / "train" if fold_of == "train" else pooled
+            assert [path.relative_to(below).as_posix() for path in files(split)] == list(split.ids)
+        held += files(validation)
+    assert len(held) == len({*held}) == 6 * folds
+    assert {path.parents[1].name for path in held} == {"train"} | ({"validation"} if fold_of == "all" else set())
+
+
+def test_the_validation_split_is_in_no_fold_of_train(pooled: Path) -> None:
+    own = {*files(read(pooled, "folder").split("validation"))}
+    for fold in range(5):
+        folded = read(pooled, "folder", fold=fold, folds=5)
+        assert not own & {path for name in ("train", "validation") for path in files(folded.split(name))}
+
+
+def test_folds_of_train_do_not_look_at_the_validation_split(tmp_path: Path) -> None:
+    for label in ("gan", "real"):
+        images(tmp_path / "train" / label, "1.png", "2.png")
+        images(tmp_path / "validation" / label, "3.png", "4.png")
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    assert "data.fold=0: needs labelled images in train" in refusal(tmp_path, "folder", fold=0, folds=2)
+    (tmp_path / "elsewhere").rename(tmp_path / "train")
+    (tmp_path / "validation").rename(tmp_path / "elsewhere")
+    images(tmp_path / "validation", "unlabelled.png")
+    assert read(tmp_path, "folder", fold=0, folds=2).split("validation").labels.tolist() == [0, 1]
+
+
+def test_folds_of_train_and_validation_together_are_those_of_earlier_versions(pooled: Path) -> None:
+    manifest = read(pooled, "folder", fold=1, folds=5, fold_of="all")
+    assert manifest.split("validation").ids == (
+        "train/gan/13.png",
+        "train/gan/14.png",
+        "train/gan/6.png",
+        "train/real/0.png",
+        "validation/gan/1.png",
+        "validation/real/1.png",
+    )
+    assert manifest.sha256() == "16c5c8e1acd7004a14020d869cc4ed674652beabbdb982d7aad1a2b252798a3f"
 
 
 def test_folds_follow_from_their_seed_and_leave_the_test_split_alone(pooled: Path) -> None:
@@ -101,13 +141,21 @@ def test_folds_follow_from_their_seed_and_leave_the_test_split_alone(pooled: Pat
     assert first.split("test").ids == read(pooled, "folder").split("test").ids
 
 
+@pytest.mark.parametrize("fold", [None, 0])
+def test_folds_are_of_train_or_of_all(pooled: Path, fold: int | None) -> None:
+    said = refusal(pooled, "folder", fold=fold, fold_of="validation")
+    assert said.startswith("data.fold_of=validation: expected train (")
+    assert "\n" not in said
+
+
 @pytest.mark.parametrize(("fold", "folds"), [(5, 5), (-1, 5), (0, 1)])
 def test_there_is_no_such_fold(pooled: Path, fold: int, folds: int) -> None:
     assert f"data.fold={fold}: expected 0 to {folds - 1}" in refusal(pooled, "folder", fold=fold, folds=folds)
 
 
 def test_a_class_smaller_than_the_folds_is_refused(pooled: Path) -> None:
-    assert "data.folds=11: a class has only 10 images" in refusal(pooled, "folder", fold=0, folds=11)
+    assert "data.folds=11: a class has only 8 images" in refusal(pooled, "folder", fold=0, folds=11)
+    assert "a class has only 10 images" in refusal(pooled, "folder", fold=0, folds=11, fold_of="all")
 
 
 def test_folds_need_labels(tmp_path: Path) -> None:
