@@ -31,7 +31,7 @@ LEAST = 61 * BATCH
 class Unprepared(Pixels):
     """Without read-ahead."""
 
-    def soon(self, rows: NDArray[np.int64]) -> None:
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Ask for nothing."""
 
 

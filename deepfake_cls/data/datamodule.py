@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -33,7 +32,7 @@ class Pixels:
     """Images and labels of one split by row: on a GPU where a quarter of its memory holds them, else from the store.
 
     The store is a memory map: of a set larger than memory the system keeps what it can and reads the rest again
-    while the batch before it is worked on (:meth:`soon`).
+    while the batch before it is worked on (:meth:`prefetch`).
 
     Args:
         split: The images.
@@ -83,21 +82,14 @@ class Pixels:
             images[start : start + 1024] = with_channels(block, self.channels).to(self.device)
         self._resident, self._labels = images, self._labels.to(self.device)
 
-    def soon(self, rows: NDArray[np.int64]) -> None:
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
         """Have the system read these rows from disk in the background, where they are not in memory.
 
         Args:
             rows: int64 (B,), of the next batch.
         """
-        images = self.split.store.images
-        mapped = getattr(images, "_mmap", None)
-        if self._resident is not None or mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
-            return
-        size = images[0].nbytes
-        for row in rows.tolist():
-            start = row * size // mmap.PAGESIZE * mmap.PAGESIZE
-            with suppress(OSError):  # a file system that takes no hints
-                mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
+        if self._resident is None:
+            self.split.store.prefetch(rows)
 
 
 class Batches:
@@ -137,7 +129,7 @@ class Batches:
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         for step in range(first, len(self)):
             batch = self.pixels.take(batches[step])
-            self.pixels.soon(np.concatenate(batches[step + 1 : step + 2] or [order[:0]]))
+            self.pixels.prefetch(np.concatenate(batches[step + 1 : step + 2] or [order[:0]]))
             if self.seed is not None:
                 self.epoch, self.step = epoch, step + 1
             yield batch

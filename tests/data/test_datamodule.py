@@ -78,7 +78,7 @@ def test_the_rows_of_the_next_batch_are_read_ahead(tmp_path: Path) -> None:
     size = int(np.prod(shape))
     if any(in_memory(mapped, size)):
         pytest.skip("this file system keeps files in memory")
-    Pixels(split(images), "RGB").soon(np.array([7, 300, 599]))
+    Pixels(split(images), "RGB").prefetch(np.array([7, 300, 599]))
     wanted = [page for row in (7, 300, 599) for page in range(3 * row, 3 * row + 3)]
     deadline = time.monotonic() + 300
     while not all(in_memory(mapped, size)[page] for page in wanted):
