@@ -9,17 +9,20 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Stopwatch, anonymous
 from benchmarks.samples import Source, image_data
-from deepfake_cls.config import RecipeConfig, TrainConfig, TrainerConfig
+from deepfake_cls.config import RecipeConfig, TrainConfig, TrainerConfig, conf_dir
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import choose
+from deepfake_cls.inference import predict_all
 from deepfake_cls.models.resnet import ResidualNet
-from deepfake_cls.runs import plain
-from deepfake_cls.training.module import Classifier, predict_all
+from deepfake_cls.runs import Run, plain
+from deepfake_cls.training.fit import build_trainer
+from deepfake_cls.training.module import Classifier
 
 LR = 2e-3
 
@@ -37,18 +40,22 @@ class Clock(L.Callback):
         self.watch.step(len(batch[1]))
 
 
-def classifier(images: ImageData, width: int, steps: int, recipe: RecipeConfig | None = None) -> Classifier:
-    """The model as ``deepfake_cls.train`` makes it."""
+def classifier(images: ImageData, width: int, steps: int, **changed: Any) -> Classifier:
+    """The model as ``deepfake_cls.train`` makes it; ``changed`` are strengths that differ from the paper's."""
+    augment = yaml.safe_load((conf_dir() / "augment" / "paper.yaml").read_text())
     return Classifier(
         classes=list(images.manifest.classes),
         size=list(images.train.store.size),
         channels="RGB",
+        model={"name": "resnet", "args": {}},
         width=width,
         dropout=0.3,
         lr=LR,
+        epochs=1,
         steps=steps,
         seed=0,
-        recipe=plain(recipe or RecipeConfig()),
+        augment={**augment, **changed},
+        recipe=plain(RecipeConfig()),
     )
 
 
@@ -78,16 +85,13 @@ def train(source: dict[str, Any], width: int, batch: int, skip: int, steps: int)
         ``rate`` in images a second, ``first_step`` in seconds since the process started, ``flops`` for an image, bytes
         of anonymous memory ``before`` the images are opened.
     """
-    from deepfake_cls.runs import Run
-    from deepfake_cls.train import build_trainer
-
     config = TrainConfig(width=width, batch_size=batch, epochs=1, trainer=TrainerConfig(device="cpu"))
     hardware = choose(config.trainer)
     before = anonymous()
     images = image_data(Source(**source), batch)
     watch = Stopwatch(skip, steps)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(config, hardware, Run(Path(folder), "benchmark"), len(images.train_dataloader()))
+        trainer: Any = build_trainer(config, hardware, Run(Path(folder), "benchmark"), len(images.train_dataloader()))
         trainer.callbacks.append(Clock(watch))
         trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
         trainer.fit(classifier(images, width, len(images.train_dataloader())), datamodule=images)
@@ -116,14 +120,16 @@ def load(source: dict[str, Any], width: int, batch: int, skip: int, steps: int) 
         raise _ReadyError
 
     rates = {}
-    for name, recipe in (("rotation", RecipeConfig()), ("flip", RecipeConfig(rotation=0.0))):
-        model = classifier(images, width, steps, recipe)
-        model.network.conv.register_forward_pre_hook(stop)
+    changes: dict[str, dict[str, None]] = {"rotation": {}, "flip": {"rotation": None}}
+    for name, changed in changes.items():
+        model = classifier(images, width, steps, **changed)
+        first = next(module for module in model.network.modules() if isinstance(module, nn.Conv2d))
+        first.register_forward_pre_hook(stop)
         watch = Stopwatch(skip, steps)
         batches = itertools.chain.from_iterable(itertools.repeat(images.train_dataloader()))
         with torch.no_grad():
-            for step, (pixels, _) in enumerate(itertools.islice(batches, steps)):
-                pixels, _ = model.augmented(pixels, 0, step)
+            for step, loaded in enumerate(itertools.islice(batches, steps)):
+                pixels = model.augmented(loaded, 0, step).images
                 try:
                     model.network(pixels.permute(0, 3, 1, 2))
                     raise RuntimeError("The network has run without its first convolution: nothing was measured.")
@@ -146,6 +152,7 @@ def evaluate(source: dict[str, Any], width: int, batch: int, skip: int, steps: i
     for tta in ("none", "flip"):
         watch = Stopwatch(skip, steps)
         repeated = itertools.chain.from_iterable(itertools.repeat(images.full_val_dataloader()))
-        predict_all(model, itertools.islice(repeated, steps), hardware.precision, tta, watch.step)
+        batches = itertools.islice(repeated, steps)
+        predict_all(model.network, batches, hardware.device, hardware.precision, tta == "flip", watch.step)
         rates[tta] = watch.rate
     return rates

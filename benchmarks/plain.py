@@ -34,12 +34,11 @@ class PlainNet(ResidualNet):
         super().__init__(in_channels, num_classes, width, dropout)
         self.to(memory_format=torch.contiguous_format)
 
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Map normalised images to class scores."""
         x = F.relu(self.bn(self.conv(images)))
         x = self.stages(x).mean(dim=(2, 3))
-        x = F.dropout(F.relu(self.fc1(x)), self.dropout, self.training)
-        logits: Tensor = self.fc2(x)
+        logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(x))))
         return logits
 
 

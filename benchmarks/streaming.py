@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from deepfake_cls.data.datamodule import Batches, Pixels
+from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -15,30 +16,98 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deepfake_cls import distributed, gpus, jobs
+from deepfake_cls.config import SCHEMAS, RecipeConfig, TrainConfig, TrainerConfig, conf_dir
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
+from deepfake_cls.schema import check
 
 Schema = TypeVar("Schema")
-PATHS = ("run_dir", "checkpoint", "output", "runs")
+PATHS = ("run_dir", "checkpoint", "init", "output", "runs")
+GROUPS = {"data", "model", "augment", "recipe", "trainer", "logger"}
+# Keys may be new here, since each part has its own.
+OPEN = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
+WITHOUT_ARGS = ("~model.args", "+model.args={}")
 
 
-def conf_dir() -> Path:
-    """The folder of configurations: beside the package in a clone, inside it in a wheel.
+def register_schemas() -> None:
+    """Give Hydra every key with its default, so that the files of ``conf/`` hold what differs.
+
+    The nodes are plain: types and ranges are checked by :func:`typed`, whose messages name what was expected.
+    """
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        known = fields(TrainConfig) if issubclass(schema, TrainConfig) and schema is not TrainConfig else ()
+        inherited = {entry.name for entry in known}
+        store.store(name=f"schema_{name}", node=_plain(schema, inherited | GROUPS))
+    store.store(name="schema_recipe", node=_plain(RecipeConfig))
+    store.store(name="schema_trainer", node=_plain(TrainerConfig))
+    for name in source:
+        keys = _plain(source[name].Config)
+        store.store(name=f"schema_data_{name}", node={**keys, "name": name})
+        if not (conf_dir() / "data" / f"{name}.yaml").is_file():  # a plugin's: data=NAME needs no file
+            store.store(group="data", name=name, node={**keys, "name": name})
+
+
+def _plain(schema: type[Any], without: Collection[str] = ()) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(OmegaConf.structured(schema))
+    return {key: value for key, value in values.items() if key not in without}
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Import modules of the user's own; the current folder is searched too.
 
     Raises:
-        InputError: If neither is there.
+        InputError: If one cannot be imported.
     """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise InputError(f"No conf/ in {package} or beside it: the installation is damaged; install the package again.")
+    here = str(Path.cwd())
+    if modules and not {here, ""} & {*sys.path}:
+        sys.path.append(here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f"plugins=[{module}]: cannot be imported ({error}); give the name of a module in the current folder or"
+                " of an installed one, such as my_package.my_module."
+            ) from error
+    if modules:
+        register_schemas()
+
+
+def plugins_of(words: Sequence[str]) -> list[str]:
+    """The modules that ``plugins=[a,b]`` names on a command line."""
+    values = [word.split("=", 1)[1].strip("[]") for word in words if word.lstrip("+").startswith("plugins=")]
+    return [module.strip(" '\"") for value in values for module in value.split(",") if module.strip()]
+
+
+def expanded(words: Sequence[str]) -> list[str]:
+    """The words of a command line, as Hydra has to be told them.
+
+    Where ``model.name`` is another than that of the chosen file, the file's ``args`` are dropped: Hydra alone would
+    merge them.
+    """
+    found = [f"++{word}" if word.startswith(OPEN) else word for word in words]
+    files = [word.split("=", 1)[1] for word in words if word.startswith("model=")]
+    names = [word.split("=", 1)[1] for word in words if word.startswith("model.name=")]
+    file = conf_dir() / "model" / f"{(files or ['resnet'])[-1]}.yaml"
+    if names and not (file.is_file() and OmegaConf.load(file).name == names[-1]) and "~model.args" not in words:
+        place = next(index for index, word in enumerate(words) if word.startswith(("model.name=", "model.args")))
+        found[place:place] = WITHOUT_ARGS
+    return found
+
+
+def given(overrides: Sequence[str]) -> list[str]:
+    """The words of a command line, of which :func:`expanded` and Hydra made these overrides."""
+    added = {WITHOUT_ARGS[0] + "=null", *WITHOUT_ARGS}
+    words = [word for word in overrides if word not in added]
+    return [word.removeprefix("++") if word.startswith(tuple(f"++{key}" for key in OPEN)) else word for word in words]
 
 
 def typed(config: DictConfig, schema: type[Schema]) -> Schema:
@@ -62,25 +131,38 @@ def typed(config: DictConfig, schema: type[Schema]) -> Schema:
     for key in PATHS:
         if str(tree.get(key) or "").startswith("~"):
             tree[key] = str(Path(tree[key]).expanduser())
-    checked = _checked(tree, schema, "")
+    checked = build(schema, tree)
     if data is not None:
-        checked.data = _checked(data, source[data.get("name")].Config, "data.")  # type: ignore[attr-defined]
+        checked.data = build(source[data.get("name")].Config, data, "data.")  # type: ignore[attr-defined]
     return checked
 
 
-def _checked(tree: dict[Any, Any], schema: type[Schema], prefix: str) -> Schema:
+def build(schema: type[Schema], tree: Mapping[Any, Any], prefix: str = "") -> Schema:
+    """An instance of a schema from plain values.
+
+    Args:
+        schema: A dataclass.
+        tree: Values by field; those that are absent take their default.
+        prefix: Of the keys in messages, such as ``data.``.
+
+    Raises:
+        InputError: If a key is unknown or missing, or a value is of another type or out of range.
+    """
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), tree))  # type: ignore[return-value]
+        built: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(tree)))
     except MissingMandatoryValue as error:
         key = f"{prefix}{error.full_key}"
         raise InputError(f"{key}: missing; give it on the command line, as in {key}=VALUE.") from error
     except OmegaConfBaseException as error:
-        known = ", ".join(entry.name for entry in fields(schema))  # type: ignore[arg-type]
-        for entry in fields(schema):  # type: ignore[arg-type]
+        own = fields(schema)  # type: ignore[arg-type]
+        for entry in own:
             if entry.name in tree and "list" in str(entry.type) and isinstance(tree[entry.name], int | float | str):
                 key, value = f"{prefix}{entry.name}", tree[entry.name]
                 raise InputError(f"{key}={value}: expected a list; write '{key}=[{value}]'.") from error
+        known = ", ".join(entry.name for entry in own)
         raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (keys here: {known})") from error
+    check(built, prefix)
+    return built  # type: ignore[no-any-return]
 
 
 def refuse_foreign_experiment(entry: str, words: list[str]) -> None:
@@ -106,6 +188,31 @@ def refuse_foreign_experiment(entry: str, words: list[str]) -> None:
     owner = OmegaConf.load(file).experiment.entry
     if owner != entry:
         raise InputError(f"experiment={chosen[0]}: belongs to python -m deepfake_cls.{owner}.")
+
+
+def refuse_unknown_choices(words: Sequence[str]) -> None:
+    """Refuse files of a group that there are not; Hydra would take many lines and would not mention plugins.
+
+    Raises:
+        InputError: Naming those that there are.
+    """
+    if any(word.startswith(("--config-dir", "-cd", "hydra.searchpath")) for word in words):
+        return  # the file may be in a folder of the user's own
+    for word in words:
+        group, _, values = word.lstrip("+").partition("=")
+        files = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml")) if group.isalpha() else []
+        for value in values.split(",") if files else []:
+            if not value.replace("-", "_").isidentifier() or value in (*files, "null"):
+                continue  # also what is no plain name, such as glob(*)
+            if group == "data":
+                source[value]
+            elif group == "model":
+                raise InputError(
+                    f"model={value}: unknown; expected one of {', '.join(files)}. A network of your own needs"
+                    f" plugins=[MODULE] and model.name={value}."
+                )
+            else:
+                raise InputError(f"{group}={value}: unknown; expected one of {', '.join(files)}.")
 
 
 def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -> None:
@@ -149,13 +256,17 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
 
     try:
         refuse_foreign_experiment(name, sys.argv[1:])
+        import_plugins(plugins_of(sys.argv[1:]))
+        refuse_unknown_choices(sys.argv[1:])
+        sys.argv[1:] = expanded(sys.argv[1:])
+        folder = str(conf_dir())
     except InputError as error:
         sys.exit(f"error: {error}")
 
     def task(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
-        words = " ".join(hydra_config.overrides.task)
+        words = " ".join(word.lstrip("+") for word in given(hydra_config.overrides.task))
         launcher = str(hydra_config.launcher.get("_target_"))
         isolated = sweep and "submitit" not in launcher  # SLURM itself gives each job a process, and sends it signals
         away = os.getpid() != home
@@ -166,6 +277,8 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
             print(f"\n── job {hydra_config.job.num + 1}: {words}", flush=True)
 
         def run(config: DictConfig, sweep: bool) -> jobs.Outcome | None:
+            if away:
+                import_plugins(config.get("plugins", []))
             checked: Any = typed(config, schema)
             if "ray" in launcher:
                 gpus.warn_of_hidden_gpus(checked.trainer.device)
@@ -186,10 +299,6 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
         if away and sys.stdout is not None:
             sys.stdout.flush()  # a worker may be ended without notice
 
-    try:
-        folder = str(conf_dir())
-    except InputError as error:
-        sys.exit(f"error: {error}")
     entry: Any = hydra.main(version_base="1.3", config_path=folder, config_name=name)(task)
     try:
         entry()
@@ -209,3 +318,6 @@ def main(name: str, schema: type[Schema], job: Callable[[Schema, bool], None]) -
 def _stop(number: int, _: FrameType | None) -> None:
     print("\nStopped.", file=sys.stderr, flush=True)
     sys.exit(128 + number)
+
+
+register_schemas()

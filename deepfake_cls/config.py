@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from deepfake_cls.errors import InputError
+from deepfake_cls.schema import Rule, number, one_of
 
 
 @dataclass
@@ -19,7 +24,7 @@ class DataConfig:
 
     name: str = "synthetic"
     cache: str | None = None
-    workers: int | None = None
+    workers: int | None = number(None, least=1, expected="1 or more, or null for one a core")
     verify: bool = False
 
 
@@ -37,13 +42,13 @@ class SyntheticConfig(DataConfig):
         image_size: Side of an image in pixels, 16 to 100; smaller images cost less to train on.
     """
 
-    seed: int = 0
+    seed: int = number(0, least=0)
     train_size: int = 2500
     validation_size: int = 1000
     test_size: int = 250
-    strength: float = 1.0
-    alpha: str = "none"
-    image_size: int = 100
+    strength: float = number(1.0, least=0, below=math.inf, expected="0 or more")
+    alpha: str = one_of("none", "constant", "mask", "informative")
+    image_size: int = number(100, least=16, most=100, expected="16 to 100")
 
 
 @dataclass
@@ -64,14 +69,21 @@ class ImageFilesConfig(DataConfig):
     """
 
     root: str = "???"
-    size: list[int] | None = None
+    size: list[int] | None = field(
+        default=None,
+        metadata={
+            "rule": Rule(
+                lambda size: len(size) == 2 and min(size) >= 1, "height and width, integers from 1 up, as in [100,100]"
+            )
+        },
+    )
     resize: bool = False
-    on_error: str = "raise"
-    val_fraction: float = 0.1
+    on_error: str = one_of("raise", "skip")
+    val_fraction: float = number(0.1, above=0, below=1, expected="a share between 0 and 1")
     val_seed: int = 0
-    fold: int | None = None
-    fold_of: str = "train"
-    folds: int = 10
+    fold: int | None = number(None, least=0)
+    fold_of: str = one_of("train", "all")
+    folds: int = number(10, least=2)
 
 
 @dataclass
@@ -89,39 +101,40 @@ class FolderConfig(ImageFilesConfig):
 
 
 @dataclass
-class RecipeConfig:
-    """How the network is trained; the defaults are the report's.
+class ModelConfig:
+    """The architecture (``conf/model``).
 
     Attributes:
-        flip: Probability of a horizontal flip.
-        rotation: Largest rotation in degrees, either way.
-        alpha_fill: What a rotated corner holds in the alpha plane: ``mask`` (0) or ``constant`` (255).
-        cutmix: Share of batches that are mixed.
-        cutmix_alpha: Both parameters of the Beta distribution of λ.
+        name: Of a registered network.
+        args: Its own arguments, plain values.
+    """
+
+    name: str = "resnet"
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RecipeConfig:
+    """The optimisation (``conf/recipe``); the defaults are the paper's.
+
+    Attributes:
         label_smoothing: Label smoothing of the cross-entropy.
         weight_decay: Decoupled weight decay of AdamW.
         warmup: Share of the steps in which the learning rate rises.
-        skips: Residual connections; without them the network is a plain stack of the same convolutions.
     """
 
-    flip: float = 0.5
-    rotation: float = 10.0
-    alpha_fill: str = "mask"
-    cutmix: float = 0.5
-    cutmix_alpha: float = 1.0
-    label_smoothing: float = 0.1
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    skips: bool = True
+    label_smoothing: float = number(0.1, least=0, below=1)
+    weight_decay: float = number(1e-4, least=0)
+    warmup: float = number(0.1, above=0, below=1, expected="a share between 0 and 1")
 
 
 @dataclass
 class TrainerConfig:
-    """Where and how arithmetic runs; chosen for the hardware where ``auto``.
+    """Where and how arithmetic runs (``conf/trainer``); chosen for the hardware where ``auto``.
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32-true`` or ``bf16-mixed``.
+        precision: ``auto``, ``32-true`` or ``bf16-mixed``; ``auto`` takes bf16 only where the hardware multiplies it.
         threads: CPU threads; None keeps torch's choice.
         deterministic: Deterministic kernels on a GPU, for bit equality.
         compile: Fuse the network's operations with torch.compile: faster steps after a slow first one.
@@ -130,13 +143,26 @@ class TrainerConfig:
             None takes all. The result at the end is always taken on all.
     """
 
-    device: str = "auto"
-    precision: str = "auto"
-    threads: int | None = None
+    device: str = one_of("auto", "cpu", "cuda")
+    precision: str = one_of("auto", "32-true", "bf16-mixed")
+    threads: int | None = number(None, least=1, expected="1 or more, or null for torch's choice")
     deterministic: bool = False
     compile: bool = False
     progress: bool = True
-    curve_images: int | None = None
+    curve_images: int | None = number(None, least=1, expected="1 or more, or null for all")
+
+
+@dataclass
+class LoggerConfig:
+    """Where curves go (``conf/logger``).
+
+    Attributes:
+        name: ``tensorboard``, ``csv``, ``mlflow`` or ``wandb``.
+        args: Arguments of Lightning's logger of that name.
+    """
+
+    name: str = one_of("tensorboard", "csv", "mlflow", "wandb")
+    args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -146,34 +172,45 @@ class TrainConfig:
     Attributes:
         lr: Peak learning rate.
         epochs: Passes over the training images.
-        width: Channels of the stem.
-        dropout: Dropout probability of the head.
-        channels: ``RGB`` or ``RGBA``.
+        width: Channels of the stem, for networks that take it.
+        dropout: Dropout probability of the head, for networks that take it.
+        channels: ``RGB`` or ``RGBA``; the paper's is RGBA.
         batch_size: Images in a batch.
         seed: Seed of weights, order, augmentation and dropout.
-        tta: Test-time augmentation scored beside the plain result: ``none`` or ``flip``.
+        tta: Test-time augmentation scored beside the plain result: ``flip``, the mean over each image and its mirror
+            image, or ``none``.
         checkpoint: Resume from this file; None resumes the run's own last checkpoint, if any.
+        init: Start from the weights of this checkpoint, where names and shapes fit.
         run_dir: Where the run lives; None is ``runs/cnn/<id>``. The parent of all jobs in a sweep.
         force: Repeat a finished run.
+        plugins: Modules to import first; they register networks, sources, augmentations, metrics and tables.
         data: The data set.
-        recipe: How the network is trained.
+        model: The architecture.
+        augment: Strengths of each augmentation by name, in order; null leaves one out.
+        recipe: The optimisation.
         trainer: Where and how arithmetic runs.
+        logger: Where curves go.
     """
 
-    lr: float = 3e-4
-    epochs: int = 100
-    width: int = 64
-    dropout: float = 0.3
-    channels: str = "RGBA"
-    batch_size: int = 64
+    lr: float = number(3e-4, above=0)
+    epochs: int = number(100, least=1)
+    width: int = number(64, least=1)
+    dropout: float = number(0.3, least=0, below=1)
+    channels: str = one_of("RGBA", "RGB")
+    batch_size: int = number(64, least=2)
     seed: int = 0
-    tta: str = "none"
+    tta: str = one_of("flip", "none")
     checkpoint: str | None = None
+    init: str | None = None
     run_dir: str | None = None
     force: bool = False
+    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: dict[str, Any] = field(default_factory=dict)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
 
 
 @dataclass
@@ -181,18 +218,29 @@ class KnnConfig:
     """``python -m deepfake_cls.knn``.
 
     Attributes:
-        k: Numbers of neighbours; all come from one pass.
-        features: ``raw``, ``histogram`` or ``spectrum``.
+        k: Numbers of neighbours; all come from one pass. Metrics are at k = 5 where it is listed, else at the first.
+        features: ``raw`` pixels, ``histogram`` of colours or ``spectrum``.
         shift: Move the validation images by so many pixels, right and down, before they are compared.
+        channels: ``RGB`` or ``RGBA``.
+        seed: Changes no result; data.fold=${seed} may refer to it.
     """
 
-    k: list[int] = field(default_factory=lambda: [3, 5, 7, 9, 11])
-    features: str = "raw"
-    shift: int = 0
-    channels: str = "RGB"
+    k: list[int] = field(
+        default_factory=lambda: [3, 5, 7, 9, 11],
+        metadata={
+            "rule": Rule(
+                lambda ks: bool(ks) and min(ks) >= 1 and len(set(ks)) == len(ks),
+                "different numbers of 1 or more, such as 'k=[3,5,7]'",
+            )
+        },
+    )
+    features: str = one_of("raw", "histogram", "spectrum")
+    shift: int = number(0, least=0, expected="0 or more pixels")
+    channels: str = one_of("RGB", "RGBA")
     seed: int = 0
     run_dir: str | None = None
     force: bool = False
+    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -204,16 +252,19 @@ class EvaluateConfig:
     Attributes:
         checkpoint: The trained model.
         split: A labelled split.
-        tta: ``none`` or ``flip``.
+        tta: ``none``, or ``flip`` for the mean over each image and its mirror image.
+        batch_size: Images in a batch.
+        seed: Changes no result; data.fold=${seed} may refer to it.
     """
 
     checkpoint: str = "???"
     split: str = "validation"
-    tta: str = "none"
-    batch_size: int = 256
+    tta: str = one_of("none", "flip")
+    batch_size: int = number(256, least=1)
     seed: int = 0
     run_dir: str | None = None
     force: bool = False
+    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -225,19 +276,21 @@ class PredictConfig:
     Attributes:
         checkpoint: The trained model.
         split: Any split, labelled or not.
-        tta: ``none`` or ``flip``.
+        tta: ``none``, or ``flip`` for the mean over each image and its mirror image.
         output: The CSV that is written.
         probabilities: Add a column with the probability of each class.
         names: Write class names instead of label numbers.
+        batch_size: Images in a batch.
     """
 
     checkpoint: str = "???"
     split: str = "test"
-    tta: str = "none"
+    tta: str = one_of("none", "flip")
     output: str = "submission.csv"
     probabilities: bool = False
     names: bool = False
-    batch_size: int = 256
+    batch_size: int = number(256, least=1)
+    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -249,7 +302,7 @@ class ReportConfig(TrainConfig):
     Attributes:
         runs: Folder that is searched for ``result.json``.
         output: Folder of the page.
-        table: Only this table, 1 to 10; None makes all.
+        table: Only this table; None makes all.
         require: Make no table unless every arm has the seeds 0 to n − 1; None makes it of what is there.
     """
 
@@ -257,3 +310,25 @@ class ReportConfig(TrainConfig):
     output: str = "reports"
     table: int | None = None
     require: int | None = None
+
+
+SCHEMAS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "knn": KnnConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "report": ReportConfig,
+}
+
+
+def conf_dir() -> Path:
+    """The folder of configurations: beside the package in a clone, inside it in a wheel.
+
+    Raises:
+        InputError: If neither is there.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise InputError(f"No conf/ in {package} or beside it: the installation is damaged; install the package again.")

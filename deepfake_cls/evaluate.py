@@ -18,20 +18,19 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     """
     started = time.perf_counter()
     from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
-    from deepfake_cls.inference import check_request, open_model, score_split
+    from deepfake_cls.inference import open_model, open_scored_split, predict_split
     from deepfake_cls.records import Record, write_predictions, write_record
-    from deepfake_cls.runs import claim, identity_of, plain
+    from deepfake_cls.runs import claim, key_here, plain
     from deepfake_cls.stats.metrics import score
-    from deepfake_cls.summary import argument, data_arguments, print_run
+    from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
 
-    check_request(config)
     model, hardware = open_model(config)
-    manifest, split = score_split(config, model)
+    manifest, split = open_scored_split(config, model)
     require_labels(split, config.split)
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
     weights = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
-    identity = identity_of("evaluate", config, fingerprint(manifest, splits), hardware, checkpoint=weights)
+    identity = key_here("evaluate", config, fingerprint(manifest, splits), hardware, checkpoint=weights)
     with claim("evaluate", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
@@ -40,15 +39,14 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             print(f"{claimed.path}: {hardware.describe()}", flush=True)
             setup = time.perf_counter() - started
             before = time.perf_counter()
-            from deepfake_cls.inference import predict_split
-
-            probs = predict_split(config, model, split, hardware)
+            outputs = predict_split(config, model, split, hardware)
+            probs = outputs.probs if outputs.probs_flip is None else outputs.probs_flip
             scores = score(split.labels, probs)
             record = Record(
                 kind="evaluate",
                 status="ok",
                 identity=identity,
-                config=plain(config) | {"checkpoint_sha256": weights},
+                config=plain(config),
                 seed=model.seed,
                 data=describe(manifest, splits),
                 metrics=scores.prefixed(config.split),
@@ -63,11 +61,20 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
                 precision=hardware.precision,
                 threads=hardware.threads,
                 skipped=skipped(splits),
+                digests={"checkpoint": weights},
             )
-            write_predictions(claimed.path / "predictions.npz", split.ids, split.labels, probs)
+            write_predictions(
+                claimed.path / "predictions.npz",
+                split.ids,
+                split.labels,
+                probs,
+                logits=outputs.logits,
+                features=outputs.features,
+            )
             write_record(claimed.path, record)
-        words = f"{argument('checkpoint', config.checkpoint)} {data_arguments(config.data)}"
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {words}")
+        words = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
+        words += plugin_arguments(config.plugins)
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(words)}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import torch
 from deepfake_cls import distributed
 from deepfake_cls.config import TrainerConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.schema import check
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,8 @@ def choose(config: TrainerConfig) -> Hardware:
     Raises:
         InputError: If a device or precision is unknown or cannot be used here.
     """
-    if config.device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"trainer.device={config.device}: expected auto, cpu or cuda.")
-    if config.precision not in ("auto", "32-true", "bf16-mixed"):
-        raise InputError(f"trainer.precision={config.precision}: expected auto, 32-true or bf16-mixed.")
+    check(config, "trainer.")
     if config.threads is not None:
-        if config.threads < 1:
-            raise InputError(f"trainer.threads={config.threads}: expected 1 or more, or null for torch's choice.")
         torch.set_num_threads(config.threads)
     # cuBLAS reads this with its first product, and deterministic products need it.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,55 +1,161 @@
-"""A checkpoint and a split in, probabilities out: what ``evaluate`` and ``predict`` share."""
+"""A checkpoint and images in, logits, probabilities and features out; no Lightning."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from rich.progress import Progress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deepfake_cls import distributed
+from deepfake_cls.checkpoints import Model, load_model
 from deepfake_cls.config import EvaluateConfig, PredictConfig
-from deepfake_cls.data.datamodule import Batches, Pixels
+from deepfake_cls.data import read_manifest
+from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
-from deepfake_cls.data.sources import read_manifest
-from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
-from deepfake_cls.training.module import Classifier, load_classifier, predict_all
 
 
-def check_request(config: EvaluateConfig | PredictConfig) -> None:
-    """Refuse values that no prediction can have.
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of images, in their order.
 
-    Raises:
-        InputError: Naming the key, the value and what was expected.
+    Attributes:
+        logits: float32 (N, classes).
+        probs: float32 (N, classes), the softmax of the logits.
+        features: float32 (N, D), the input of the last ``nn.Linear``; None where the network has none.
+        probs_flip: float32 (N, classes), the mean over each image and its mirror image; None unless asked for.
     """
-    if config.tta not in ("none", "flip"):
-        raise InputError(f"tta={config.tta}: expected none or flip.")
-    if config.batch_size < 1:
-        raise InputError(f"batch_size={config.batch_size}: expected 1 or more.")
+
+    logits: NDArray[np.float32]
+    probs: NDArray[np.float32]
+    features: NDArray[np.float32] | None
+    probs_flip: NDArray[np.float32] | None = None
 
 
-def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Classifier, Hardware]:
+class _Features:
+    """Keeps the input of a network's last ``nn.Linear``."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.found: Tensor | None = None
+        linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        self._handle = linear[-1].register_forward_pre_hook(self._keep) if linear else None
+
+    def _keep(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.found = inputs[0].detach()
+
+    def remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+
+@torch.inference_mode()
+def logits_of(network: nn.Module, images: Tensor, precision: str, image_features: Tensor | None = None) -> Tensor:
+    """Logits of one batch: float32 (B, classes).
+
+    Args:
+        network: A registered network in evaluation mode.
+        images: uint8 (B, H, W, C), on the network's device.
+        precision: ``32-true`` or ``bf16-mixed``.
+        image_features: float32 (B, E), where a network has such features and they are known; else they are computed.
+    """
+    planes = images.permute(0, 3, 1, 2)
+    compute: Any = getattr(network, "image_features", None)
+    if image_features is None and compute is not None:
+        image_features = compute(planes).float()  # in float32, as in training
+    features = [] if image_features is None else [image_features]
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        logits: Tensor = network(planes, *features).float()
+    return logits
+
+
+def predict_all(
+    network: nn.Module,
+    batches: Iterable[ImageBatch],
+    device: str | torch.device,
+    precision: str,
+    flip: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Outputs:
+    """What a network says of all images.
+
+    Where many processes share the job, each takes every n-th batch, and all get the whole.
+
+    Args:
+        network: In evaluation mode, on the device.
+        batches: From the data module, in order.
+        device: Where to run.
+        precision: ``32-true`` or ``bf16-mixed``.
+        flip: Also look at the mirror images (the paper's section on TTA).
+        progress: Called with the number of images after each batch.
+    """
+    found: dict[int, tuple[Tensor | None, ...]] = {}
+    hook = _Features(network)
+    try:
+        for index, batch in enumerate(batches):
+            if index % distributed.world_size() == distributed.rank():
+                images = batch.images.to(device)
+                logits = logits_of(network, images, precision, batch.image_features)
+                features = None if hook.found is None else hook.found.flatten(1).float()
+                probs, both = logits.softmax(dim=1), None
+                if flip:
+                    mirrored = logits_of(network, images.flip(2), precision).softmax(dim=1)
+                    both = torch.stack([probs, mirrored]).mean(dim=0)
+                found[index] = (logits, probs, features, both)
+            if progress is not None:
+                progress(len(batch.labels))
+    finally:
+        hook.remove()
+    # Read from the device at the end alone: to read is to wait.
+    on_host = {index: tuple(None if part is None else part.cpu() for part in parts) for index, parts in found.items()}
+    logits_, probs_, *rest = (_joined(parts) for parts in zip(*distributed.gather(on_host), strict=True))
+    assert logits_ is not None
+    assert probs_ is not None
+    return Outputs(logits_, probs_, *rest)
+
+
+def _joined(parts: tuple[Tensor | None, ...]) -> NDArray[np.float32] | None:
+    given = [part for part in parts if part is not None]
+    return np.asarray(torch.cat(given).numpy(), dtype=np.float32) if given else None
+
+
+def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]:
     """Rebuild the model of ``config.checkpoint`` on the chosen device, ready to predict."""
     hardware = choose(config.trainer)
-    return load_classifier(config.checkpoint).to(hardware.device).eval(), hardware
+    model = load_model(config.checkpoint)
+    model.network.to(hardware.device)
+    return model, hardware
 
 
-def score_split(config: EvaluateConfig | PredictConfig, model: Classifier) -> tuple[Manifest, SplitImages]:
+def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> tuple[Manifest, SplitImages]:
     """Open the split that is asked for, at the size the model was trained on.
 
     Raises:
         InputError: If the data is wrong, or of another size without ``data.resize=true``.
     """
-    height, width = model.hparams["size"]
     manifest = read_manifest(config.data)
-    return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, (height, width))
+    return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
 
 
 def predict_split(
-    config: EvaluateConfig | PredictConfig, model: Classifier, split: SplitImages, hardware: Hardware
-) -> NDArray[np.float32]:
-    """Class probabilities of a split, with a progress bar: float32 (N, classes), in the split's order."""
-    batches = Batches(Pixels(split, model.hparams["channels"], hardware.device, often=False), config.batch_size)
+    config: EvaluateConfig | PredictConfig, model: Model, split: SplitImages, hardware: Hardware
+) -> Outputs:
+    """What a model says of a split, with a progress bar."""
+    from rich.progress import Progress
+
+    batches = Batches(Pixels(split, model.channels, hardware.device, often=False), config.batch_size)
     with Progress(transient=True, disable=not config.trainer.progress) as bar:
         task = bar.add_task("images", total=len(split))
-        return predict_all(model, batches, hardware.precision, config.tta, lambda count: bar.advance(task, count))
+        return predict_all(
+            model.network,
+            batches,
+            hardware.device,
+            hardware.precision,
+            config.tta == "flip",
+            lambda count: bar.advance(task, count),
+        )

@@ -30,7 +30,7 @@ from deepfake_cls.gpus import free_gpu
 START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
 # What the server imports, by entry point; all else is imported by the job.
 PRELOADED = {
-    "train": ["deepfake_cls.training.callbacks", "deepfake_cls.data.datamodule"],
+    "train": ["deepfake_cls.training.fit"],
     "evaluate": ["deepfake_cls.inference"],
     "knn": ["deepfake_cls.data.images", "deepfake_cls.models.knn"],
 }
@@ -227,6 +227,8 @@ def _child(
     runs.on_claim.append(sending.send)
     try:
         sending.send(READY)
+        for module in config.plugins:  # their parts are registered in this process too
+            importlib.import_module(module)
         job = importlib.import_module(f"deepfake_cls.{entry}").run
         outcome = attempt(job, config, True, overrides)
     except KeyboardInterrupt:

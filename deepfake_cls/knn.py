@@ -20,35 +20,18 @@ if TYPE_CHECKING:
     from deepfake_cls.runs import Run
 
 
-def check(config: KnnConfig) -> None:
-    """Refuse values that no run can have.
-
-    Raises:
-        InputError: Naming the key, the value and what was expected.
-    """
-    if not config.k or min(config.k) < 1 or len(set(config.k)) < len(config.k):
-        raise InputError(f"k={config.k}: expected different numbers of 1 or more, such as 'k=[3,5,7]'.")
-    if config.features not in ("raw", "histogram", "spectrum"):
-        raise InputError(f"features={config.features}: expected raw, histogram or spectrum.")
-    if config.channels not in ("RGB", "RGBA"):
-        raise InputError(f"channels={config.channels}: expected RGB or RGBA.")
-    if config.shift < 0:
-        raise InputError(f"shift={config.shift}: expected 0 or more pixels.")
-
-
 def run(config: KnnConfig, sweep: bool) -> None:
     """Classify the validation images by their nearest training images.
 
     Raises:
         InputError: If the configuration or the data is wrong.
     """
-    check(config)
     started = time.perf_counter()
+    from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images
-    from deepfake_cls.data.sources import read_manifest
     from deepfake_cls.hardware import choose
-    from deepfake_cls.runs import claim, identity_of
-    from deepfake_cls.summary import print_run
+    from deepfake_cls.runs import claim, key_here
+    from deepfake_cls.summary import plugin_arguments, print_run
 
     hardware = choose(config.trainer)
     manifest = read_manifest(config.data)
@@ -61,7 +44,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
     }
     if max(config.k) > len(splits["train"]):
         raise InputError(f"k={config.k}: the training split has only {len(splits['train'])} images.")
-    identity = identity_of("knn", config, fingerprint(manifest, splits), hardware)
+    identity = key_here("knn", config, fingerprint(manifest, splits), hardware)
     with claim("knn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
@@ -69,7 +52,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
         else:
             print(f"{claimed.path}: {hardware.describe()}", flush=True)
             record = classify(config, manifest, splits, hardware, claimed, started)
-        print_run(record, claimed.path, "python -m deepfake_cls.report")
+        words = plugin_arguments(config.plugins)
+        print_run(record, claimed.path, " ".join(["python -m deepfake_cls.report", *words]))
 
 
 def classify(

@@ -20,17 +20,17 @@ def run(config: PredictConfig, sweep: bool) -> None:
     """
     if sweep:
         raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
-    from deepfake_cls.inference import check_request, open_model, predict_split, score_split
+    from deepfake_cls.inference import open_model, open_scored_split, predict_split
     from deepfake_cls.records import write_atomically
 
-    check_request(config)
     output = Path(config.output)
     if output.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
     output.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     model, hardware = open_model(config)
-    _, split = score_split(config, model)
-    probs = predict_split(config, model, split, hardware)
+    _, split = open_scored_split(config, model)
+    outputs = predict_split(config, model, split, hardware)
+    probs = outputs.probs if outputs.probs_flip is None else outputs.probs_flip
     chosen = probs.argmax(axis=1)
 
     text = io.StringIO(newline="")

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from deepfake_cls.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
+# Raised when a change of the code, a changed default included, alters results; tests/test_golden.py says when.
+RESULT_VERSION = 1
 PACKAGES = ("deepfake-cls", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow", "scipy")
 
 
@@ -30,7 +33,7 @@ class Record:
     Attributes:
         kind: ``cnn``, ``knn``, ``evaluate``.
         status: ``ok`` or ``failed``.
-        identity: 64 hex digits; the first 12 name the folder.
+        identity: The run's key, 64 hex digits; the first 12 name the folder.
         config: The resolved configuration.
         seed: The run's seed.
         data: ``name``, ``fingerprint``, ``sizes`` by split, ``classes``.
@@ -47,6 +50,9 @@ class Record:
         history: For the CNN: a row for each epoch.
         skipped: (id, reason) of files that were set aside.
         error: What went wrong, for a failed run.
+        digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``.
+        result_version: ``RESULT_VERSION`` of the code that made the result.
+        schema: Of the file that was read.
     """
 
     kind: str
@@ -67,6 +73,8 @@ class Record:
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
     error: str | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    result_version: int = RESULT_VERSION
     versions: dict[str, str] = field(default_factory=lambda: versions())
     git: dict[str, Any] = field(default_factory=lambda: git_state())
     schema: int = SCHEMA
@@ -115,8 +123,12 @@ def read_record(folder: Path) -> Record:
     path = folder / "result.json"
     try:
         content = json.loads(path.read_bytes())
-        if content["schema"] != SCHEMA:
-            raise InputError(f"{path}: schema {content['schema']}, expected {SCHEMA}; run it again with force=true.")
+        if content["schema"] not in (1, SCHEMA):
+            raise InputError(
+                f"{path}: schema {content['schema']}, expected {SCHEMA} or 1; run it again with force=true."
+            )
+        if content["schema"] == 1:
+            _upgrade(content)
         known = {entry.name for entry in fields(Record)}
         return Record(**{key: value for key, value in content.items() if key in known})
     except InputError:
@@ -125,12 +137,33 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{path}: not a result of this project ({error}).") from error
 
 
+def _upgrade(content: dict[str, Any]) -> None:
+    """Bring a record of schema 1 to the current configuration, in place: its recipe held augmentation and skips."""
+    config = content["config"]
+    content["result_version"] = 1
+    if "checkpoint_sha256" in config:
+        content["digests"] = {"checkpoint": config.pop("checkpoint_sha256")}
+    if "fold" in config.get("data", {}):
+        config["data"].setdefault("fold_of", "train" if config["data"]["fold"] is None else "all")
+    if content["kind"] != "cnn" or "model" in config:
+        return
+    recipe = config.setdefault("recipe", {})
+    config["model"] = {"name": "resnet", "args": {"skips": recipe.pop("skips", True)}}
+    flip, degrees, share = recipe.pop("flip", 0.5), recipe.pop("rotation", 10.0), recipe.pop("cutmix", 0.5)
+    fill, alpha = recipe.pop("alpha_fill", "mask"), recipe.pop("cutmix_alpha", 1.0)
+    config["augment"] = {
+        "flip": {"p": flip} if flip else None,
+        "rotation": {"degrees": degrees, "fill_alpha": fill} if degrees else None,
+        "cutmix": {"p": share, "alpha": alpha} if share else None,
+    }
+
+
 def write_predictions(
     path: Path,
-    ids: tuple[str, ...],
+    ids: Sequence[str],
     labels: NDArray[np.int64],
     probs: NDArray[np.float32],
-    flipped: NDArray[np.float32] | None = None,
+    **more: NDArray[np.float32] | None,
 ) -> None:
     """Write ``predictions.npz``, so that any claim can be tested again without training.
 
@@ -139,12 +172,13 @@ def write_predictions(
         ids: One for each image, in manifest order.
         labels: int64 (N,), −1 where unknown.
         probs: float32 (N, C).
-        flipped: The same with flip TTA, where it was scored; kept as ``probs_flip``.
+        more: Further arrays (N, ...) by name, None for one that there is not: ``logits``, ``features`` (the input of
+            the network's last dense layer), ``probs_flip`` (with flip TTA).
     """
     buffer = io.BytesIO()
-    arrays = {"ids": np.array(ids, dtype=np.str_), "labels": labels, "probs": probs.astype(np.float32)}
-    if flipped is not None:
-        arrays["probs_flip"] = flipped.astype(np.float32)
+    arrays: dict[str, NDArray[Any]] = {"ids": np.array(ids, dtype=np.str_), "labels": labels}
+    arrays["probs"] = probs.astype(np.float32)
+    arrays |= {name: values.astype(np.float32) for name, values in more.items() if values is not None}
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())
 

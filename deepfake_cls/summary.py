@@ -60,6 +60,11 @@ def data_arguments(data: Any) -> str:
     return " ".join(words)
 
 
+def plugin_arguments(plugins: list[str]) -> list[str]:
+    """The word that names the same plugins again; none without plugins."""
+    return [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
+
+
 def print_run(record: Record, folder: Path, next_command: str) -> None:
     """The table at the end of a run, and what to type next.
 

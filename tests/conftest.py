@@ -18,7 +18,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from deepfake_cls.cli import conf_dir, typed
+from deepfake_cls.cli import expanded, typed
+from deepfake_cls.config import conf_dir
 from deepfake_cls.report import table
 from deepfake_cls.stats import metric
 
@@ -53,7 +54,7 @@ def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def configure(name: str, schema: type[Schema], *overrides: str) -> Schema:
     """A typed configuration, composed as on the command line."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(compose(name, overrides=list(overrides)), schema)
+        return typed(compose(name, overrides=expanded(overrides)), schema)
 
 
 def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls import config as schemas
-from deepfake_cls.cli import conf_dir, refuse_foreign_experiment
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.__main__ import COMMANDS
+from deepfake_cls.cli import refuse_foreign_experiment
+from deepfake_cls.config import KnnConfig, ModelConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
 from tests.conftest import ROOT, call, configure
 
@@ -29,7 +31,8 @@ def options(group: str) -> list[str]:
 def test_every_root_file_has_an_entry_point() -> None:
     roots = {file.stem for file in conf_dir().glob("*.yaml")} - {"hydra_quiet"}
     assert roots == set(ENTRIES)
-    assert all((ROOT / "deepfake_cls" / f"{name}.py").is_file() for name in roots)
+    assert all(importlib.util.find_spec(f"deepfake_cls.{name}") for name in roots)
+    assert set(COMMANDS) == roots
 
 
 @pytest.mark.parametrize(
@@ -49,9 +52,14 @@ def test_the_reference_scale_is_the_reports_training() -> None:
     assert (found.width, found.epochs, found.lr, found.batch_size, found.dropout) == (64, 100, 3e-4, 64, 0.3)
     assert found.channels == "RGBA"
     recipe = found.recipe
-    assert (recipe.flip, recipe.rotation, recipe.cutmix, recipe.cutmix_alpha) == (0.5, 10, 0.5, 1)
+    assert found.augment == {
+        "flip": {"p": 0.5},
+        "rotation": {"degrees": 10.0, "fill_alpha": "mask"},
+        "cutmix": {"p": 0.5, "alpha": 1.0},
+    }
+    assert list(found.augment) == ["flip", "rotation", "cutmix"]
+    assert found.model == ModelConfig("resnet", {"skips": True})
     assert (recipe.label_smoothing, recipe.weight_decay, recipe.warmup) == (0.1, 1e-4, 0.1)
-    assert recipe.alpha_fill == "mask"
 
 
 def test_the_command_line_wins_over_the_scale() -> None:

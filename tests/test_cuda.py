@@ -30,7 +30,7 @@ def fit(*overrides: str) -> None:
 def test_a_network_trained_on_the_gpu_scores_on_the_cpu_as_it_did_there(precision: str) -> None:
     if precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(including_emulation=False):
         pytest.skip("this GPU has no bf16")
-    fit("epochs=12", "recipe.cutmix=0", f"trainer.precision={precision}", "run_dir=out")
+    fit("epochs=12", "augment.cutmix=null", f"trainer.precision={precision}", "run_dir=out")
     record = read_record(Path("out"))
     assert (record.device, record.precision) == (torch.cuda.get_device_name(), precision)
     assert record.metrics["val_acc"] > 0.8

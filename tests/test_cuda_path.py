@@ -5,21 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily as in_earnest
 
-from deepfake_cls.config import RecipeConfig
+from deepfake_cls.data.batches import ImageBatch
+from deepfake_cls.inference import logits_of
 from deepfake_cls.models import resnet
-from deepfake_cls.training import augment
-from deepfake_cls.training import module as classifier
-from deepfake_cls.training.module import Classifier, probabilities
+from deepfake_cls.training import augment, dropout, module
+from deepfake_cls.training.module import Classifier
+from tests.builders import classifier
 
 CUDA = torch.device("cuda", 0)
 
@@ -32,14 +33,14 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     def moved(draws: Tensor, device: torch.device) -> Tensor:
         return (draws if isinstance(draws, FakeTensor) else mode.from_tensor(draws)).to(device)
 
-    def draw_cutmix(*args: Any) -> Any:  # a box is drawn as numbers, on the CPU, also where the images are on a GPU
+    def draw(*args: Any) -> Any:  # what is drawn are numbers, on the CPU, also where the images are on a GPU
         with in_earnest():
             return drawn(*args)
 
-    drawn = vars(augment)["draw_cutmix"]
-    monkeypatch.setattr(augment, "draw_cutmix", draw_cutmix)
-    for module in (augment, classifier):
-        monkeypatch.setattr(module, "moved", moved)
+    drawn = augment.Pipeline.draw
+    monkeypatch.setattr(augment.Pipeline, "draw", draw)
+    for place in (augment, module, dropout):
+        monkeypatch.setattr(place, "moved", moved)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     with mode:
@@ -48,8 +49,8 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 
 def on_cuda(model: Classifier) -> Classifier:
     """The model with all of its tensors on ``cuda``; called within the mode."""
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+    for layer in model.modules():
+        for tensors in (layer._parameters, layer._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
                     there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
@@ -63,23 +64,19 @@ def on_cuda(model: Classifier) -> Classifier:
     return model
 
 
-def a_model(**recipe: Any) -> Classifier:
-    settings = asdict(RecipeConfig(**recipe))
-    return Classifier(["a", "b", "c"], [20, 20], "RGBA", 8, 0.3, 1e-2, 50, 5, settings)
-
-
-def a_batch() -> tuple[Tensor, Tensor]:
+def a_batch() -> ImageBatch:
     images = torch.empty((6, 20, 20, 4), dtype=torch.uint8, device=CUDA)
-    return images, torch.empty(6, dtype=torch.int64, device=CUDA)
+    return ImageBatch(images, torch.empty(6, dtype=torch.int64, device=CUDA), np.arange(6))
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("recipe", [{"cutmix": 1.0}, {"cutmix": 0.0, "rotation": 0.0}])
+@pytest.mark.parametrize("recipe", [{"cutmix": 1.0}, {"cutmix": 0.0, "degrees": 0.0}])
 def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_for_it(
-    bf16: bool, recipe: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    bf16: bool, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, dtypes = a_model(**recipe), set[torch.dtype]()
-    model.network.fc2.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
+    model, dtypes = classifier(dropout=0.3, **recipe), set[torch.dtype]()
+    last = [layer for layer in model.network.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    last.register_forward_hook(lambda _m, _i, logits: dtypes.add(logits.dtype))
     with fake_cuda(monkeypatch):
         batch = a_batch()
         on_cuda(model)
@@ -91,27 +88,26 @@ def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_
                 assert model.eval()._step("val", batch, 0).device == CUDA
             finally:
                 torch.use_deterministic_algorithms(False)
-        for tta in ("none", "flip"):
-            probs = probabilities(model.network, batch[0], "bf16-mixed" if bf16 else "32-true", tta)
-            assert (probs.device, probs.dtype, probs.shape) == (CUDA, torch.float32, (6, 3))
+        logits = logits_of(model.network, batch.images, "bf16-mixed" if bf16 else "32-true")
+        assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (6, 3))
     assert dtypes == {torch.bfloat16 if bf16 else torch.float32}
 
 
 @pytest.mark.parametrize("fault", [lambda x: x * float(x.mean()), lambda x: x + torch.nonzero(x).sum(), Tensor.cpu])
 def test_the_test_above_would_see_a_wait(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = resnet.ResidualNet.forward
-    model = a_model()
+    model = classifier()
     with fake_cuda(monkeypatch):
         on_cuda(model)
         with (
-            patch.object(resnet.ResidualNet, "forward", lambda self, x, keep=None: fault(forward(self, x, keep))),
+            patch.object(resnet.ResidualNet, "forward", lambda self, x: fault(forward(self, x))),
             pytest.raises((DataDependentOutputException, RuntimeError)),
         ):
             model._step("train", a_batch(), 0)
 
 
 def test_rates_and_the_first_step_wait_for_the_gpu_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, calls = a_model(), list[str]()
+    model, calls = classifier(), list[str]()
 
     def clock() -> float:
         calls.append("clock")

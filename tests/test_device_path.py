@@ -18,12 +18,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepfake_cls import train
+from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import TrainConfig
-from deepfake_cls.data.datamodule import Pixels
+from deepfake_cls.data.batches import Pixels
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_record
-from deepfake_cls.training import augment, callbacks
-from deepfake_cls.training.module import Classifier, load_classifier, read_checkpoint
+from deepfake_cls.training import augment, callbacks, fit
+from deepfake_cls.training.module import Classifier
 from tests.conftest import SMALL_DATA, SMALL_NET, configure
 
 # What makes the host wait for a GPU: numbers that are read, and results whose size depends on numbers.
@@ -63,10 +64,10 @@ def test_an_epoch_reads_nothing_from_the_device_but_for_what_is_shown(
     progress: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = Waits()
-    drawn: Callable[..., Any] = vars(augment)["draw_cutmix"]
+    drawn: Callable[..., Any] = vars(augment.Pipeline)["draw"]
 
-    def draw_cutmix(*args: Any) -> Any:
-        before, waits.on = waits.on, False  # a box is drawn on the CPU wherever the images are
+    def draw(*args: Any) -> Any:
+        before, waits.on = waits.on, False  # what is drawn lies on the CPU wherever the images are
         try:
             return drawn(*args)
         finally:
@@ -77,9 +78,9 @@ def test_an_epoch_reads_nothing_from_the_device_but_for_what_is_shown(
         trainer.callbacks.append(Epochs(waits))
         return trainer
 
-    built = vars(train)["build_trainer"]
-    monkeypatch.setattr(augment, "draw_cutmix", draw_cutmix)
-    monkeypatch.setattr(train, "build_trainer", build)
+    built = vars(fit)["build_trainer"]
+    monkeypatch.setattr(augment.Pipeline, "draw", draw)
+    monkeypatch.setattr(fit, "build_trainer", build)
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 1e6)  # no second passes
     words = [
@@ -143,26 +144,26 @@ def test_a_compiled_network_trains_alike_and_its_checkpoint_knows_nothing_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     forgotten, scored = [], []
-    reset: Any = vars(torch._dynamo)["reset"]
-    predict: Any = vars(train)["predict_everything"]
-    monkeypatch.setattr(torch._dynamo, "reset", lambda: forgotten.append(reset()))
+    reset: Any = vars(torch.compiler)["reset"]
+    score: Any = vars(fit)["score_all"]
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(reset()))
 
-    def predict_everything(config: Any, data: Any, model: Any, hardware: Any) -> Any:
-        scored.append(model.network._compiled_call_impl)
-        return predict(config, data, model, hardware)
+    def score_all(*args: Any) -> Any:
+        scored.append(torch._dynamo.eval_frame._stance.stance)
+        return score(*args)
 
-    monkeypatch.setattr(train, "predict_everything", predict_everything)
+    monkeypatch.setattr(fit, "score_all", score_all)
     for run, compiled in (("plain", "false"), ("compiled", "true")):
         words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", "trainer.precision=32-true"]
         words += [f"trainer.compile={compiled}", f"run_dir={run}"]
         train.run(configure("train", TrainConfig, *words), False)
     assert len(forgotten) == 1  # else later jobs of a sweep would train eagerly
-    assert scored == [None, None]
+    assert scored == ["default", "force_eager"]
     plain, compiled = (read_checkpoint(f"{run}/checkpoints/last.ckpt")["state_dict"] for run in ("plain", "compiled"))
     assert plain.keys() == compiled.keys()
     losses = [read_record(Path(run)).history[0]["train_loss"] for run in ("plain", "compiled")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    load_classifier("compiled/checkpoints/last.ckpt")
+    load_model("compiled/checkpoints/last.ckpt")
     assert read_record(Path("compiled")).identity != read_record(Path("plain")).identity
 
 
@@ -171,19 +172,19 @@ def test_a_finished_run_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
     alive: list[weakref.ref[Any]] = []
     scoring: list[Any] = []
     made: Any = vars(Pixels)["__init__"]
-    predict: Any = vars(train)["predict_everything"]
+    score: Any = vars(fit)["score_all"]
 
     def make(self: Pixels, *args: Any, **more: Any) -> None:
         made(self, *args, **more)
         alive.append(weakref.ref(self))
 
-    def predict_everything(config: Any, data: Any, model: Any, hardware: Any) -> Any:
+    def score_all(config: Any, data: Any, model: Any, hardware: Any) -> Any:
         alive.append(weakref.ref(model))
         scoring.append([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
-        return predict(config, data, model, hardware)
+        return score(config, data, model, hardware)
 
     monkeypatch.setattr(Pixels, "__init__", make)
-    monkeypatch.setattr(train, "predict_everything", predict_everything)
+    monkeypatch.setattr(fit, "score_all", score_all)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for seed in (0, 1):
         words = [*SMALL_DATA, *SMALL_NET, "epochs=1", f"seed={seed}"]
@@ -196,19 +197,19 @@ def test_a_finished_run_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_deterministic_run_is_one_from_its_first_step_to_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    predict: Any = vars(train)["predict_everything"]
+    score: Any = vars(fit)["score_all"]
     step: Any = vars(Classifier)["training_step"]
 
     def training_step(self: Classifier, *args: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
         return step(self, *args)
 
-    def predict_everything(*args: Any) -> Any:
+    def score_all(*args: Any) -> Any:
         seen.append(torch.are_deterministic_algorithms_enabled())
-        return predict(*args)
+        return score(*args)
 
     monkeypatch.setattr(Classifier, "training_step", training_step)
-    monkeypatch.setattr(train, "predict_everything", predict_everything)
+    monkeypatch.setattr(fit, "score_all", score_all)
     for deterministic in (True, False):
         words = [*SMALL_DATA, *SMALL_NET, "epochs=1", "batch_size=40", f"trainer.deterministic={deterministic}"]
         train.run(configure("train", TrainConfig, *words), False)

@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,18 +16,22 @@ import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from deepfake_cls import distributed, train
-from deepfake_cls.config import RecipeConfig, TrainConfig
+from deepfake_cls.checkpoints import load_model, read_checkpoint
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import Interrupted
+from deepfake_cls.inference import predict_all
+from deepfake_cls.models.resnet import ResidualNet
 from deepfake_cls.randomness import generator
 from deepfake_cls.records import read_predictions, read_record
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.training.callbacks import StopCleanly
-from deepfake_cls.training.module import Classifier, load_classifier, predict_all, read_checkpoint
+from deepfake_cls.training.module import Classifier
+from tests.builders import batch, classifier
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_train import assert_equal, outcome
 
@@ -68,28 +71,25 @@ def together(function: Callable[..., None], *args: Any) -> list[int | None]:
     return codes
 
 
-def classifier(cutmix: float) -> Classifier:
-    return Classifier(["a", "b", "c"], [20, 20], "RGB", 8, 0.3, 1e-2, 50, 5, asdict(RecipeConfig(cutmix=cutmix)))
-
-
-def batch(count: int) -> tuple[Tensor, Tensor]:
-    draws = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 20, 20, 3), dtype=torch.uint8, generator=draws), torch.arange(count) % 3
-
-
-def loss_apart(model: Classifier, images: Tensor, labels: Tensor, epoch: int, step: int) -> Tensor:
+def loss_apart(model: Classifier, loaded: ImageBatch, epoch: int, step: int) -> Tensor:
     """The batch's mean loss against soft labels, where each half is normalised apart and the first keeps statistics."""
-    seen, cutmix = model.augmented(images, epoch, step)
+    seen = model.augmented(loaded, epoch, step)
+    images, count = seen.images.permute(0, 3, 1, 2), len(seen)
+    assert isinstance(model.network, ResidualNet)
     draws = generator(model.seed, "dropout", epoch, step)
-    keep = torch.rand(len(images), model.network.hidden, generator=draws) >= model.network.dropout
-    middle = (len(images) + 1) // 2
-    logits = [model.network(seen[:middle].permute(0, 3, 1, 2), keep[:middle])]
-    if middle < len(images):
-        buffers = {name: buffer.clone() for name, buffer in model.network.named_buffers()}
-        logits.append(functional_call(model.network, buffers, (seen[middle:].permute(0, 3, 1, 2), keep[middle:])))
-    target = F.one_hot(labels, len(model.classes)).float()
-    if cutmix is not None:
-        target = cutmix.weight * target + (1 - cutmix.weight) * target[cutmix.partner]
+    middle = (count + 1) // 2
+    halves = [slice(0, middle), slice(middle, count)] if middle < count else [slice(0, count)]
+    kept, logits = torch.rand(count, model.network.fc1.out_features, generator=draws) >= model.network.dropout.p, []
+    for place, half in enumerate(halves):
+        # The dropout layer of a network in training would draw for itself: a second way to say it.
+        mask = kept[half] / (1 - model.network.dropout.p)
+        with patch.object(model.network.dropout, "forward", lambda x, mask=mask: x * mask):
+            if place == 0:
+                logits.append(model.network(images[half]))
+            else:
+                buffers = {name: buffer.clone() for name, buffer in model.network.named_buffers()}
+                logits.append(functional_call(model.network, buffers, (images[half],)))
+    target = seen.targets.float()
     target = 0.9 * target + 0.1 / len(model.classes)
     loss: Tensor = -(target * torch.cat(logits).log_softmax(dim=1)).sum(dim=1).mean()
     return loss
@@ -116,8 +116,8 @@ def _gradients() -> None:
 
     with distributed.joined("cpu"):
         for count, cutmix in CASES:
-            model = classifier(cutmix).train()
-            torch.autograd.backward(model._step("train", batch(count), 3))
+            model = classifier(cutmix=cutmix, dropout=0.3).train()
+            torch.autograd.backward(model._step("train", batch(count=count), 3))
             for parameter in model.parameters():
                 assert parameter.grad is not None
                 dist.all_reduce(parameter.grad)
@@ -130,8 +130,8 @@ def _gradients() -> None:
 def test_gradients_equal_those_of_one_process_that_normalises_each_half_apart() -> None:
     assert together(_gradients) == [0, 0]
     for count, cutmix in CASES:
-        model = classifier(cutmix).train()
-        torch.autograd.backward(loss_apart(model, *batch(count), 0, 3))
+        model = classifier(cutmix=cutmix, dropout=0.3).train()
+        torch.autograd.backward(loss_apart(model, batch(count=count), 0, 3))
         for rank in range(2):
             found = torch.load(f"{count}-{cutmix}-{rank}.pt")
             for name, parameter in model.named_parameters():
@@ -149,16 +149,14 @@ def test_torchrun_trains_and_scores_as_one_process_does() -> None:
     config = configure("train", TrainConfig, *WORDS)
     data = ImageData(read_manifest(config.data), config.data, "RGB", 4, config.seed, False)
     # Scoring: bit for bit, the uneven last batch included.
-    model = load_classifier("out/checkpoints/last.ckpt")
-    probs = predict_all(model, data.val_dataloader(), "32-true")
+    model = load_model("out/checkpoints/last.ckpt")
+    probs = predict_all(model.network, data.val_dataloader(), "cpu", "32-true").probs
     assert_equal(read_predictions(Path("out/predictions.npz"))[2], probs)
+    clean = predict_all(model.network, data.clean_train_dataloader(), "cpu", "32-true")
     expected = score(data.validation.labels, probs)
     assert record.confusion == expected.confusion
     assert record.metrics["val_acc"] == expected.metrics["acc"] == pytest.approx(record.history[-1]["val_acc"])
-    assert (
-        record.metrics["train_acc"]
-        == score(data.train.labels, predict_all(model, data.clean_train_dataloader(), "32-true")).metrics["acc"]
-    )
+    assert record.metrics["train_acc"] == score(data.train.labels, clean.probs).metrics["acc"]
 
     # Training: the same steps in one process, with as many threads: AdamW makes much of gradients that are nearly 0.
     torch.set_num_threads(1)
@@ -167,13 +165,13 @@ def test_torchrun_trains_and_scores_as_one_process_does() -> None:
     optimiser, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
     losses = []
     for epoch in range(2):
-        for step, (images, labels) in enumerate(data.train_dataloader()._from(epoch, 0)):
+        for step, loaded in enumerate(data.train_dataloader()._from(epoch, 0)):
             optimiser.zero_grad()
-            loss = loss_apart(alone, images, labels, epoch, step)
+            loss = loss_apart(alone, loaded, epoch, step)
             torch.autograd.backward(loss)
             optimiser.step()
             schedule.step()
-            losses.append((loss.item(), len(labels)))
+            losses.append((loss.item(), len(loaded.labels)))
     for name, value in alone.network.state_dict().items():
         torch.testing.assert_close(model.network.state_dict()[name], value, rtol=1e-2, atol=1e-3, msg=name)
     mean = sum(loss * count for loss, count in losses[6:]) / 21
@@ -242,7 +240,8 @@ def _fails(where: int) -> None:
 def test_a_process_that_fails_leaves_no_other_hanging() -> None:
     assert together(_fails, 1) == [1, 1]
     assert read_record(Path("out")).status == "failed"
-    Path("out/run.json").unlink()
+    for name in ("run.json", "result.json"):
+        Path("out", name).unlink()
     assert together(_fails, None) == [1, 1]  # rank 0 is refused the folder, and rank 1 hears of it
 
 

@@ -7,14 +7,14 @@ say why in the commit. Draws are exact on every machine; losses are of float64 s
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from deepfake_cls.config import RecipeConfig, SyntheticConfig
+from deepfake_cls.config import SyntheticConfig
+from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.training.module import Classifier
@@ -51,13 +51,30 @@ def digest(*arrays: Tensor | np.ndarray) -> str:
 
 
 def classifier(channels: str) -> Classifier:
-    return Classifier(["a", "b", "c"], [20, 20], channels, 8, 0.3, 1e-2, 12, 5, asdict(RecipeConfig()))
+    return Classifier(
+        classes=["a", "b", "c"],
+        size=[20, 20],
+        channels=channels,
+        model={"name": "resnet", "args": {}},
+        width=8,
+        dropout=0.3,
+        lr=1e-2,
+        epochs=2,
+        steps=6,
+        seed=5,
+        augment={
+            "flip": {"p": 0.5},
+            "rotation": {"degrees": 10.0, "fill_alpha": "mask"},
+            "cutmix": {"p": 0.5, "alpha": 1.0},
+        },
+        recipe={"label_smoothing": 0.1, "weight_decay": 1e-4, "warmup": 0.1},
+    )
 
 
-def batch(channels: str) -> tuple[Tensor, Tensor]:
+def batch(channels: str) -> ImageBatch:
     shape = (6, 20, 20, len(channels))
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return images, torch.tensor([0, 1, 2, 0, 1, 2])
+    return ImageBatch(images, torch.tensor([0, 1, 2, 0, 1, 2]), np.arange(6))
 
 
 @pytest.mark.parametrize("channels", ["RGB", "RGBA"])
@@ -67,8 +84,8 @@ def test_initial_weights(channels: str) -> None:
 
 @pytest.mark.parametrize("channels", ["RGB", "RGBA"])
 def test_augmented_pixels(channels: str) -> None:
-    model, (images, _) = classifier(channels), batch(channels)
-    seen = [model.augmented(images, epoch, step)[0] for epoch in range(2) for step in range(4)]
+    model = classifier(channels)
+    seen = [model.augmented(batch(channels), epoch, step).images for epoch in range(2) for step in range(4)]
     assert digest(*seen) == PIXELS[channels]
 
 
@@ -92,5 +109,5 @@ def test_order_and_pixels_of_the_embedded_data() -> None:
     config = SyntheticConfig(train_size=40, validation_size=20, test_size=10, workers=1)
     data = ImageData(read_manifest(config), config, "RGB", 16, 7, False)
     first = list(data.train_dataloader()._from(0, 0)) + list(data.train_dataloader()._from(1, 0))
-    assert digest(*(labels for _, labels in first)) == ORDER
+    assert digest(*(found.labels for found in first)) == ORDER
     assert data.train.store.fingerprint[:16] == FINGERPRINT

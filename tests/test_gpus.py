@@ -39,7 +39,7 @@ def test_joblib_starts_as_many_jobs_as_there_are_gpus() -> None:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from deepfake_cls.cli import conf_dir
+    from deepfake_cls.config import conf_dir
 
     OmegaConf.register_new_resolver("jobs_at_a_time", jobs_at_a_time, replace=True)
     for words, expected in (([], 2), (["trainer.device=cpu"], -1), (["hydra.launcher.n_jobs=3"], 3)):

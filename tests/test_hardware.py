@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from deepfake_cls import hardware, train
+from deepfake_cls.checkpoints import load_model
 from deepfake_cls.config import TrainConfig, TrainerConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import choose
 from deepfake_cls.records import read_record
-from deepfake_cls.training.module import load_classifier
 from tests.conftest import SMALL_NET, configure
 from tests.test_distributed import torchrun_variables
 
@@ -244,8 +244,8 @@ def test_bf16_trains_scores_and_leaves_a_checkpoint_of_float32(unibuc_like: Path
     record = read_record(Path("out"))
     assert record.precision == "bf16-mixed"
     assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"], abs=0.1)
-    model = load_classifier("out/checkpoints/last.ckpt")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    model = load_model("out/checkpoints/last.ckpt")
+    assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
 
 
 def eight_gpus(*_: object) -> hardware.Hardware:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls import runs
-from deepfake_cls.config import KnnConfig
+from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.hardware import Hardware
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import claim, identity_of, plain, sources_hash
+from deepfake_cls.runs import claim, key_here, plain
 from tests.conftest import call
 
 ID = "ab" * 32
@@ -75,19 +76,19 @@ def test_a_file_in_the_way_is_refused() -> None:
         pass
 
 
-def test_sources_that_results_depend_on_are_all_there() -> None:
-    assert len(sources_hash()) == 64
-    assert sources_hash() == sources_hash()
-    from deepfake_cls.hardware import Hardware
-
-    one = identity_of("knn", KnnConfig(), "f", Hardware("cpu", "32-true", 2, "x"))
-    assert one == identity_of("knn", KnnConfig(), "f", Hardware("cpu", "32-true", 2, "another name"))
+def test_the_key_names_what_the_result_was_computed_on() -> None:
+    config = TrainConfig()
+    one = key_here("cnn", config, "f", Hardware("cpu", "32-true", 2, "x"))
+    assert one == key_here("cnn", config, "f", Hardware("cpu", "32-true", 2, "another name"))
     for other in (("cuda", "32-true", 2), ("cpu", "bf16-mixed", 2), ("cpu", "32-true", 1)):
-        assert identity_of("knn", KnnConfig(), "f", Hardware(*other, "x")) != one
+        assert key_here("cnn", config, "f", Hardware(*other, "x")) != one
     # Of a GPU its name counts, and the threads of the CPU beside it do not.
-    card = identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 2, "T4"))
-    assert card == identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 8, "T4"))
-    assert card != identity_of("knn", KnnConfig(), "f", Hardware("cuda", "32-true", 2, "H100"))
+    card = key_here("cnn", config, "f", Hardware("cuda", "32-true", 2, "T4"))
+    assert card == key_here("cnn", config, "f", Hardware("cuda", "32-true", 8, "T4"))
+    assert card != key_here("cnn", config, "f", Hardware("cuda", "32-true", 2, "H100"))
+    # Nearest neighbours are exact on any of them.
+    keys = {key_here("knn", KnnConfig(), "f", Hardware("cpu", "32-true", threads, "x")) for threads in (1, 2)}
+    assert len(keys) == 1
 
 
 def test_nothing_is_left_of_a_run_that_never_began() -> None:

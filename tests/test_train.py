@@ -16,13 +16,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from deepfake_cls import evaluate, train
+from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, TrainConfig
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.records import read_predictions, read_record
 from deepfake_cls.stats.metrics import score
+from deepfake_cls.training import fit as fit_module
 from deepfake_cls.training.callbacks import LastCheckpoint, StopCleanly
-from deepfake_cls.training.module import load_classifier, read_checkpoint
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 
 
@@ -97,13 +98,13 @@ def test_one_stop_that_comes_twice_is_one_and_a_second_one_stops_at_once(monkeyp
 
 def test_checkpoint_alone_rebuilds_the_model() -> None:
     fit("run_dir=out", "channels=RGB", "epochs=1")
-    model = load_classifier("out/checkpoints/last.ckpt")
+    model = load_model("out/checkpoints/last.ckpt")
     assert model.classes == read_record(Path("out")).data["classes"]
-    assert model.hparams["channels"] == "RGB"
-    assert model.hparams["size"] == [100, 100]
+    assert model.channels == "RGB"
+    assert model.size == (100, 100)
     raw = torch.load("out/checkpoints/last.ckpt", weights_only=True)
     assert raw["hyper_parameters"]["identity"] == read_record(Path("out")).identity
-    assert not model.training
+    assert not model.network.training
 
 
 def test_done_is_skipped_and_force_repeats_bit_for_bit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +150,7 @@ def test_killed_without_warning_and_resumed_equals_uninterrupted(step: int, monk
 def test_killed_while_scoring_resumes_with_the_trained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     fit("run_dir=whole")
     with monkeypatch.context() as patch:
-        patch.setattr("deepfake_cls.records.write_predictions", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patch.setattr(fit_module, "write_outputs", lambda *_: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             fit("run_dir=parts")
     fit("run_dir=parts")
@@ -214,7 +215,7 @@ def test_checkpoint_of_another_run_is_refused_with_what_differs() -> None:
 
 
 def test_checkpoint_resumes_in_another_folder_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    best_is_first = ["recipe.cutmix=0", "lr=0.3"]  # so that the best epoch lies before the stop
+    best_is_first = ["augment.cutmix=null", "lr=0.3"]  # so that the best epoch lies before the stop
     fit("run_dir=whole", *best_is_first)
     history = read_record(Path("whole")).history
     assert history[0]["val_acc"] >= history[1]["val_acc"]
@@ -252,7 +253,8 @@ def test_a_folder_with_something_else_is_refused() -> None:
         "batch_size=1",
         "dropout=1",
         "channels=CMYK",
-        "recipe.alpha_fill=blue",
+        "augment.rotation.fill_alpha=blue",
+        "augment.cutmix.p=2",
         "recipe.warmup=1",
     ],
 )
@@ -266,14 +268,14 @@ def test_impossible_values_are_refused_by_name(override: str) -> None:
 def test_seed_dropout_and_channels_change_the_run() -> None:
     base = configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET)
     from deepfake_cls.hardware import choose
-    from deepfake_cls.runs import identity_of
+    from deepfake_cls.runs import key_here
 
     hardware = choose(base.trainer)
 
     def identity(*overrides: str, data: str = "f") -> str:
-        return identity_of("cnn", configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), data, hardware)
+        return key_here("cnn", configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), data, hardware)
 
-    for override in ("seed=1", "dropout=0.1", "channels=RGB", "recipe.rotation=0", "data.strength=0.5"):
+    for override in ("seed=1", "dropout=0.1", "channels=RGB", "augment.rotation.degrees=0", "data.strength=0.5"):
         assert identity(override) != identity(), override
     for override in ("run_dir=x", "force=true", "data.cache=x", "data.workers=2", "trainer.progress=true"):
         assert identity(override) == identity(), override
@@ -310,9 +312,9 @@ def test_the_curve_may_be_taken_on_fewer_images_than_the_result() -> None:
 
 
 def test_a_network_without_skips_can_be_trained_and_used() -> None:
-    fit("run_dir=plain", "recipe.skips=false")
-    model = load_classifier("plain/checkpoints/last.ckpt")
-    assert not [name for name in model.state_dict() if ".skip." in name]
+    fit("run_dir=plain", "model.args.skips=false")
+    model = load_model("plain/checkpoints/last.ckpt")
+    assert not [name for name in model.network.state_dict() if ".skip." in name]
 
 
 def test_a_sweep_runs_each_job_once_and_survives_a_bad_one() -> None:
@@ -346,7 +348,7 @@ def test_tensorboard_shows_all_that_is_promised() -> None:
     assert len(events.Images("confusion")) == 2  # one an epoch
     assert events.Images("augmented batch")[0].height > 200
     summary = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    assert all(key.encode() in summary for key in ("lr", "dropout", "recipe.cutmix", "channels"))
+    assert all(key.encode() in summary for key in ("lr", "dropout", "augment.cutmix.p", "channels"))
 
 
 def test_a_finished_result_survives_what_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:

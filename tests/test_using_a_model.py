@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from deepfake_cls import evaluate, predict, train
+from deepfake_cls.checkpoints import load_model
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.inference import logits_of
 from deepfake_cls.records import read_predictions, read_record
-from deepfake_cls.training.module import load_classifier, probabilities
 from tests.conftest import SMALL_NET, configure
 
 QUIET = ["trainer.progress=false", "trainer.threads=1"]
@@ -28,7 +29,7 @@ def checkpoint(unibuc_like: Path) -> Path:
         f"data.root={unibuc_like}",
         "epochs=12",
         "run_dir=model",
-        "recipe.cutmix=0",
+        "augment.cutmix=null",
     ]
     train.run(configure("train", TrainConfig, *words), False)
     return Path("model/checkpoints/last.ckpt").resolve()
@@ -68,13 +69,13 @@ def test_flip_is_the_mean_over_both_views(
     evaluated(checkpoint, unibuc_like, "run_dir=plain", *words)
     evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip", *words)
     ids, _, flipped = read_predictions(Path("flip/predictions.npz"))
-    model = load_classifier(checkpoint)
+    model = load_model(checkpoint)
     both = []
     for image_id in ids:
         pixels = np.asarray(Image.open(unibuc_like / "validation" / f"{image_id}.png"))
         rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
         views = torch.from_numpy(np.stack([rgba, rgba[:, ::-1]]))
-        both.append(probabilities(model.network, views, "32-true").mean(dim=0).numpy())
+        both.append(logits_of(model.network, views, "32-true").softmax(dim=1).mean(dim=0).numpy())
     assert np.allclose(flipped, both, atol=tolerance)
     assert not np.allclose(flipped, read_predictions(Path("plain/predictions.npz"))[2], atol=1e-6)
 

@@ -1,6 +1,18 @@
 """Images in: which there are, decoded once, handed out in batches. Importing it registers the built-in layouts."""
 
 from deepfake_cls.data import folder, synthetic, unibuc
+from deepfake_cls.data.manifest import Manifest, Split
 from deepfake_cls.data.sources import FileSource, Source, open_source, read_manifest, source
 
-__all__ = ["FileSource", "Source", "folder", "open_source", "read_manifest", "source", "synthetic", "unibuc"]
+__all__ = [
+    "FileSource",
+    "Manifest",
+    "Source",
+    "Split",
+    "folder",
+    "open_source",
+    "read_manifest",
+    "source",
+    "synthetic",
+    "unibuc",
+]

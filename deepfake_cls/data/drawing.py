@@ -17,7 +17,8 @@ import numpy.typing as npt
 import scipy  # its parts are imported where they are first used: reading a finished store needs none
 from PIL import Image, ImageDraw
 
-from deepfake_cls.errors import InputError
+from deepfake_cls import schema
+from deepfake_cls.config import SyntheticConfig
 
 # float64 throughout: what another CPU's instructions change is then far below a rounding step of uint8.
 Array = npt.NDArray[np.float64]
@@ -234,14 +235,7 @@ def label_of(index: int) -> int:
 
 def check(seed: int, strength: float, alpha: str, size: int = SIZE) -> None:
     """Raise InputError, naming the key, where a setting of the data set means nothing."""
-    if seed < 0:
-        raise InputError(f"data.seed={seed}: expected 0 or more; set another seed, for example data.seed=0.")
-    if not 0 <= strength < math.inf:
-        raise InputError(f"data.strength={strength}: expected 0 or more; the default is data.strength=1.")
-    if alpha not in ALPHAS:
-        raise InputError(f"data.alpha={alpha}: expected one of {', '.join(ALPHAS)}; the default is data.alpha=none.")
-    if not 16 <= size <= SIZE:
-        raise InputError(f"data.image_size={size}: expected 16 to {SIZE}; the default is data.image_size={SIZE}.")
+    schema.check(SyntheticConfig(seed=seed, strength=strength, alpha=alpha, image_size=size), "data.")
 
 
 def draw_parts(

@@ -23,6 +23,7 @@ from deepfake_cls.data.readers import Files, Reader
 from deepfake_cls.data.splits import with_validation
 from deepfake_cls.errors import InputError
 from deepfake_cls.registry import Registry
+from deepfake_cls.schema import check
 
 
 class Source(ABC):
@@ -39,6 +40,7 @@ class Source(ABC):
     config: DataConfig
 
     def __init__(self, config: DataConfig) -> None:
+        check(config, "data.")
         self.config = config
 
     @property
@@ -97,13 +99,6 @@ class FileSource(Source):
 
     Config = ImageFilesConfig
     config: ImageFilesConfig
-
-    def __init__(self, config: ImageFilesConfig) -> None:
-        super().__init__(config)
-        if config.on_error not in ("raise", "skip"):
-            raise InputError(f"data.on_error={config.on_error!r} is unknown; there are raise and skip.")
-        if config.size is not None and (len(config.size) != 2 or min(config.size) < 1):
-            raise InputError(f"data.size={config.size} is no height and width; give two integers from 1 up: [100,100].")
 
     @abstractmethod
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:

@@ -47,8 +47,6 @@ def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[
 
 def _cut_validation(train: Split, config: ImageFilesConfig) -> dict[str, Split]:
     """Share each class between train and validation, drawn by seed and ids alone."""
-    if not 0 < config.val_fraction < 1:
-        raise InputError(f"data.val_fraction={config.val_fraction} is no share between 0 and 1.")
     cut = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
         rows = np.flatnonzero(train.labels == label).tolist()
@@ -68,8 +66,8 @@ def _cut_validation(train: Split, config: ImageFilesConfig) -> dict[str, Split]:
 
 def _cut_fold(splits: dict[str, Split], fold: int, config: ImageFilesConfig) -> dict[str, Split]:
     """Deal images out to stratified folds, drawn by seed and ids alone, and hold one of the folds out."""
-    if config.folds < 2 or not 0 <= fold < config.folds:
-        raise InputError(f"data.fold={fold}: expected 0 to {config.folds - 1}; data.folds={config.folds}, 2 or more.")
+    if fold >= config.folds:
+        raise InputError(f"data.fold={fold}: expected 0 to {config.folds - 1}, since data.folds={config.folds}.")
     wanted = ("train",) if config.fold_of == "train" else ("train", "validation")
     parts = [splits[name] for name in wanted if name in splits]
     if not parts or any((part.labels < 0).any() for part in parts):

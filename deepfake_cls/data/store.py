@@ -115,8 +115,6 @@ def open_split(
     """
     if not len(split):
         raise InputError(f"Split {split.name} is empty; it needs an image.")
-    if config.workers is not None and config.workers < 1:
-        raise InputError(f"data.workers={config.workers} is too few; give 1 or more, or null for one a core.")
     source = open_source(config)
     reader = source.reader(split, size)
     key = _key(reader, source.skips_bad_images)

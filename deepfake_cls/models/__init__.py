@@ -1,1 +1,6 @@
-"""The classifiers: a residual network and exact nearest neighbours."""
+"""The classifiers: networks by name, and exact nearest neighbours."""
+
+from deepfake_cls.models import resnet, timm
+from deepfake_cls.models.registry import build, network
+
+__all__ = ["build", "network", "resnet", "timm"]

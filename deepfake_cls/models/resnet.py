@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepfake_cls.models.registry import network
 from deepfake_cls.randomness import generator
 
 
@@ -55,6 +56,7 @@ class ResidualBlock(nn.Module):
         return F.relu(y, inplace=True)
 
 
+@network("resnet")
 class ResidualNet(nn.Module):
     """The report's classifier: a stem, three stages of two blocks, global average pooling, two dense layers.
 
@@ -73,8 +75,6 @@ class ResidualNet(nn.Module):
         self, in_channels: int, num_classes: int, width: int = 64, dropout: float = 0.3, skips: bool = True
     ) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.hidden = 2 * width
         self.conv = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         sizes = [width, 2 * width, 4 * width, 8 * width]
@@ -84,20 +84,19 @@ class ResidualNet(nn.Module):
                 for before, after in itertools.pairwise(sizes)
             )
         )
-        self.fc1 = nn.Linear(8 * width, self.hidden)
-        self.fc2 = nn.Linear(self.hidden, num_classes)
+        self.fc1 = nn.Linear(8 * width, 2 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(2 * width, num_classes)
         self.layout = torch.channels_last  # faster than the plain layout on CPU and GPU
         self.to(memory_format=self.layout)
 
-    def forward(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Map images to class scores.
 
         Normalisation to mean 0.5 and standard deviation 0.5, on [0, 1], happens here and nowhere else.
 
         Args:
             images: uint8 (B, C, H, W), any memory layout.
-            keep: bool (B, 2·width), the hidden units that dropout leaves in place. Drawn by the caller, so that
-                dropout follows from the run's seed; without it, a network in training mode draws for itself.
 
         Returns:
             Logits (B, num_classes).
@@ -105,13 +104,12 @@ class ResidualNet(nn.Module):
         x = images.to(self.fc1.weight.dtype, memory_format=self.layout, copy=True).div_(127.5).sub_(1.0)
         x = F.relu(self.bn(self.conv(x)), inplace=True)
         x = self.stages(x).mean(dim=(2, 3))
-        x = F.relu(self.fc1(x))
-        if keep is not None:
-            x = x * (keep.to(x.dtype) / (1.0 - self.dropout))
-        else:
-            x = F.dropout(x, self.dropout, self.training)
-        logits: Tensor = self.fc2(x)
+        logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(x))))
         return logits
+
+    def initialise(self, seed: int) -> None:
+        """Draw the initial weights; see :func:`initialise`."""
+        initialise(self, seed)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import given, main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 
@@ -30,7 +30,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.study import declared, fill, without_repeats
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
-    overrides = [word for word in HydraConfig.get().overrides.task if word.split("=")[0] not in OWN]
+    overrides = [word for word in given(HydraConfig.get().overrides.task) if word.split("=")[0] not in OWN]
     if config.table is not None and config.table not in (known := numbers(declared(overrides))):
         raise InputError(
             f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."

@@ -46,8 +46,8 @@ def _recall() -> Finding:
 
 
 def _maps() -> Finding:
-    layers, parameters = trace_network(4, 5, 64, (100, 100))
-    side = int(layers[6][2].split("×")[1])
+    layers, parameters = trace_network("resnet", "{}", 4, 5, 64, (100, 100))
+    side = int({name: after for name, _, after, _ in layers}["stages.2.1"].split("×")[1])
     return Finding(
         f"The last stage has maps of {paper.MAPS}×{paper.MAPS}.",
         f"A 3×3 convolution of stride 2 and padding 1 takes 25 to ⌊(25 + 2 − 3)/2⌋ + 1 = {(25 + 2 - 3) // 2 + 1}; the"

@@ -6,8 +6,10 @@ import csv
 import io
 import logging
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions, read_record, write_atomically
@@ -96,7 +98,8 @@ def write_csv(path: Path, records: list[Finished]) -> None:
         }
         settings = ("channels", "width", "epochs", "lr", "dropout", "batch_size", "features", "shift", "tta", "split")
         row |= {key: record.config[key] for key in settings if key in record.config}
-        row |= {f"recipe.{key}": value for key, value in record.config.get("recipe", {}).items()}
+        for group in ("model", "augment", "recipe"):
+            row |= _flat(record.config.get(group, {}), f"{group}.")
         data = record.config.get("data", {})
         row |= {f"data.{key}": data[key] for key in ("alpha", "strength", "image_size", "fold") if key in data}
         row |= record.metrics
@@ -117,3 +120,11 @@ def write_csv(path: Path, records: list[Finished]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

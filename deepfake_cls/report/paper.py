@@ -1,4 +1,4 @@
-"""The paper's own figures that are not declared with an experiment: fractions and counts, as it prints them."""
+"""The report's own figures that are not declared with an experiment; fractions and counts, as it prints them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ TRAINING = {"knn": "2 minutes", "cnn": "45 minutes"}  # its table 7
 TTA_GAIN = (0.003, 0.005)
 PARAMETERS = 11_087_749  # of the network as built: width 64, 4 channels, 5 classes
 MAPS = 12  # side of the last stage's maps in its table 2
-# Its table 2, at width 64: the input and output shape of each layer.
+# Its table 2, at width 64: what goes in and out of each of our modules; its global average pool is no module.
 LAYERS = (
-    ("stem conv, BN, ReLU", "4×100×100", "64×100×100"),
-    ("stage 1 block 1", "64×100×100", "128×50×50"),
-    ("stage 1 block 2", "128×50×50", "128×50×50"),
-    ("stage 2 block 1", "128×50×50", "256×25×25"),
-    ("stage 2 block 2", "256×25×25", "256×25×25"),
-    ("stage 3 block 1", "256×25×25", "512×12×12"),
-    ("stage 3 block 2", "512×12×12", "512×12×12"),
-    ("global average pool, flatten", "512×12×12", "512"),
-    ("FC1, ReLU, dropout 0.3", "512", "128"),
-    ("FC2", "128", "5"),
+    ("conv", "4×100×100", "64×100×100"),
+    ("stages.0.0", "64×100×100", "128×50×50"),
+    ("stages.0.1", "128×50×50", "128×50×50"),
+    ("stages.1.0", "128×50×50", "256×25×25"),
+    ("stages.1.1", "256×25×25", "256×25×25"),
+    ("stages.2.0", "256×25×25", "512×12×12"),
+    ("stages.2.1", "512×12×12", "512×12×12"),
+    ("fc1", "512", "128"),
+    ("fc2", "128", "5"),
 )
 # Its table 3, by our keys.
 SETTINGS = {
@@ -30,14 +29,14 @@ SETTINGS = {
     "lr": "3e-4",
     "batch_size": "64",
     "dropout": "0.3",
-    "recipe.flip": "0.5",
-    "recipe.rotation": "10",
-    "recipe.alpha_fill": "mask (code)",
-    "recipe.cutmix": "0.5",
-    "recipe.cutmix_alpha": "1",
+    "augment.flip.p": "0.5",
+    "augment.rotation.degrees": "10",
+    "augment.rotation.fill_alpha": "mask (code)",
+    "augment.cutmix.p": "0.5",
+    "augment.cutmix.alpha": "1",
     "recipe.label_smoothing": "0.1",
     "recipe.weight_decay": "1e-4",
     "recipe.warmup": "0.1",
-    "recipe.skips": "yes",
+    "model.args.skips": "yes",
     "seed": "none set (code)",
 }

@@ -24,17 +24,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import conf_dir, typed
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.cli import expanded, typed
+from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
+from deepfake_cls.records import RESULT_VERSION
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.report.render import plural
-from deepfake_cls.runs import essence, plain
+from deepfake_cls.runs import hashed_config, plain
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
-DEFAULTS = plain(TrainConfig())
 KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
 
 
@@ -124,7 +124,7 @@ def declared(words: Sequence[str] = ()) -> Study:
         InputError: If the words mean nothing to an entry point.
     """
     with _hydra():
-        composed = compose("train", [*words], return_hydra_config=True)
+        composed = compose("train", expanded(words), return_hydra_config=True)
     scale = str(composed.hydra.runtime.choices.scale)
     bare = _bare(composed)
     files = sorted((conf_dir() / "experiment").glob("*.yaml"))
@@ -150,7 +150,7 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
     places: dict[str, list[Arm]] = {}
     seeds = sorted({entry.record.seed for entry in records})
     with _hydra():
-        bases = {point: _bare(compose(point, _known(point, words))) for point in {point for point, _ in same}}
+        bases = {point: _bare(compose(point, expanded(_known(point, words)))) for point in {point for point, _ in same}}
         for (point, own), arms in same.items():
             for key in _keys(point, _composed(point, bases[point], words, own), seeds):
                 places.setdefault(key, []).extend(arms)
@@ -255,7 +255,7 @@ def _composed(entry: str, base: DictConfig, words: Sequence[str], own: Sequence[
     """
     overrides = OverridesParser.create().parse_overrides([*own])
     if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in overrides):
-        return _bare(compose(entry, [*_known(entry, words), *own]))
+        return _bare(compose(entry, expanded([*_known(entry, words), *own])))
     arm = copy.deepcopy(base)
     for override in overrides:
         OmegaConf.update(arm, override.key_or_group, override.value())
@@ -282,24 +282,20 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
     for seed in seeds:
         if each or not tree:
             OmegaConf.update(composed, "seed", seed)
-            tree = essence(kind, plain(typed(composed, schema)))
-        yield json.dumps([kind, {**tree, "seed": seed}], sort_keys=True)
+            tree = plain(typed(composed, schema))
+        yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION)
+
+
+def _key(kind: str, config: dict[str, Any], version: int) -> str:
+    return json.dumps([kind, hashed_config(kind, config), version], sort_keys=True)
 
 
 def _record_key(entry: Finished) -> str:
-    return json.dumps([entry.record.kind, _essence(entry)], sort_keys=True)
+    return _key(entry.record.kind, entry.record.config, entry.record.result_version)
 
 
 def _data_key(entry: Finished) -> str:
-    return json.dumps(_essence(entry)["data"], sort_keys=True)
-
-
-def _essence(entry: Finished) -> dict[str, Any]:
-    """What a run is recognised by; a key younger than the run has its default, which is what was done before."""
-    config = entry.record.config
-    if entry.record.kind == "cnn":
-        config = config | {group: DEFAULTS[group] | config.get(group, {}) for group in ("recipe", "trainer")}
-    return essence(entry.record.kind, config)
+    return json.dumps(hashed_config(entry.record.kind, entry.record.config)["data"], sort_keys=True)
 
 
 def _hardware(entry: Finished) -> tuple[str, str, int]:

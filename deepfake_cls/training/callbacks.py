@@ -203,7 +203,7 @@ class Pictures(L.Callback):
         if trainer.global_step > 0 or not isinstance(trainer.logger, TensorBoardLogger):
             return
         assert isinstance(pl_module, Classifier)
-        images, _ = pl_module.augmented(batch[0][:16], trainer.current_epoch, batch_idx)
+        images = pl_module.augmented(batch, trainer.current_epoch, batch_idx).images[:16]
         grid = make_grid(images[..., :3].permute(0, 3, 1, 2), nrow=8, padding=2, pad_value=255)
         trainer.logger.experiment.add_image("augmented batch", grid, 0)
 

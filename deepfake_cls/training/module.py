@@ -1,10 +1,9 @@
-"""The LightningModule: one step for every stage, the optimiser, and the augmentation of a training batch."""
+"""The LightningModule: a registered network, its loss on augmented batches, its optimiser and its learning curve."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -17,32 +16,35 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from deepfake_cls import distributed
+from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import synchronise
-from deepfake_cls.models.resnet import ResidualNet, initialise
-from deepfake_cls.randomness import generator, moved
-from deepfake_cls.training import augment
-
-Batch = tuple[Tensor, Tensor]  # uint8 (B, H, W, C), int64 (B,)
+from deepfake_cls.models import build
+from deepfake_cls.randomness import derive, generator, moved
+from deepfake_cls.training.augment import Batch, Pipeline
+from deepfake_cls.training.dropout import KeyedDropout
 
 
 class Classifier(L.LightningModule):
-    """A residual network with the report's training.
+    """A network and its training.
 
     All arguments are plain numbers, words, lists and dicts, and travel in the checkpoint: a checkpoint alone
-    rebuilds the model, under ``weights_only=True``.
+    rebuilds the network, under ``weights_only=True``.
 
     Args:
         classes: Names of the classes, in label order.
         size: [height, width] of the training images.
         channels: ``RGB`` or ``RGBA``.
-        width: Channels of the stem.
-        dropout: Dropout probability of the head.
+        model: ``name`` of the registered network and its own ``args``.
+        width: Channels of the stem, for networks that take it.
+        dropout: Dropout probability of the head, for networks that take it.
         lr: Peak learning rate.
-        steps: Optimiser steps of the whole training.
+        epochs: Of the whole training.
+        steps: Optimiser steps of an epoch.
         seed: Seed of weights and of every draw.
+        augment: Strengths of each augmentation, in order.
         recipe: The fields of ``RecipeConfig``.
-        identity: Identity of the run that trains it.
+        identity: Key of the run that trains it.
     """
 
     def __init__(
@@ -50,20 +52,32 @@ class Classifier(L.LightningModule):
         classes: list[str],
         size: list[int],
         channels: str,
+        model: dict[str, Any],
         width: int,
         dropout: float,
         lr: float,
+        epochs: int,
         steps: int,
         seed: int,
-        recipe: dict[str, float | str],
+        augment: dict[str, Any],
+        recipe: dict[str, Any],
         identity: str = "",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.classes, self.seed, self.lr, self.steps = classes, seed, lr, steps
-        self.recipe: dict[str, Any] = recipe
-        self.network = ResidualNet(len(channels), len(classes), width, dropout, skips=bool(recipe.get("skips", True)))
-        initialise(self.network, seed)
+        self.classes, self.seed, self.lr, self.epochs, self.steps = classes, seed, lr, epochs, steps
+        self.recipe = recipe
+        self.network = build(
+            model["name"],
+            model["args"],
+            in_channels=len(channels),
+            num_classes=len(classes),
+            width=width,
+            dropout=dropout,
+            seed=seed,
+        )
+        self.pipeline = Pipeline(augment, seed)
+        self._dropout = KeyedDropout(self.network)
         self.history: list[dict[str, float]] = []
         # Their checks of every batch would make the host wait for the GPU; an infinite loss is found after the epoch.
         # Without them MeanMetric takes no weights (torchmetrics 1.9 sets all to 1), so a batch counts by its images.
@@ -75,82 +89,104 @@ class Classifier(L.LightningModule):
         self._epoch_started = time.perf_counter()
         self._images_done = 0
 
-    def _step(self, stage: str, batch: Batch, step: int) -> Tensor:
-        """One batch of any stage: augmented and mixed in training, as it is otherwise.
+    def logits(self, images: Tensor, image_features: Tensor | None = None) -> Tensor:
+        """Logits (B, classes), float32 or wider.
+
+        Args:
+            images: uint8 (B, H, W, C).
+            image_features: float32 (B, E), for networks that have such features; None leaves them to the network.
+        """
+        planes = images.permute(0, 3, 1, 2)
+        found: Tensor = self.network(planes) if image_features is None else self.network(planes, image_features)
+        return found.to(torch.promote_types(found.dtype, torch.float32))
+
+    def _step(self, stage: str, batch: ImageBatch, step: int) -> Tensor:
+        """One batch of any stage: augmented in training, as it is otherwise.
 
         Where many processes share the job, each trains on its share of every batch and validates every n-th batch.
-        A batch is augmented whole before it is shared, since CutMix takes boxes across the shares.
 
         Args:
             stage: ``train`` or ``val``.
-            batch: uint8 (B, H, W, C) images and int64 (B,) labels, the global batch.
+            batch: The global batch, or the rows of it that this process needs.
             step: Index of the batch within the epoch.
 
         Returns:
             The mean loss over the batch; of many processes each returns its part of it, so scaled that their mean,
             which is what DDP makes of the gradients, is that of the batch.
         """
-        images, labels = batch
+        labels = batch.labels
         if stage == "val":
-            logits = self.network(images.permute(0, 3, 1, 2))
+            logits = self.logits(batch.images, batch.image_features)
             loss = F.cross_entropy(logits, labels)
             self.val_loss.update(loss.expand(len(labels)))
             self.confusion.update(logits, labels)
             return loss
-        images, cutmix = self.augmented(images, self.current_epoch, step)
-        draws = generator(self.seed, "dropout", self.current_epoch, step)
-        keep = torch.rand(len(images), self.network.hidden, generator=draws) >= self.network.dropout
-        own = distributed.share(len(images))
-        count = len(labels[own])
-        logits = self.network(images[own].permute(0, 3, 1, 2), moved(keep[own], images.device))
+        own = distributed.share(len(labels))
+        seen = self.augmented(batch, self.current_epoch, step)
+        self._dropout.begin(generator(self.seed, "dropout", self.current_epoch, step), len(labels), own)
+        # For networks whose layers draw for themselves, such as stochastic depth.
+        torch.manual_seed(derive(self.seed, "network", self.current_epoch, step, distributed.rank()))
+        logits = self.logits(seen.images, seen.image_features)
+        count = len(seen)
         if count == 0:  # the other processes wait for this one's gradients, which are 0
             nothing: Tensor = logits.sum()
             return nothing
-        smoothing = self.recipe["label_smoothing"]
-        loss = F.cross_entropy(logits, labels[own], label_smoothing=smoothing)
-        if cutmix is not None:
-            others = labels[moved(cutmix.partner, labels.device)]
-            other = F.cross_entropy(logits, others[own], label_smoothing=smoothing)
-            loss = cutmix.weight * loss + (1.0 - cutmix.weight) * other
+        loss = F.cross_entropy(logits, seen.targets.to(logits.dtype), label_smoothing=self.recipe["label_smoothing"])
         self.last_loss = loss.detach()
         self.train_loss.update(self.last_loss.expand(count))
         return loss * (count * distributed.world_size() / len(labels))
 
-    def augmented(self, images: Tensor, epoch: int, step: int) -> tuple[Tensor, augment.CutMix | None]:
-        """The batch as the network sees it in training.
+    def augmented(self, batch: ImageBatch, epoch: int, step: int) -> Batch:
+        """This process's share of a batch, as the network sees it in training.
 
         Args:
-            images: uint8 (B, H, W, C).
+            batch: The global batch, or the rows of it that :meth:`needed` gives.
             epoch: Epoch, from 0.
             step: Batch within the epoch, from 0.
-
-        Returns:
-            uint8 (B, H, W, C), and the CutMix that was applied, or None.
         """
-        recipe = self.recipe
-        count, height, width, channels = images.shape
-
-        def draws(purpose: str) -> torch.Generator:
-            return generator(self.seed, purpose, epoch, step)
-
-        flipped = augment.draw_flip(count, recipe["flip"], draws("flip"))
-        degrees = augment.draw_rotation(count, recipe["rotation"], draws("rotation"))
-        cutmix = augment.draw_cutmix(count, height, width, recipe["cutmix"], recipe["cutmix_alpha"], draws("cutmix"))
-        if recipe["rotation"] > 0:
-            fill = torch.zeros(channels, dtype=torch.uint8)
-            if channels == 4 and recipe["alpha_fill"] == "constant":
-                fill[3] = 255
-            images = augment.flip_and_rotate(images, flipped, degrees, fill)
+        targets = self._targets(batch.labels)
+        whole = Batch(batch.images, targets, torch.from_numpy(batch.indices), batch.image_features)
+        drawn = self._draw(whole, epoch, step)
+        own = torch.arange(len(targets))[distributed.share(len(targets))]
+        if batch.rows is None:
+            seen = self.pipeline.apply(whole, drawn)
         else:
-            images = augment.flip(images, flipped)
-        if cutmix is not None:
-            images = augment.apply_cutmix(images, cutmix)
-        return images, cutmix
+            rows = torch.from_numpy(batch.rows)
+            part = replace(whole, targets=targets[moved(rows, targets.device)], indices=whole.indices[rows])
+            seen = self.pipeline.apply(part, drawn, rows)
+            own = torch.searchsorted(rows, own)
+        return seen if len(own) == len(seen) else seen.rows(own)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def needed(
+        self, indices: NDArray[np.int64], labels: NDArray[np.int64], epoch: int, step: int
+    ) -> NDArray[np.int64] | None:
+        """Rows of a batch whose pixels this process's share depends on; None stands for all.
+
+        Args:
+            indices: int64 (B,), the images of the global batch.
+            labels: int64 (B,).
+            epoch: Epoch, from 0.
+            step: Batch within the epoch, from 0.
+        """
+        shape = (len(indices), *self.hparams["size"], len(self.hparams["channels"]))
+        images = torch.empty(shape, dtype=torch.uint8, device="meta")
+        targets = self._targets(torch.from_numpy(labels))
+        drawn = self._draw(Batch(images, targets, torch.from_numpy(indices)), epoch, step)
+        rows = self.pipeline.needed(drawn, torch.arange(len(indices))[distributed.share(len(indices))])
+        return None if rows is None else rows.numpy()
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        # F.one_hot reads the smallest and the largest label, for which the host would wait on some devices.
+        return (labels[:, None] == torch.arange(len(self.classes), device=labels.device)).double()
+
+    def _draw(self, batch: Batch, epoch: int, step: int) -> list[Any]:
+        done = (epoch * self.steps + step) / (self.epochs * self.steps)
+        return self.pipeline.draw(batch, epoch, step, done)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """One optimiser step's loss."""
         loss = self._step("train", batch, batch_idx)
-        self._images_done += len(batch[1])
+        self._images_done += len(batch.labels)
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -168,7 +204,7 @@ class Classifier(L.LightningModule):
         """Start the clock also of a run that goes on within an epoch."""
         self._epoch_started = time.perf_counter()
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Count one batch's loss and confusions."""
         if batch_idx % distributed.world_size() == distributed.rank():
             self._step("val", batch, batch_idx)
@@ -212,16 +248,14 @@ class Classifier(L.LightningModule):
         self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
-        """AdamW with OneCycleLR: cosine, warm-up over a share of all steps, from lr/25 (the report's table 3)."""
+        """AdamW with OneCycleLR: cosine, warm-up over a share of all steps, from lr/25 (the paper's table 3)."""
         optimiser = torch.optim.AdamW(
             self.parameters(), lr=self.lr, weight_decay=self.recipe["weight_decay"], fused=True
         )
-        warmup = self.recipe["warmup"]
-        if abs(warmup * self.steps - 1) < 1e-6:
+        warmup, total = self.recipe["warmup"], self.epochs * self.steps
+        if abs(warmup * total - 1) < 1e-6:
             warmup *= 1 + 1e-6  # torch divides by (steps of warm-up − 1)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, max_lr=self.lr, total_steps=self.steps, pct_start=warmup
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=self.lr, total_steps=total, pct_start=warmup)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -231,91 +265,3 @@ class Classifier(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the learning curve where it stopped."""
         self.history = list(checkpoint.get("history", []))
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project without unpickling anything but tensors and plain values.
-
-    Raises:
-        InputError: If the file is absent, is no checkpoint, or holds something else.
-    """
-    file = Path(path)
-    if file.is_dir():
-        raise InputError(f"checkpoint={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
-    if not file.is_file():
-        raise InputError(f"checkpoint={file}: no such file. A run keeps its own in checkpoints/best.ckpt.")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"checkpoint={file}: not a checkpoint that loads with weights_only=True"
-            f" ({str(error).splitlines()[0][:120]}). Give a file that this project wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"checkpoint={file}: holds no state_dict with hyper_parameters; not from this project.")
-    return checkpoint
-
-
-def load_classifier(path: str | Path) -> Classifier:
-    """Rebuild a classifier from its checkpoint alone, in evaluation mode.
-
-    Raises:
-        InputError: See :func:`read_checkpoint`; also if the weights do not fit the described network.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        model = Classifier(**checkpoint["hyper_parameters"])
-        model.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"checkpoint={path}: does not describe a classifier of this version: {error}") from error
-    return model.eval()
-
-
-@torch.inference_mode()
-def probabilities(network: Callable[[Tensor], Tensor], images: Tensor, precision: str, tta: str = "none") -> Tensor:
-    """Class probabilities of one batch.
-
-    Args:
-        network: Maps uint8 (B, C, H, W) to logits (B, classes).
-        images: uint8 (B, H, W, C), on the network's device.
-        precision: ``32-true`` or ``bf16-mixed``.
-        tta: ``none``; ``mirror`` for the mirror image alone; ``flip`` for the mean over both (the report's section on
-            TTA).
-
-    Returns:
-        float32 (B, classes).
-    """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        views = [images] if tta != "mirror" else []
-        views += [images.flip(2)] if tta != "none" else []
-        softmax = [network(view.permute(0, 3, 1, 2)).float().softmax(dim=1) for view in views]
-    return torch.stack(softmax).mean(dim=0)
-
-
-def predict_all(
-    model: Classifier,
-    batches: Iterable[Batch],
-    precision: str,
-    tta: str = "none",
-    progress: Callable[[int], None] | None = None,
-) -> NDArray[np.float32]:
-    """Class probabilities of all batches: float32 (N, classes).
-
-    Where many processes share the job, each takes every n-th batch, and all get the whole.
-
-    Args:
-        model: In evaluation mode, on its device.
-        batches: Images and labels, as the data module hands them out.
-        precision: ``32-true`` or ``bf16-mixed``.
-        tta: ``none``, ``mirror`` or ``flip``.
-        progress: Called with the number of images after each batch.
-    """
-    found = {}
-    for index, (images, _) in enumerate(batches):
-        if index % distributed.world_size() == distributed.rank():
-            found[index] = probabilities(model.network, images.to(model.device), precision, tta)
-        if progress is not None:
-            progress(len(images))
-    # Read from the device at the end alone: to read is to wait.
-    rows = distributed.gather({index: part.cpu() for index, part in found.items()})
-    return np.asarray(torch.cat(rows).numpy(), dtype=np.float32)

@@ -13,6 +13,7 @@ from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
+from deepfake_cls.errors import InputError
 from tests.data.sample_files import COUNT, folders, noise, path_of, refusal, replace, spoil
 
 Config = Callable[..., ImageFilesConfig]
@@ -112,13 +113,14 @@ def test_a_class_that_becomes_empty_is_an_error(split: Split, config: Config) ->
 
 
 def test_options_are_checked(split: Split, config: Config) -> None:
-    assert "data.on_error='ignore' is unknown; there are raise and skip" in refusal(split, config(on_error="ignore"))
+    assert "data.on_error=ignore: expected raise or skip" in refusal(split, config(on_error="ignore"))
     for size in ([0, 5], [5], [1, 2, 3]):
-        assert f"data.size={size} is no height and width" in refusal(split, config(size=size))
+        assert f"data.size={size}: expected height and width" in refusal(split, config(size=size))
     for workers in (0, -1):
-        assert f"data.workers={workers} is too few" in refusal(split, config(workers=workers))
+        assert f"data.workers={workers}: expected 1 or more" in refusal(split, config(workers=workers))
 
 
 def test_a_wrong_option_of_the_embedded_data_arrives_as_it_was_said(tmp_path: Path) -> None:
     config = SyntheticConfig(cache=str(tmp_path), alpha="checkerboard")
-    assert "checkerboard" in refusal(read_manifest(config).split("test"), config)
+    with pytest.raises(InputError, match="data.alpha=checkerboard: expected none, constant"):
+        read_manifest(config)

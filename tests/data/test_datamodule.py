@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepfake_cls.data.datamodule import Batches, Pixels
+from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
 
@@ -42,7 +42,7 @@ def test_images_held_on_the_device_give_the_batches_of_the_store(stored: int, ch
     assert resident._resident is not None
     for seed in (None, 3):
         pairs = zip(Batches(streamed, 64, seed), Batches(resident, 64, seed), strict=True)
-        assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in pairs)
+        assert all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in pairs)
 
 
 def test_what_does_not_fit_the_device_is_streamed() -> None:
@@ -50,7 +50,7 @@ def test_what_does_not_fit_the_device_is_streamed() -> None:
     pixels = Pixels(images, "RGBA")
     pixels.make_resident(10 * 4 * 6 * 4 - 1)
     assert pixels._resident is None
-    assert torch.equal(pixels.take(np.arange(2))[0][..., :3], torch.from_numpy(images.store.images[:2]))
+    assert torch.equal(pixels.images(np.arange(2))[..., :3], torch.from_numpy(images.store.images[:2]))
     pixels.make_resident(10 * 4 * 6 * 4)
     assert pixels._resident is not None
 
@@ -93,7 +93,7 @@ from dataclasses import asdict
 from pathlib import Path
 import lightning as L, numpy as np, torch
 from deepfake_cls.config import RecipeConfig
-from deepfake_cls.data.datamodule import Batches, Pixels
+from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
 from deepfake_cls.training.module import Classifier
@@ -113,7 +113,9 @@ class Watch(L.Callback):
             data = [int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith("VmData")][0]
             resource.setrlimit(resource.RLIMIT_DATA, (data + room, data + room))
 
-model = Classifier(["a", "b", "c"], [64, 64], "RGB", 8, 0.0, 4e-3, steps, 0, {**asdict(RecipeConfig()), "cutmix": 0.0})
+augment = {"flip": {"p": 0.5}, "rotation": {"degrees": 10.0}}
+model = Classifier(["a", "b", "c"], [64, 64], "RGB", {"name": "resnet", "args": {}}, 8, 0.0, 4e-3, 1, steps, 0, augment,
+    asdict(RecipeConfig()))
 trainer = L.Trainer(accelerator="cpu", max_epochs=1, limit_train_batches=steps, logger=False, callbacks=[Watch()],
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer.fit(model, batches)

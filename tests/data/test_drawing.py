@@ -317,7 +317,10 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("call", "said"),
         [
-            (lambda: drawing.draw(0, "train", 0, alpha="masks"), r"data\.alpha=masks: .*informative.*none"),
+            (
+                lambda: drawing.draw(0, "train", 0, alpha="masks"),
+                r"data\.alpha=masks: expected none, constant, mask or informative",
+            ),
             (lambda: drawing.draw(0, "train", 0, strength=-0.5), r"data\.strength=-0\.5: expected 0 or more"),
             (lambda: drawing.draw(0, "train", 0, strength=float("nan")), r"data\.strength=nan: expected"),
             (lambda: drawing.draw(0, "train", 0, strength=float("inf")), r"data\.strength=inf: expected"),

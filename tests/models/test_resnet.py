@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepfake_cls.cli import conf_dir
-from deepfake_cls.config import TrainConfig
+from deepfake_cls.config import TrainConfig, conf_dir
 from deepfake_cls.models.resnet import ResidualBlock, ResidualNet, initialise
 from tests.conftest import configure
 
@@ -69,16 +68,6 @@ def test_normalisation_happens_inside_and_once() -> None:
     assert torch.allclose(seen[0][0, :, 0, 0], expected, atol=1e-6)
 
 
-def test_dropout_keeps_what_it_is_told_and_rescales() -> None:
-    network = ResidualNet(3, 2, 8, dropout=0.5).eval()
-    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    every = torch.ones(4, 16, dtype=torch.bool)
-    none = ~every
-    bias = network.fc2.bias.expand(4, 2)
-    assert torch.allclose(network(images, none), bias)
-    assert torch.allclose(network(images, every) - bias, 2 * (network(images) - bias), atol=1e-6)
-
-
 def test_weights_follow_from_seed_and_name() -> None:
     first, again, other = (ResidualNet(4, 5, 8) for _ in range(3))
     initialise(first, 1)
@@ -135,7 +124,7 @@ def shipped_networks() -> Iterator[tuple[str, ResidualNet]]:
     for scale, arm in itertools.product(scales, arms):
         config = configure("train", TrainConfig, f"scale={scale}", f"arm={arm}")
         with torch.device("meta"):
-            network = ResidualNet(len(config.channels), 5, config.width, config.dropout, skips=config.recipe.skips)
+            network = ResidualNet(len(config.channels), 5, config.width, config.dropout, **config.model.args)
         yield f"scale={scale} arm={arm}", network
 
 

@@ -18,8 +18,8 @@ from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from deepfake_cls.cli import conf_dir, typed
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.cli import typed
+from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
 from deepfake_cls.records import Record, read_record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm
@@ -137,7 +137,7 @@ def write(
             record.by_k = {str(k): {"val_acc": record.metrics["val_acc"] - 0.01 * k} for k in config["k"]}
             record.metrics["contrast"] = 1.25
         names = tuple(ids) if ids is not None else tuple(f"image {place}" for place in range(len(right)))
-        write_predictions(place / "predictions.npz", names, labels, probs, other)
+        write_predictions(place / "predictions.npz", names, labels, probs, probs_flip=other)
     write_record(place, record)
     if time is not None:
         os.utime(place / "result.json", (time, time))

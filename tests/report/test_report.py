@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from deepfake_cls import knn, train
-from deepfake_cls.cli import conf_dir
-from deepfake_cls.config import KnnConfig, ReportConfig, TrainConfig
+from deepfake_cls.config import KnnConfig, ReportConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.report import __main__ as report

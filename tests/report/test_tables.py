@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from deepfake_cls.models import network
 from deepfake_cls.report import paper
 from deepfake_cls.report import study as study_module
 from deepfake_cls.report import table as registered
@@ -96,32 +99,53 @@ def test_unproven_differences_stay_so(full: Study) -> None:
     assert verdicts <= {"better", "worse", "equivalent", "inconclusive"}
 
 
-def test_layers_and_parameters_of_the_reports_network(full: Study) -> None:
-    layers, parameters = trace_network(4, 5, 64, (100, 100))
+def test_layers_and_parameters_of_the_papers_network(full: Study) -> None:
+    layers, parameters = trace_network("resnet", "{}", 4, 5, 64, (100, 100))
     assert parameters == paper.PARAMETERS == 11_087_749
     assert sum(count for *_, count in layers) == parameters
-    assert layers[6][2] == "512×13×13"
-    assert layers[0][1:3] == ("4×100×100", "64×100×100")
-    assert [name for name, *_ in layers][7] == "global average pool, flatten"
-    assert layers[7][1:] == ("512×13×13", "512", 0)
-    assert layers[9][1:3] == ("128", "5")
+    shapes = {name: (before, after) for name, before, after, _ in layers}
+    assert {name for name, *_ in paper.LAYERS} <= shapes.keys()
+    assert shapes["conv"] == ("4×100×100", "64×100×100")
+    assert shapes["stages.2.1"] == ("512×13×13", "512×13×13")
+    assert shapes["fc2"] == ("128", "5")
     one = table(full, "table2_network")
-    assert len(one.rows) == len(paper.LAYERS)
-    assert one.rows[6][4] == "512×12×12 → 512×12×12"
-    assert one.rows[0][2] == "8×100×100"
+    cells = {row[0]: row[1:] for row in one.rows}
+    assert cells["stages.2.1"][3] == "512×12×12 → 512×12×12"
+    assert cells["conv"][1] == "8×100×100"
     assert sum(line["parameters"] for line in one.data) == int(
         one.notes[0].split(" parameters")[0].split()[-1].replace(",", "")
     )
-    assert "11,087,749" in one.notes[0]
-    assert "512×13×13 where the report says 512×12×12" in one.notes[0]
+    assert "11,087,749" in one.notes[1]
+    assert "512×13×13 where the paper says 512×12×12" in one.notes[1]
 
 
-def test_settings_beside_the_reports() -> None:
+def test_the_page_of_the_architecture_takes_any_registered_network() -> None:
+    @network("two layers")
+    class TwoLayers(nn.Module):
+        def __init__(self, in_channels: int, num_classes: int, hidden: int = 3) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 64, hidden))
+            self.head = nn.Linear(hidden, num_classes)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.head(self.body(images.float()))
+            return found
+
+    layers, parameters = trace_network("two layers", '{"hidden": 5}', 3, 2, 64, (8, 8))
+    assert layers == [
+        ("body.0", "3×8×8", "192", 0),
+        ("body.1", "192", "5", 192 * 5 + 5),
+        ("head", "5", "2", 5 * 2 + 2),
+    ]
+    assert parameters == 192 * 5 + 5 + 12
+
+
+def test_settings_beside_the_papers() -> None:
     rows = {row[0]: row[1:] for row in table(fill(["scale=reference"], []), "table3_settings").rows}
     assert rows["lr"] == ["0.0003", "3e-4"]
-    for key in ("width", "epochs", "dropout", "batch_size", "channels", "recipe.skips", "recipe.rotation"):
+    for key in ("width", "epochs", "dropout", "batch_size", "channels", "model.args.skips", "augment.rotation.degrees"):
         assert rows[key][0] == rows[key][1], key
-    assert rows["recipe.alpha_fill"] == ["mask", "mask (code)"]
+    assert rows["augment.rotation.fill_alpha"] == ["mask", "mask (code)"]
     assert rows["seed"] == [DASH, "none set (code)"]
 
 

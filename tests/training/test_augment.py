@@ -4,15 +4,7 @@ from torch import Tensor
 from torchvision.transforms import functional as torchvision_functional
 
 from deepfake_cls.randomness import generator
-from deepfake_cls.training.augment import (
-    CutMix,
-    apply_cutmix,
-    draw_cutmix,
-    draw_flip,
-    draw_rotation,
-    flip,
-    flip_and_rotate,
-)
+from deepfake_cls.training.augment import Batch, CutMix, Flip, Mix, Pipeline, Rotation, flip, rotate
 
 BLACK = torch.zeros(4, dtype=torch.uint8)
 
@@ -21,16 +13,24 @@ def images(count: int = 6, height: int = 20, width: int = 30) -> Tensor:
     return torch.randint(0, 256, (count, height, width, 4), dtype=torch.uint8, generator=generator(0, "test"))
 
 
+def batch(x: Tensor) -> Batch:
+    return Batch(x, torch.eye(len(x), dtype=torch.float64), torch.arange(len(x)))
+
+
+def shapes(count: int, height: int = 100, width: int = 100) -> Batch:
+    return batch(torch.empty((count, height, width, 4), dtype=torch.uint8, device="meta"))
+
+
 def test_rotation_by_nothing_is_the_identity() -> None:
     x = images()
-    out = flip_and_rotate(x, torch.zeros(6, dtype=torch.bool), torch.zeros(6), BLACK)
+    out = rotate(x, torch.zeros(6), BLACK)
     assert torch.equal(out, x)
 
 
 def test_rotation_is_torchvisions() -> None:
     x = images(9)
     degrees = torch.tensor([-10.0, -7.3, -1.0, 0.4, 3.0, 9.99, 45.0, 90.0, 180.0])
-    out = flip_and_rotate(x, torch.zeros(9, dtype=torch.bool), degrees, BLACK)
+    out = rotate(x, degrees, BLACK)
     for image, angle, ours in zip(x, degrees, out, strict=True):
         theirs = torchvision_functional.rotate(image.permute(2, 0, 1), float(angle)).permute(1, 2, 0)
         # Where a source lies half-way between two pixels, the last bit of a sine decides.
@@ -40,7 +40,7 @@ def test_rotation_is_torchvisions() -> None:
 def test_corners_take_the_fill_in_every_plane() -> None:
     x = torch.full((1, 50, 50, 4), 200, dtype=torch.uint8)
     fill = torch.tensor([0, 0, 0, 255], dtype=torch.uint8)
-    out = flip_and_rotate(x, torch.zeros(1, dtype=torch.bool), torch.tensor([10.0]), fill)
+    out = rotate(x, torch.tensor([10.0]), fill)
     assert out[0, 0, 0].tolist() == [0, 0, 0, 255]
     assert out[0, 25, 25].tolist() == [200] * 4
     assert {tuple(pixel) for pixel in out.view(-1, 4).tolist()} == {(0, 0, 0, 255), (200,) * 4}
@@ -50,15 +50,15 @@ def test_flip_comes_before_rotation_and_touches_only_the_chosen() -> None:
     x = images(2)
     chosen = torch.tensor([True, False])
     degrees = torch.tensor([8.0, 8.0])
-    expected = flip_and_rotate(flip(x, chosen), torch.zeros(2, dtype=torch.bool), degrees, BLACK)
-    assert torch.equal(flip_and_rotate(x, chosen, degrees, BLACK), expected)
+    seen = Pipeline({"flip": {"p": 0.5}, "rotation": {"degrees": 8.0}}, 0).apply(batch(x), [chosen, degrees])
+    assert torch.equal(seen.images, rotate(flip(x, chosen), degrees, BLACK))
     assert torch.equal(flip(x, chosen)[0], x[0].flip(1))
     assert torch.equal(flip(x, chosen)[1], x[1])
 
 
 def test_shares_and_ranges_of_draws() -> None:
-    assert abs(float(draw_flip(20_000, 0.5, generator(0, "f")).float().mean()) - 0.5) < 0.015
-    angles = draw_rotation(20_000, 10.0, generator(0, "r"))
+    assert abs(float(Flip(0.5).draw(generator(0, "f"), shapes(20_000), 0.0).float().mean()) - 0.5) < 0.015
+    angles = Rotation(10.0).draw(generator(0, "r"), shapes(20_000), 0.0)
     assert angles.min() >= -10
     assert angles.max() <= 10
     assert abs(float(angles.mean())) < 0.2
@@ -66,16 +66,16 @@ def test_shares_and_ranges_of_draws() -> None:
 
 
 def test_half_of_the_batches_are_mixed() -> None:
-    mixed = [draw_cutmix(8, 100, 100, 0.5, 1.0, generator(0, "c", i)) is not None for i in range(4_000)]
+    mixed = [CutMix(0.5, 1.0).draw(generator(0, "c", i), shapes(8), 0.0) is not None for i in range(4_000)]
     assert abs(sum(mixed) / len(mixed) - 0.5) < 0.025
-    assert draw_cutmix(8, 100, 100, 0.0, 1.0, generator(0, "c")) is None
-    assert draw_cutmix(8, 100, 100, 1.0, 1.0, generator(0, "c")) is not None
+    assert CutMix(0.0, 1.0).draw(generator(0, "c"), shapes(8, 100, 100), 0.0) is None
+    assert CutMix(1.0, 1.0).draw(generator(0, "c"), shapes(8, 100, 100), 0.0) is not None
 
 
 def test_label_mass_is_pixel_area_for_clipped_boxes_too() -> None:
     clipped = 0
     for i in range(500):
-        cutmix = draw_cutmix(2, 40, 60, 1.0, 1.0, generator(1, "c", i))
+        cutmix = CutMix(1.0, 1.0).draw(generator(1, "c", i), shapes(2, 40, 60), 0.0)
         assert cutmix is not None
         top, bottom, left, right = cutmix.box
         assert 0 <= top <= bottom <= 40
@@ -83,8 +83,8 @@ def test_label_mass_is_pixel_area_for_clipped_boxes_too() -> None:
         clipped += top == 0 or left == 0 or bottom == 40 or right == 60
         one = torch.zeros(2, 40, 60, 4, dtype=torch.uint8)
         one[1] = 1
-        swapped = CutMix(cutmix.box, torch.tensor([1, 0]), cutmix.weight)
-        share = apply_cutmix(one, swapped)[0].float().mean()
+        swapped = Mix(cutmix.box, torch.tensor([1, 0]), cutmix.weight)
+        share = CutMix(1.0, 1.0).apply(batch(one), swapped).images[0].float().mean()
         assert float(share) == pytest.approx(1 - cutmix.weight, abs=1e-6)
     assert clipped > 100
 
@@ -93,7 +93,7 @@ def test_lambda_before_clipping_is_uniform_for_alpha_one() -> None:
     # A centred box is never clipped, so the side tells λ back: λ = 1 − side².
     weights = []
     for i in range(3_000):
-        cutmix = draw_cutmix(2, 1_000, 1_000, 1.0, 1.0, generator(2, "c", i))
+        cutmix = CutMix(1.0, 1.0).draw(generator(2, "c", i), shapes(2, 1_000, 1_000), 0.0)
         assert cutmix is not None
         top, bottom, left, right = cutmix.box
         if top > 0 and left > 0 and bottom < 1_000 and right < 1_000:
@@ -108,11 +108,11 @@ def test_lambda_before_clipping_is_uniform_for_alpha_one() -> None:
 
 
 def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
-    cutmix = draw_cutmix(16, 20, 30, 1.0, 1.0, generator(3, "c"))
+    cutmix = CutMix(1.0, 1.0).draw(generator(3, "c"), shapes(16, 20, 30), 0.0)
     assert cutmix is not None
     assert sorted(cutmix.partner.tolist()) == list(range(16))
     x = images(16)
-    out = apply_cutmix(x, cutmix)
+    out = CutMix(1.0, 1.0).apply(batch(x), cutmix).images
     top, bottom, left, right = cutmix.box
     assert torch.equal(out[:, top:bottom, left:right], x[cutmix.partner][:, top:bottom, left:right])
     outside = torch.ones(20, 30, dtype=torch.bool)

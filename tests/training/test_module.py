@@ -2,93 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from deepfake_cls.config import RecipeConfig
-from deepfake_cls.data.datamodule import Batches, Pixels, with_channels
+from deepfake_cls.data.batches import Batches, ImageBatch, Pixels, with_channels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
-from deepfake_cls.training.module import Classifier
-
-
-def classifier(channels: str = "RGBA", **recipe: Any) -> Classifier:
-    settings = {**asdict(RecipeConfig()), **recipe}
-    return Classifier(["a", "b", "c"], [20, 20], channels, 8, 0.0, 1e-2, 50, 5, settings)
-
-
-def batch(channels: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.randint(0, 256, (6, 20, 20, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return images, torch.tensor([0, 1, 2, 0, 1, 2])
+from deepfake_cls.training.augment import Pipeline
+from tests.builders import batch, classifier
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_of_a_mixed_batch_is_the_loss_against_soft_labels(smoothing: float) -> None:
     model = classifier(cutmix=1.0, label_smoothing=smoothing).train()
-    images, labels = batch()
-    seen, cutmix = model.augmented(images, 0, 3)
-    assert cutmix is not None
+    loaded = batch()
+    seen = model.augmented(loaded, 0, 3)
+    cutmix = Pipeline({"cutmix": {"p": 1.0, "alpha": 1.0}}, 5).draw(seen, 0, 3, 0.0)[0]
     assert 0 < cutmix.weight < 1
-    one_hot = F.one_hot(labels, 3).float()
+    one_hot = F.one_hot(loaded.labels, 3).float()
     soft = cutmix.weight * one_hot + (1 - cutmix.weight) * one_hot[cutmix.partner]
     soft = (1 - smoothing) * soft + smoothing / 3
     # Dropout is 0 and batch statistics are the batch's own, so a second pass gives the same logits.
-    logits = model.network(seen.permute(0, 3, 1, 2))
+    logits = model.network(seen.images.permute(0, 3, 1, 2))
     expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert model._step("train", (images, labels), 3).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model._step("train", loaded, 3).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_batch_left_alone_has_the_smoothed_loss() -> None:
-    model = classifier(cutmix=0.0, rotation=0.0, flip=0.0).train()
-    images, labels = batch()
-    seen, cutmix = model.augmented(images, 0, 0)
-    assert cutmix is None
-    assert torch.equal(seen, images)
-    expected = F.cross_entropy(model.network(images.permute(0, 3, 1, 2)), labels, label_smoothing=0.1)
-    assert model._step("train", (images, labels), 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    model = classifier(cutmix=0.0, degrees=0.0, flip=0.0).train()
+    loaded = batch()
+    assert torch.equal(model.augmented(loaded, 0, 0).images, loaded.images)
+    logits = model.network(loaded.images.permute(0, 3, 1, 2))
+    expected = F.cross_entropy(logits, loaded.labels, label_smoothing=0.1)
+    assert model._step("train", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_validation_is_neither_augmented_nor_smoothed() -> None:
     model = classifier(cutmix=1.0).eval()
-    images, labels = batch()
-    expected = F.cross_entropy(model.network(images.permute(0, 3, 1, 2)), labels)
-    assert model._step("val", (images, labels), 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    loaded = batch()
+    expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
+    assert model._step("val", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
     assert int(model.confusion.compute().sum()) == 6
 
 
 @pytest.mark.parametrize("stage", ["train", "val"])
 def test_the_loss_of_an_epoch_is_a_mean_over_images_not_over_batches(stage: str) -> None:
-    model = classifier(cutmix=0.0, rotation=0.0, flip=0.0, label_smoothing=0.0).eval()  # BN alike for all images
-    images, labels = batch()
+    model = classifier(cutmix=0.0, degrees=0.0, flip=0.0, label_smoothing=0.0).eval()  # BN alike for all images
+    loaded = batch()
     for rows in (slice(0, 5), slice(5, 6)):
-        model._step(stage, (images[rows], labels[rows]), 0)
-    expected = F.cross_entropy(model.network(images.permute(0, 3, 1, 2)), labels)
+        model._step(stage, ImageBatch(loaded.images[rows], loaded.labels[rows], loaded.indices[rows]), 0)
+    expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
     found = model.train_loss if stage == "train" else model.val_loss
     assert found.compute().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("fill", "values"), [("mask", {0, 255}), ("constant", {255})])
 def test_alpha_of_rotated_corners_is_a_choice(fill: str, values: set[int]) -> None:
-    model = classifier(alpha_fill=fill, cutmix=0.0)
-    images = batch()[0]
-    images[..., 3] = 255
-    seen, _ = model.augmented(images, 0, 0)
+    model, loaded = classifier(fill_alpha=fill, cutmix=0.0), batch()
+    loaded.images[..., 3] = 255
+    seen = model.augmented(loaded, 0, 0).images
     assert set(seen[..., 3].flatten().tolist()) == values
     assert (seen[:, 0, 0, :3] == 0).all(dim=-1).any()  # colours of a corner are 0 either way
 
 
 def test_draws_follow_from_seed_epoch_and_step_alone() -> None:
-    images = batch()[0]
+    loaded = batch()
     one, two = classifier(), classifier()
     torch.rand(7)
     for epoch, step in ((0, 0), (0, 1), (1, 0)):
-        assert torch.equal(one.augmented(images, epoch, step)[0], two.augmented(images, epoch, step)[0])
-    views = [one.augmented(images, epoch, step)[0] for epoch in range(2) for step in range(3)]
+        assert torch.equal(one.augmented(loaded, epoch, step).images, two.augmented(loaded, epoch, step).images)
+    views = [one.augmented(loaded, epoch, step).images for epoch in range(2) for step in range(3)]
     assert all(not torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
 
 
@@ -120,21 +105,21 @@ def split(count: int = 10) -> SplitImages:
 
 def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
     batches = Batches(Pixels(split(), "RGB"), 4, seed=1)
-    epochs = [torch.cat([labels for _, labels in batches]).tolist() for _ in range(3)]
+    epochs = [torch.cat([found.labels for found in batches]).tolist() for _ in range(3)]
     assert len(batches) == 3
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     again = Batches(Pixels(split(), "RGB"), 4, seed=1)
     again.load_state_dict({"epoch": 1, "step": 1})
-    assert torch.cat([labels for _, labels in again]).tolist() == epochs[1][4:]
+    assert torch.cat([found.labels for found in again]).tolist() == epochs[1][4:]
     other = Batches(Pixels(split(), "RGB"), 4, seed=2)
-    assert torch.cat([labels for _, labels in other]).tolist() != epochs[0]
+    assert torch.cat([found.labels for found in other]).tolist() != epochs[0]
     plain = Batches(Pixels(split(), "RGB"), 4)
-    assert torch.cat([labels for _, labels in plain]).tolist() == list(range(10))
+    assert torch.cat([found.labels for found in plain]).tolist() == list(range(10))
 
 
 def test_images_stay_with_their_labels_and_take_the_channels_asked_for() -> None:
-    for images, labels in Batches(Pixels(split(), "RGBA"), 4, seed=1):
+    for images, labels, *_ in Batches(Pixels(split(), "RGBA"), 4, seed=1):
         assert images.shape[1:] == (2, 2, 4)
         assert images[:, 0, 0, 0].tolist() == [12 * int(label) for label in labels]
         assert (images[..., 3] == 255).all()

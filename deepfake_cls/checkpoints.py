@@ -1,0 +1,94 @@
+"""Checkpoints: read without unpickling anything but tensors and plain values, and a network rebuilt from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepfake_cls.errors import InputError
+from deepfake_cls.models import build
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with what is needed to use it.
+
+    Attributes:
+        network: In evaluation mode.
+        classes: Names of the classes, in label order.
+        size: Height and width of the training images.
+        channels: ``RGB`` or ``RGBA``.
+        seed: Of its training.
+    """
+
+    network: nn.Module
+    classes: list[str]
+    size: tuple[int, int]
+    channels: str
+    seed: int
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of this project.
+
+    Raises:
+        InputError: If the file is absent, is no checkpoint, or holds something else.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise InputError(f"checkpoint={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
+    if not file.is_file():
+        raise InputError(f"checkpoint={file}: no such file. A run keeps its own in checkpoints/best.ckpt.")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"checkpoint={file}: not a checkpoint that loads with weights_only=True"
+            f" ({str(error).splitlines()[0][:120]}). Give a file that this project wrote."
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
+        raise InputError(f"checkpoint={file}: holds no state_dict with hyper_parameters; not from this project.")
+    found = checkpoint["hyper_parameters"]
+    if isinstance(found, dict) and "model" not in found and "recipe" in found:  # written before networks had names
+        found["model"] = {"name": "resnet", "args": {"skips": bool(found["recipe"].get("skips", True))}}
+    return checkpoint
+
+
+def weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's parameters and buffers by name, from a checkpoint that was read."""
+    prefix = "network."
+    state = checkpoint["state_dict"]
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_model(path: str | Path) -> Model:
+    """Rebuild a network from its checkpoint alone, in evaluation mode.
+
+    Raises:
+        InputError: See :func:`read_checkpoint`; also if the network is unknown here, or the weights do not fit it.
+    """
+    checkpoint = read_checkpoint(path)
+    found = checkpoint["hyper_parameters"]
+    try:
+        args = dict(found["model"]["args"])
+        if "pretrained" in args:  # the weights are in the checkpoint: nothing is downloaded
+            args["pretrained"] = False
+        network = build(
+            found["model"]["name"],
+            args,
+            in_channels=len(found["channels"]),
+            num_classes=len(found["classes"]),
+            width=found["width"],
+            dropout=found["dropout"],
+        )
+        network.load_state_dict(weights(checkpoint))
+        height, width = found["size"]
+        return Model(network.eval(), list(found["classes"]), (height, width), found["channels"], found["seed"])
+    except InputError as error:
+        raise InputError(f"checkpoint={path}: {error}") from error
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"checkpoint={path}: does not describe a classifier of this version: {error}") from error
