@@ -93,6 +93,7 @@ test: $(STAMP)  ## checks and the test suite
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 test-gpu: $(STAMP)  ## the tests that want an NVIDIA GPU
