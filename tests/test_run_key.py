@@ -1,0 +1,184 @@
+"""What repeats a training and what does not, through the entry points."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deepfake_cls import config as schemas
+from deepfake_cls import knn, runs, train
+from deepfake_cls.config import KnnConfig, RecipeConfig, TrainConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.records import read_record
+from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, call, configure
+
+WORDS = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "epochs=1"]
+
+
+def fit(*overrides: str, schema: type[TrainConfig] = TrainConfig) -> None:
+    train.run(configure("train", schema, *WORDS, *overrides), False)
+
+
+def results(kind: str = "cnn") -> list[Path]:
+    return sorted(Path("runs", kind).glob("*/result.json"))
+
+
+def test_a_comment_in_the_package_repeats_nothing() -> None:
+    shutil.copytree(ROOT / "deepfake_cls", "copy/deepfake_cls", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "conf", "copy/conf")
+    copy = {"PYTHONPATH": str(Path("copy").resolve()), "PYTHONSAFEPATH": "1"}
+    call("deepfake_cls.train", *WORDS, env=copy)
+    for module in ("models/resnet.py", "training/module.py", "runs.py"):
+        with Path("copy/deepfake_cls", module).open("a") as file:
+            file.write("\nassert 'copy' in __file__  # a comment\n")
+    done = call("deepfake_cls.train", *WORDS, env=copy)
+    assert "already done; force=true repeats it." in done.stdout
+    assert len(results()) == 1
+
+
+@dataclass
+class LaterRecipe(RecipeConfig):
+    """A recipe of a later version, with a key that this one does not know."""
+
+    ema: float = 0.0
+
+
+@dataclass
+class LaterConfig(TrainConfig):
+    """The keys of a later version."""
+
+    mixup: float = 0.0
+    recipe: LaterRecipe = field(default_factory=LaterRecipe)
+
+
+def test_a_later_key_at_its_default_repeats_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit()
+    first = read_record(results()[0].parent)
+    monkeypatch.setitem(schemas.SCHEMAS, "train", LaterConfig)
+    runs._defaults.cache_clear()
+    try:
+        fit(schema=LaterConfig)
+        assert capsys.readouterr().out.count("already done") == 1
+        assert runs.run_key_of(first) == first.identity
+        for word in ("+mixup=0.2", "+recipe.ema=0.9"):
+            fit(word, schema=LaterConfig)
+        assert "already done" not in capsys.readouterr().out
+    finally:
+        runs._defaults.cache_clear()
+    assert len({read_record(file.parent).identity for file in results()}) == 3
+
+
+def test_a_seed_that_cannot_matter_repeats_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL_DATA, "data.image_size=16", "trainer.progress=false", "k=[1,3]"]
+    for seed in (0, 1):
+        knn.run(configure("knn", KnnConfig, *words, f"seed={seed}"), False)
+    assert "already done" in capsys.readouterr().out
+    assert len(results("knn")) == 1
+
+
+def test_a_fold_that_follows_the_seed_matters(unibuc_like: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=unibuc", f"data.root={unibuc_like}", "data.folds=3", "data.fold=${seed}", "trainer.progress=false"]
+    for seed in (0, 1):
+        knn.run(configure("knn", KnnConfig, *words, f"seed={seed}", "k=[1]"), False)
+    assert "already done" not in capsys.readouterr().out
+    assert len(results("knn")) == 2
+
+
+def test_a_result_alone_is_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("run_dir=whole")
+    Path("runs/copied").mkdir(parents=True)
+    for name in ("result.json", "predictions.npz"):
+        shutil.copy(Path("whole") / name, Path("runs/copied") / name)
+    capsys.readouterr()
+    fit("run_dir=runs/copied")
+    assert "runs/copied: already done; force=true repeats it." in capsys.readouterr().out
+    assert sorted(file.name for file in Path("runs/copied").iterdir()) == ["predictions.npz", "result.json"]
+    with pytest.raises(InputError, match="run_dir=runs/copied: holds another run"):
+        fit("run_dir=runs/copied", "seed=1")
+
+    done = call("deepfake_cls.report", *WORDS, "table=9")
+    assert "### Table 9: Test-time augmentation" in done.stdout
+    assert "(n = 1)" in done.stdout
+    with Path("reports/runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [read_record(Path("whole")).identity[:12]]
+
+
+def to_schema_1(folder: Path) -> None:
+    """Rewrite a run as it was written before networks and augmentations had names."""
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    config, identity = content["config"], "5" * 64
+    augment, model = config.pop("augment"), config.pop("model")
+    for key in ("logger", "plugins", "init"):
+        del config[key]
+    flip, rotation, cutmix = (augment[name] or {} for name in ("flip", "rotation", "cutmix"))
+    config["recipe"] |= {
+        "flip": flip.get("p", 0.0),
+        "rotation": rotation.get("degrees", 0.0),
+        "alpha_fill": rotation.get("fill_alpha", "mask"),
+        "cutmix": cutmix.get("p", 0.0),
+        "cutmix_alpha": cutmix.get("alpha", 1.0),
+        "skips": model["args"]["skips"],
+    }
+    content |= {"schema": 1, "identity": identity}
+    for key in ("digests", "result_version"):
+        del content[key]
+    (folder / "result.json").write_text(json.dumps(content))
+    for file in (folder / "checkpoints").glob("*.ckpt"):
+        checkpoint = torch.load(file, weights_only=True)
+        told = checkpoint["hyper_parameters"]
+        del told["model"], told["augment"]
+        told |= {"recipe": config["recipe"], "steps": told["steps"] * told.pop("epochs"), "identity": identity}
+        torch.save(checkpoint, file)
+    (folder / "run.json").write_text(json.dumps({"identity": identity}))
+    folder.rename(folder.with_name(identity[:12]))
+
+
+@pytest.mark.parametrize("arm", ["paper", "no_cutmix", "no_rotation", "no_skips", "rgba_constant"])
+def test_a_run_of_schema_1_is_read_and_not_repeated(arm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(f"arm={arm}")
+    before = read_record(results()[0].parent)
+    to_schema_1(results()[0].parent)
+    after = read_record(Path("runs/cnn/555555555555"))
+    assert after.schema == 1
+    assert (after.metrics, after.confusion, after.digests) == (before.metrics, before.confusion, {})
+    assert runs.run_key_of(after) == before.identity
+    capsys.readouterr()
+    fit(f"arm={arm}")
+    assert "runs/cnn/555555555555: already done; force=true repeats it." in capsys.readouterr().out
+    fit(f"arm={arm}", "run_dir=runs/cnn/555555555555")
+    assert "already done" in capsys.readouterr().out
+    assert results() == [Path("runs/cnn/555555555555/result.json")]
+
+
+def test_flip_tta_is_added_to_a_run_of_schema_1(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("run_dir=both", "arm=no_skips")
+    fit("tta=none", "arm=no_skips")
+    folder = results()[0].parent
+    to_schema_1(folder)
+    before = read_record(folder.with_name("555555555555"))
+    for _ in range(2):
+        fit("arm=no_skips")
+    said = capsys.readouterr().out
+    assert said.count("adding tta=flip from its checkpoint") == 1
+    after = read_record(folder.with_name("555555555555"))
+    assert after.metrics == read_record(Path("both")).metrics
+    assert (after.schema, after.identity, after.config) == (1, before.identity, before.config)
+
+
+def test_what_changes_a_result_repeats_a_run_of_schema_1(capsys: pytest.CaptureFixture[str]) -> None:
+    fit()
+    to_schema_1(results()[0].parent)
+    for word in ("augment.cutmix.alpha=0.5", "model.args.skips=false", "augment.flip=null", "lr=0.1"):
+        fit(word)
+    assert "already done" not in capsys.readouterr().out
+    assert len(results()) == 5

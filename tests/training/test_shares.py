@@ -1,0 +1,169 @@
+"""What each of many processes reads and trains on, against the path that reads whole batches; ranks are faked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepfake_cls import distributed, train
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
+from deepfake_cls.data.images import SplitImages
+from deepfake_cls.data.store import Store
+from deepfake_cls.runs import Run
+from deepfake_cls.training.augment import Batch, CutMix, augmentation
+from deepfake_cls.training.module import Classifier
+from tests.builders import classifier
+from tests.conftest import SMALL_DATA, SMALL_NET, configure
+from tests.test_distributed import torchrun_variables
+
+PAPER = {
+    "flip": {"p": 0.5},
+    "rotation": {"degrees": 10.0, "fill_alpha": "mask"},
+    "cutmix": {"p": 1.0, "alpha": 1.0},
+}
+COUNT, BATCH = 45, 16  # the last batch has 13 images
+
+
+@augmentation("cutmix twice")
+class CutMixTwice(CutMix):
+    """Mixes what is mixed already, so that an image has up to four sources."""
+
+
+@augmentation("brightest")
+@dataclass(frozen=True)
+class Brightest:
+    """Depends on the whole batch, and so has no ``select``: every image gets the largest value of a partner."""
+
+    def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Tensor:
+        return torch.randperm(len(batch), generator=rng)
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        peaks = batch.images.flatten(1).amax(dim=1)[drawn].view(-1, 1, 1, 1)
+        return replace(batch, images=torch.maximum(batch.images // 2, peaks // 3))
+
+
+class Counted:
+    """The images of a store, and how many of its rows were read."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self.images, self.read = images, 0
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        self.read += len(rows)
+        return self.images[rows]
+
+
+def pixels() -> tuple[Pixels, Counted]:
+    counted = Counted(np.random.default_rng(0).integers(0, 256, (COUNT, 20, 20, 4), np.uint8))
+    store = Store(counted, "f", True, np.arange(COUNT), (), (20, 20))  # type: ignore[arg-type]
+    found = Pixels(SplitImages(tuple(map(str, range(COUNT))), np.arange(COUNT) % 3, store), "RGBA")
+    found.image_features = torch.rand(COUNT, 5, generator=torch.Generator().manual_seed(0))
+    return found, counted
+
+
+@contextmanager
+def as_rank(rank: int, size: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for key, value in torchrun_variables(rank, size).items():
+            patched.setenv(key, value)
+        yield
+
+
+def batches(model: Classifier | None) -> tuple[list[ImageBatch], list[int]]:
+    """The batches of an epoch, and how many rows were read for each; with a model, only those that it needs."""
+    source, counted = pixels()
+    found: list[ImageBatch] = []
+    read: list[int] = []
+    for batch in Batches(source, BATCH, seed=3, needed=None if model is None else model.needed)._from(0, 0):
+        found.append(batch)
+        read.append(counted.read - sum(read))
+    return found, read
+
+
+def gradients(model: Classifier, batch: ImageBatch, step: int) -> tuple[float, dict[str, Tensor]]:
+    model.zero_grad()
+    loss = model._step("train", batch._replace(image_features=None), step)  # this network has none
+    torch.autograd.backward(loss)
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+AUGMENTS: list[dict[str, Any]] = [
+    PAPER,
+    {"cutmix": PAPER["cutmix"], "cutmix twice": PAPER["cutmix"], "flip": PAPER["flip"]},
+    {**PAPER, "brightest": {}},
+    {},
+]
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
+def test_shares_of_all_ranks_are_the_batch_that_one_process_sees(augment: dict[str, Any], size: int) -> None:
+    whole, _ = batches(None)
+    alone = [classifier(augment=augment).augmented(batch, 0, step) for step, batch in enumerate(whole)]
+    parts: list[list[Batch]] = []
+    for rank in range(size):
+        with as_rank(rank, size):
+            model = classifier(augment=augment)
+            parts.append([model.augmented(batch, 0, step) for step, batch in enumerate(batches(model)[0])])
+    for step, expected in enumerate(alone):
+        for name in ("images", "targets", "indices", "image_features"):
+            found = torch.cat([getattr(part[step], name) for part in parts])
+            assert torch.equal(found, getattr(expected, name)), (step, name)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_a_rank_reads_its_images_and_their_partners(size: int) -> None:
+    for rank in range(size):
+        with as_rank(rank, size):
+            _, read = batches(classifier(augment=PAPER))
+            for count, total in zip(read, (16, 16, 13), strict=True):
+                assert count <= min(2 * -(-total // size), total)
+            assert sum(read) < COUNT or size == 2
+            _, read = batches(classifier(augment={**PAPER, "cutmix": None}))
+            assert read == [total // size + (rank < total % size) for total in (16, 16, 13)]
+            _, read = batches(classifier(augment={**PAPER, "brightest": {}}))
+            assert read == [16, 16, 13]
+
+
+@pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
+def test_losses_and_gradients_are_those_of_a_rank_that_reads_whole_batches(augment: dict[str, Any]) -> None:
+    for rank in range(2):
+        with as_rank(rank, 2):
+            model, other = (classifier(augment=augment, dropout=0.3).train() for _ in range(2))
+            for step, (part, whole) in enumerate(zip(batches(model)[0], batches(None)[0], strict=True)):
+                loss, found = gradients(model, part, step)
+                expected_loss, expected = gradients(other, whole, step)
+                assert loss == expected_loss
+                assert found.keys() == expected.keys()
+                assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_training_reads_what_its_rank_needs(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[ImageBatch] = []
+
+    def fit(trainer: Any, model: Classifier, datamodule: Any, **_: Any) -> None:
+        loaded.extend(datamodule.train_dataloader())
+        raise StoppedError
+
+    monkeypatch.setattr("lightning.Trainer.fit", fit)
+    monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
+    monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run(Path("out"), "identity"))
+    words = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
+    with as_rank(rank, 2), pytest.raises(StoppedError):
+        train.run(configure("train", TrainConfig, *words), False)
+    assert [(len(batch.images), len(batch.labels)) for batch in loaded] == [(8, 16), (8, 16), (4, 8)]
