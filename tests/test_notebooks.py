@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_results(tmp_path: Path) -> None:
     assert len(figures(outputs["figures"])) == 2
     assert len(figures(outputs["curve"])) == 1
     assert len(figures(outputs["mistakes"])) == 1
+
+
+def test_the_settings_of_the_results_are_those_of_make_table4() -> None:
+    (cell,) = [cell for cell in read("02_results.ipynb").cells if "parameters" in cell.metadata.get("tags", [])]
+    stated: dict[str, Any] = {}
+    exec(cell.source, stated)
+    commands = subprocess.run(["make", "-n", "table4", "DATA="], cwd=ROOT, capture_output=True, text=True, check=True)
+    report = next(line for line in commands.stdout.splitlines() if "deepfake_cls.report" in line)
+    words = report.partition("deepfake_cls.report ")[2].split()
+    asked = [word for word in words[: words.index("output=reports/tables")] if "=" in word]
+    assert stated["WORDS"] == asked
 
 
 def test_without_runs_one_line_says_what_to_type(tmp_path: Path) -> None:
