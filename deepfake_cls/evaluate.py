@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from pathlib import Path
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import EvaluateConfig
@@ -19,7 +17,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     started = time.perf_counter()
     from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
-    from deepfake_cls.records import Record, write_predictions, write_record
+    from deepfake_cls.records import Record, digest_of, write_predictions, write_record
     from deepfake_cls.runs import claim, key_here, plain
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
@@ -29,7 +27,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     require_labels(split, config.split)
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
-    weights = hashlib.sha256(Path(config.checkpoint).read_bytes()).hexdigest()
+    weights = digest_of("checkpoint", config.checkpoint)
     identity = key_here("evaluate", config, fingerprint(manifest, splits), hardware, checkpoint=weights)
     with claim("evaluate", identity, config, sweep=sweep) as claimed:
         record = claimed.done

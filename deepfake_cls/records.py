@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -78,6 +79,22 @@ class Record:
     versions: dict[str, str] = field(default_factory=lambda: versions())
     git: dict[str, Any] = field(default_factory=lambda: git_state())
     schema: int = SCHEMA
+
+
+def digest_of(key: str, path: str) -> str:
+    """SHA-256 of a checkpoint: 64 hex digits.
+
+    Args:
+        key: The configuration key that names it, for the message.
+        path: The file.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{key}={path}: cannot be read ({error.strerror or error}); give a checkpoint.") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

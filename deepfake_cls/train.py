@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake_cls import distributed
@@ -34,6 +32,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.hardware import choose, prepare_compiler
     from deepfake_cls.models.registry import check_arguments
+    from deepfake_cls.records import digest_of
     from deepfake_cls.runs import claim, key_here
     from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
     from deepfake_cls.training import fit
@@ -56,7 +55,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     )
     check_batches(config, data, hardware)
     splits = {"train": data.train, "validation": data.validation}
-    digests = {} if config.init is None else {"init": digest(config.init)}
+    digests = {} if config.init is None else {"init": digest_of("init", config.init)}
     identity = key_here("cnn", config, fingerprint(data.manifest, splits), hardware, **digests)
     with distributed.joined(hardware.device), claim("cnn", identity, config, sweep=sweep) as claimed:
         record = claimed.done
@@ -94,18 +93,6 @@ def check_batches(config: TrainConfig, data: ImageData, hardware: Hardware) -> N
             f"batch_size={config.batch_size}: the last batch of {len(data.train)} images would have {rest}, too few for"
             f" each of {hardware.processes} devices, which normalise together. Choose another batch size."
         )
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"init={path}: cannot be read ({error.strerror}); give a checkpoint.") from error
 
 
 if __name__ == "__main__":

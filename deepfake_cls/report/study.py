@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake_cls.cli import expanded, typed
 from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import RESULT_VERSION
+from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import Arm, Experiment
@@ -283,15 +283,17 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
         if each or not tree:
             OmegaConf.update(composed, "seed", seed)
             tree = plain(typed(composed, schema))
-        yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION)
+        digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
+        yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
 
 
-def _key(kind: str, config: dict[str, Any], version: int) -> str:
-    return json.dumps([kind, hashed_config(kind, config), version], sort_keys=True)
+def _key(kind: str, config: dict[str, Any], version: int, digests: dict[str, str]) -> str:
+    return json.dumps([kind, hashed_config(kind, config), version, digests], sort_keys=True)
 
 
 def _record_key(entry: Finished) -> str:
-    return _key(entry.record.kind, entry.record.config, entry.record.result_version)
+    record = entry.record
+    return _key(record.kind, record.config, record.result_version, record.digests)
 
 
 def _data_key(entry: Finished) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,24 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
     assert not found.central.runs
     assert not any(one.runs for e in found.experiments.values() for one in e.arms)
     assert found.left_out == 0
+
+
+@pytest.mark.parametrize("changed", [{"digests": {"init": "ab"}}, {"result_version": 0}])
+def test_other_initial_weights_or_another_version_of_results_are_other_runs(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    write(tmp_path, TINY, 0)
+    path = write(tmp_path, TINY, 1) / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert seeds(study_of(tmp_path).central.runs) == [0]
+
+
+def test_runs_from_given_weights_fill_the_arms_of_a_report_that_names_them(tmp_path: Path) -> None:
+    Path("weights.ckpt").write_bytes(b"weights")
+    path = write(tmp_path, [*TINY, "init=weights.ckpt"], 0) / "result.json"
+    digest = hashlib.sha256(b"weights").hexdigest()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"digests": {"init": digest}}))
+    assert seeds(study_of(tmp_path, [*TINY, "init=weights.ckpt"]).central.runs) == [0]
 
 
 def test_where_and_how_conveniently_does_not_matter(tmp_path: Path) -> None:
