@@ -157,7 +157,9 @@ def build(schema: type[Schema], tree: Mapping[Any, Any], prefix: str = "") -> Sc
         own = fields(schema)  # type: ignore[arg-type]
         for entry in own:
             if entry.name in tree and "list" in str(entry.type) and isinstance(tree[entry.name], int | float | str):
-                key, value = f"{prefix}{entry.name}", tree[entry.name]
+                key, value, rule = f"{prefix}{entry.name}", tree[entry.name], entry.metadata.get("rule")
+                if rule is not None and not rule.passes([value]):
+                    raise InputError(f"{key}={value}: expected {rule.expected}.") from error
                 raise InputError(f"{key}={value}: expected a list; write '{key}=[{value}]'.") from error
         known = ", ".join(entry.name for entry in own)
         raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (keys here: {known})") from error

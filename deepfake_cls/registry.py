@@ -27,15 +27,20 @@ class Registry(Generic[Name, Part]):
         """Register what is decorated.
 
         Raises:
-            ValueError: If another part has the name.
+            InputError: If the decorator has no name, or another part has it.
         """
+        if not isinstance(name, str | int):
+            raise InputError(f"{self.key}: a part is registered without a name; give one, as in @registry(NAME).")
 
         def register(part: Registered) -> Registered:
             known: Any = self._parts.get(name)
             new: Any = part
-            # A module that is imported again, such as by another spelling of its name, may register its parts again.
-            if known is not None and known.__qualname__ != new.__qualname__:
-                raise ValueError(f"{self.key}={name} is taken by {known.__module__}.{known.__qualname__}")
+            # A module that is imported again may register its parts again.
+            if known is not None and (known.__module__, known.__qualname__) != (new.__module__, new.__qualname__):
+                raise InputError(
+                    f"{self.key}={name} is registered twice, by {known.__module__}.{known.__qualname__} and by"
+                    f" {new.__module__}.{new.__qualname__}; give one of them another name."
+                )
             self._parts[name] = new
             return part
 

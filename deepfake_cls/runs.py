@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     data = kept.get("data", {})
     name = data.get("name")
     if name in source:
-        data = _changed(data, plain(source[name].Config()))
+        data = _changed(data, defaults_of(source[name].Config))
     found["data"] = {**data, "name": name}
     if "model" in kept:
         name, args = kept["model"]["name"], kept["model"]["args"]
@@ -90,7 +90,19 @@ def _canonical(value: Any) -> Any:
 
 @functools.cache
 def _defaults(kind: str) -> dict[str, Any]:
-    return plain(SCHEMAS["train" if kind == "cnn" else kind]())
+    return defaults_of(SCHEMAS["train" if kind == "cnn" else kind])
+
+
+def defaults_of(schema: type[Any]) -> dict[str, Any]:
+    """The plain values of the fields that have a default."""
+    found = {}
+    for entry in fields(schema):
+        if entry.default_factory is not MISSING:
+            value = entry.default_factory()
+            found[entry.name] = plain(value) if is_dataclass(value) else value
+        elif entry.default is not MISSING:
+            found[entry.name] = entry.default
+    return found
 
 
 @functools.cache

@@ -163,3 +163,8 @@ def test_a_foreign_experiment_is_one_line_and_status_1() -> None:
     done = call("deepfake_cls.knn", "experiment=table4_lr", check=False)
     assert done.returncode == 1
     assert done.stderr == "error: experiment=table4_lr: belongs to python -m deepfake_cls.train.\n"
+
+
+def test_a_size_without_brackets_is_told_its_form() -> None:
+    with pytest.raises(InputError, match=r"data.size=64: expected height and width, .*\[100,100\]"):
+        configure("knn", KnnConfig, "data=folder", "data.root=x", "data.size=64")

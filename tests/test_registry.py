@@ -23,5 +23,11 @@ def test_two_parts_of_one_name_are_refused_and_one_that_is_imported_again_is_not
     shape: Registry[str, object] = Registry("shape.name")
     shape("square")(len)
     shape("square")(len)
-    with pytest.raises(ValueError, match=r"shape.name=square is taken by builtins.len"):
+    with pytest.raises(InputError, match=r"shape.name=square is registered twice, by builtins.len and by builtins.max"):
         shape("square")(max)
+
+
+def test_a_decorator_without_a_name_is_refused() -> None:
+    shape: Registry[str, object] = Registry("shape.name")
+    with pytest.raises(InputError, match="registered without a name"):
+        shape(len)  # type: ignore[arg-type]

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from deepfake_cls import runs
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.config import FolderConfig, KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import claim, key_here, plain
+from deepfake_cls.runs import claim, defaults_of, key_here, plain
 from tests.conftest import call
 
 ID = "ab" * 32
@@ -94,3 +95,14 @@ def test_the_key_names_what_the_result_was_computed_on() -> None:
 def test_nothing_is_left_of_a_run_that_never_began() -> None:
     call("deepfake_cls.knn", "features=deep", check=False)
     assert not Path("runs").exists()
+
+
+def test_a_schema_may_have_keys_without_a_default() -> None:
+    @dataclass(kw_only=True)
+    class Listed(FolderConfig):
+        listing: str
+
+    found = defaults_of(Listed)
+    assert "listing" not in found
+    assert found == plain(FolderConfig())
+    assert defaults_of(TrainConfig) == plain(TrainConfig())

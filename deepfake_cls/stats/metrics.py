@@ -7,6 +7,7 @@ nearest neighbours need for the embedded data. The tests compare them with sciki
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.registry import Registry
 
+_log = logging.getLogger(__name__)
 ECE_BINS = 15
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.float32]], float | None]
@@ -74,8 +76,13 @@ def compute(name: str, labels: NDArray[np.int64], probs: NDArray[np.float32]) ->
     Raises:
         InputError: If no metric has the name.
     """
-    value = metric[name](labels, probs)
-    return float(value) if value is not None and isfinite(value) else None
+    compute_one = metric[name]
+    try:
+        value = compute_one(labels, probs)
+        return float(value) if value is not None and isfinite(value) else None
+    except Exception as error:  # a metric of the user's own must not lose a training, or a report
+        _log.warning("The metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
+        return None
 
 
 @metric("acc")

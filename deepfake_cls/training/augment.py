@@ -271,6 +271,8 @@ def _built(name: str, strengths: Mapping[str, Any]) -> Augmentation:
     """
     part = augmentation[name]
     known = inspect.signature(part).parameters
+    if not isinstance(strengths, Mapping):
+        raise InputError(f"augment.{name}={strengths}: expected strengths, such as {{p: 0.5}}, or null.")
     for key in strengths:
         if key not in known:
             raise InputError(f"augment.{name}.{key}: unknown; {name} takes {', '.join(known) or 'no strengths'}.")
@@ -296,6 +298,8 @@ class Pipeline:
 
     def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], seed: int) -> None:
         self.seed = seed
+        for name in augment:
+            augmentation[name]  # what is removed has to exist as well
         self.parts = {name: _built(name, strengths) for name, strengths in augment.items() if strengths is not None}
         self.partial = all(hasattr(part, "select") for part in self.parts.values())
 
@@ -338,5 +342,11 @@ class Pipeline:
         """
         for part, own in zip(self.parts.values(), drawn, strict=True):
             chosen = own if rows is None else part.select(own, rows)  # type: ignore[attr-defined]
+            count = len(batch)
             batch = part.apply(batch, chosen)
+            if len(batch) != count or len(batch.images) != count or batch.images.dtype != torch.uint8:
+                raise InputError(
+                    f"{type(part).__name__}.apply returned {len(batch.images)} images of {batch.images.dtype} and"
+                    f" {len(batch)} targets; expected {count} of torch.uint8 and {count}."
+                )
         return batch

@@ -70,7 +70,8 @@ def fit_and_score(
     resume = resumable(config, claimed, model)
     if config.init is not None and resume is None:
         start_from(config.init, model)
-    prepare(model.network, plain(config.model), data.train_pixels, data.validation_pixels, fit=resume is None)
+    pixels = (data.train_pixels, data.validation_pixels)
+    prepare(model.network, plain(config.model), *pixels, fit=resume is None, force=config.force)
     if distributed.world_size() > 1:
         data.needed, data.scored = model.needed, own_batches
     if config.trainer.compile:

@@ -18,7 +18,9 @@ from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.records import write_atomically
 
 
-def prepare(network: nn.Module, model: dict[str, Any], train: Pixels, validation: Pixels, *, fit: bool) -> None:
+def prepare(
+    network: nn.Module, model: dict[str, Any], train: Pixels, validation: Pixels, *, fit: bool, force: bool
+) -> None:
     """Compute a network's image features for a training, and hand them to its batches; other networks need nothing.
 
     Args:
@@ -29,19 +31,20 @@ def prepare(network: nn.Module, model: dict[str, Any], train: Pixels, validation
         train: The training images.
         validation: The validation images.
         fit: Whether to fit; not where a training goes on.
+        force: Compute features again that are cached, such as after a change in a module that the network imports.
     """
     if not hasattr(network, "image_features"):
         return
     network.to(train.device)
     for pixels in (train, validation):
-        pixels.image_features = _cached(network, model, pixels)
+        pixels.image_features = _cached(network, model, pixels, force)
     fit_image_features: Any = getattr(network, "fit_image_features", None)
     if fit and fit_image_features is not None:
         with torch.no_grad():
             fit_image_features(train.image_features)
 
 
-def _cached(network: nn.Module, model: dict[str, Any], pixels: Pixels) -> Tensor:
+def _cached(network: nn.Module, model: dict[str, Any], pixels: Pixels, force: bool) -> Tensor:
     """The features of all images of a split, kept beside its decoded images."""
     filename = getattr(pixels.split.store.images, "filename", None)
     if filename is None:
@@ -51,7 +54,7 @@ def _cached(network: nn.Module, model: dict[str, Any], pixels: Pixels) -> Tensor
     parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest()]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     file = Path(filename).with_name(f"image_features-{key[:32]}.npy")
-    if not file.is_file():
+    if force or not file.is_file():
         buffer = io.BytesIO()
         np.save(buffer, _computed(network, pixels).numpy(), allow_pickle=False)
         write_atomically(file, buffer.getvalue())

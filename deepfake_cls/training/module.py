@@ -97,8 +97,16 @@ class Classifier(L.LightningModule):
             image_features: float32 (B, E), for networks that have such features; None leaves them to the network.
         """
         planes = images.permute(0, 3, 1, 2)
-        found: Tensor = self.network(planes) if image_features is None else self.network(planes, image_features)
-        return found.to(torch.promote_types(found.dtype, torch.float32))
+        found: Any = self.network(planes) if image_features is None else self.network(planes, image_features)
+        expected = (len(images), len(self.classes))
+        if not isinstance(found, Tensor) or found.shape != expected:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"model.name={self.hparams['model']['name']}: forward returned {shape}; expected {expected},"
+                " a logit for each image and class."
+            )
+        logits: Tensor = found.to(torch.promote_types(found.dtype, torch.float32))
+        return logits
 
     def _step(self, stage: str, batch: ImageBatch, step: int) -> Tensor:
         """One batch of any stage: augmented in training, as it is otherwise.

@@ -122,3 +122,14 @@ def test_a_registered_metric_is_scored(value: float | None, expected: float | No
 def test_an_unknown_metric_is_named() -> None:
     with pytest.raises(InputError, match="metric=mine: unknown; expected one of acc, auroc, balanced_acc, "):
         compute("mine", *drawn(votes=False))
+
+
+def test_a_metric_that_fails_is_left_out_and_said(registries: None, caplog: pytest.LogCaptureFixture) -> None:
+    @metric("broken")
+    def broken(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
+        raise ZeroDivisionError("nothing to divide by")
+
+    scores = score(np.array([0, 1]), np.eye(2, dtype=np.float32))
+    assert "broken" not in scores.metrics
+    assert scores.metrics["acc"] == 1
+    assert "The metric broken failed and is left out: ZeroDivisionError: nothing to divide by" in caplog.text

@@ -1,8 +1,13 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.transforms import functional as torchvision_functional
 
+from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator
 from deepfake_cls.training.augment import Batch, CutMix, Flip, Mix, Pipeline, Rotation, flip, rotate
 
@@ -118,3 +123,28 @@ def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
     outside = torch.ones(20, 30, dtype=torch.bool)
     outside[top:bottom, left:right] = False
     assert torch.equal(out[:, outside], x[:, outside])
+
+
+@pytest.mark.parametrize(
+    ("augment", "said"),
+    [
+        ({"cutmux": None}, "augment=cutmux: unknown; expected one of"),
+        ({"flip": 5}, r"augment.flip=5: expected strengths, such as \{p: 0.5\}, or null"),
+        ({"flip": {"q": 1}}, "augment.flip.q: unknown; flip takes p"),
+        ({"flip": {}}, "augment.flip.p: missing"),
+        ({"flip": {"p": "often"}}, "augment.flip.p=often: expected a probability"),
+        ({"flip": {"p": 2}}, "augment.flip.p=2: expected a probability"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused_by_its_key(augment: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Pipeline(augment, 0)
+
+
+@pytest.mark.parametrize("fault", [lambda x: x.float(), lambda x: x[:3]])
+def test_an_augmentation_that_returns_other_images_is_named(
+    fault: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Flip, "apply", lambda _, batch, drawn: replace(batch, images=fault(batch.images)))
+    with pytest.raises(InputError, match=r"Flip.apply returned . images of torch.* expected 6 of torch.uint8 and 6"):
+        Pipeline({"flip": {"p": 0.5}}, 0).apply(batch(images()), [None])

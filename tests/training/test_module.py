@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels, with_channels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
+from deepfake_cls.errors import InputError
 from deepfake_cls.training.augment import Pipeline
 from tests.builders import batch, classifier
 
@@ -126,3 +129,11 @@ def test_images_stay_with_their_labels_and_take_the_channels_asked_for() -> None
     four = torch.arange(16, dtype=torch.uint8).view(1, 2, 2, 4)
     assert torch.equal(with_channels(four, "RGBA"), four)
     assert torch.equal(with_channels(four, "RGB"), four[..., :3])
+
+
+@pytest.mark.parametrize(("fault", "shape"), [(lambda x: x[:, :2], r"\(6, 2\)"), (lambda x: (x,), "tuple")])
+def test_a_network_that_returns_another_shape_is_named(fault: Callable[[torch.Tensor], object], shape: str) -> None:
+    model = classifier()
+    model.network.register_forward_hook(lambda _module, _inputs, output: fault(output))
+    with pytest.raises(InputError, match=rf"model.name=resnet: forward returned {shape}; expected \(6, 3\)"):
+        model._step("train", batch(), 0)
