@@ -294,6 +294,7 @@ def test_too_few_images_are_refused_at_once(unibuc_like: Path) -> None:
     assert output.strip().splitlines()[-1].endswith("30 training images; 32 are needed.")
 
 
+@pytest.mark.slow
 def test_the_whole_suite(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", "--quick", "--output", str(tmp_path / "out")],
