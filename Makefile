@@ -25,7 +25,7 @@ SWEEP = $(BIN)/python -m deepfake_cls.train launcher=$(LAUNCHER) $(WORDS) 'seed=
 KNN = $(BIN)/python -m deepfake_cls.knn experiment=table1_knn $(DATA_WORDS)
 RENDER = $(BIN)/python -m deepfake_cls.report $(WORDS) output=reports/tables
 
-.PHONY: help setup demo test coverage test-slow test-gpu test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10)
+.PHONY: help setup demo test coverage test-gpu test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10)
 
 help:  ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -98,9 +98,6 @@ test: $(STAMP)  ## checks and the test suite
 
 coverage: $(STAMP)  ## the test suite with the lines and branches that it covers, which takes longer
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
-
-test-slow: $(STAMP)  ## make bench in small, from end to end
-	$(BIN)/pytest -m slow
 
 test-gpu: $(STAMP)  ## the tests that want an NVIDIA GPU
 	DEEPFAKE_CLS_TEST_CUDA=1 $(BIN)/pytest -m cuda tests

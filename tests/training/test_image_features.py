@@ -69,6 +69,8 @@ def test_features_of_an_image_are_computed_once_for_all_trainings() -> None:
     assert sum(computed) == 40 + 20
     fit("run_dir=flip", "epochs=1", "seed=1")
     assert sum(computed) == 40 + 20 + 20  # of the mirror images, which are others
+    fit("run_dir=second", "tta=none", "epochs=1", "seed=1", "lr=0.1", "force=true")
+    assert sum(computed) == 2 * (40 + 20) + 20  # after a change that the cache cannot see
     for other in ("channels=RGB", "model.args.scale=2", "data.seed=1"):
         computed.clear()
         fit(other, "tta=none", "epochs=1")
