@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls import runs
-from deepfake_cls.config import FolderConfig, KnnConfig, TrainConfig
+from deepfake_cls.config import FolderConfig, KnnConfig, ModelConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import claim, defaults_of, key_here, plain
+from deepfake_cls.runs import claim, defaults_of, hashed_config, key_here, plain
 from tests.conftest import call
 
 ID = "ab" * 32
@@ -106,3 +106,11 @@ def test_a_schema_may_have_keys_without_a_default() -> None:
     assert "listing" not in found
     assert found == plain(FolderConfig())
     assert defaults_of(TrainConfig) == plain(TrainConfig())
+
+
+def test_arguments_that_no_file_of_the_project_names_are_part_of_the_key() -> None:
+    configs = [plain(TrainConfig(model=ModelConfig("own", args))) for args in ({}, {"kernel": 3}, {"kernel": 5})]
+    found = [hashed_config("cnn", config)["model"]["args"] for config in configs]
+    assert found == [{}, {"kernel": 3.0}, {"kernel": 5.0}]
+    usual = plain(TrainConfig(model=ModelConfig("resnet", {"skips": True})))
+    assert hashed_config("cnn", usual)["model"]["args"] == {}
