@@ -1,4 +1,4 @@
-"""Images in: which there are, decoded once, handed out in batches. Importing it registers the built-in layouts."""
+"""Data sets: list the images, decode each one once, and serve batches. Importing it registers the built-in layouts."""
 
 from deepfake_cls.data import folder, synthetic, unibuc
 from deepfake_cls.data.manifest import Manifest, Split

@@ -1,24 +1,24 @@
-"""One image file in, one uint8 array out, or one clear reason why not.
+"""Decode one image file into one uint8 array, or refuse it with one clear reason.
 
-Pixels are the evidence here, so no conversion that needs a choice is made in silence. The rules:
+The pixels are the evidence, so a conversion that needs a choice is refused. The rules:
 
-| the file holds                                    | what happens                                           |
+| the file contains                                 | result                                                 |
 |---------------------------------------------------|--------------------------------------------------------|
-| ``RGB``, ``RGBA``, 8 bits                         | taken as it is; JPEG and WebP arrive as ``RGB``        |
+| ``RGB``, ``RGBA``, 8 bits                         | unchanged; JPEG and WebP give ``RGB``                  |
 | ``RGB``, ``RGBA`` of 16 bits (PNG, TIFF)          | Pillow keeps the high byte of each value               |
 | ``L`` (grey), ``1`` (black and white)             | replicated to three channels; ``1`` gives 0 and 255    |
 | ``LA`` (grey with alpha)                          | replicated to ``RGBA``                                 |
 | ``P``, ``PA`` (palette)                           | looked up: ``RGBA`` with transparency, else ``RGB``    |
 | ``1``, ``L``, ``RGB`` with one transparent colour | ``RGBA``: alpha 0 at that colour, 255 elsewhere        |
-| ``CMYK``, ``LAB``, ``HSV``, any other mode        | refused: to make RGB of it needs a choice              |
-| ``I``, ``I;16``, ``F``                            | refused: to make 8 bits of it needs a choice           |
-| several frames or pages                           | refused; of a camera's MPO file the first is taken     |
-| EXIF orientation                                  | applied, before the size is looked at                  |
-| colour profile, gamma                             | ignored: the stored values are taken                   |
-| another size than asked for                       | refused; with ``resize`` brought to it by Lanczos      |
+| ``CMYK``, ``LAB``, ``HSV``, any other mode        | refused: conversion to RGB needs a choice              |
+| ``I``, ``I;16``, ``F``                            | refused: conversion to 8 bits needs a choice           |
+| several frames or pages                           | refused; for a camera's MPO file, the first frame      |
+| EXIF orientation                                  | applied before the size is checked                     |
+| colour profile, gamma                             | ignored: the stored values are used                    |
+| another size than expected                        | refused; with ``resize``, resampled by Lanczos         |
 | more than `MAX_PIXELS` pixels                     | refused before decoding, whatever Pillow's limit is    |
-| nothing, half a file, no image                    | refused                                                |
-| PostScript, PDF, WMF, MPEG, GRIB, HDF5, ...       | no images here: another program has to draw them       |
+| nothing, half a file, not an image                | refused                                                |
+| PostScript, PDF, WMF, MPEG, GRIB, HDF5, ...       | refused: Pillow needs another program to render them   |
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DECODE_VERSION = 1
-"""Raised when a rule above changes what an image turns into: images decoded before are decoded again."""
+"""Increase it when a rule above changes the pixels: cached images are then decoded again."""
 
 MAX_PIXELS = 64_000_000
-"""Largest height × width that is decoded (8000×8000): a small file can claim a size that fills the memory."""
+"""Largest height × width that is decoded (8000×8000): a small file can declare a size that fills the memory."""
 
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 _COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -43,12 +43,12 @@ _NOT_RASTER = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
 
 
 class DecodeError(Exception):
-    """The reason why an image file was refused, without its name: ``is empty (0 bytes)``."""
+    """The reason why an image file is refused, without its name, such as ``is empty (0 bytes)``."""
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """The lower-case suffixes, with dot, of the files that count as images."""
+    """Return the suffixes of image files, in lower case with their dot."""
     formats = set(_formats())
     return frozenset(s.lower() for s, name in Image.registered_extensions().items() if name in formats)
 
@@ -56,8 +56,8 @@ def image_suffixes() -> frozenset[str]:
 @functools.cache
 def _formats() -> tuple[str, ...]:
     Image.init()
-    # Pillow asks its readers in this order, and some can only say no after they have parsed a header. With
-    # the common ones first, a WebP image of 100×100 is decoded in four fifths of the time.
+    # Pillow tries its readers in this order, and some parse a header before they refuse a file. With the common
+    # formats first, decoding a WebP image of 100×100 takes four fifths of the time.
     return (*_COMMON, *(name for name in Image.ID if name not in _NOT_RASTER and name not in _COMMON))
 
 
@@ -68,15 +68,15 @@ def decode(
 
     Args:
         path: The file.
-        size: Height and width the array must have; None takes any.
-        resize: Bring an image of another size to ``size``, instead of refusing it.
+        size: Height and width of the array; None accepts any.
+        resize: Resize an image of another size instead of refusing it.
 
     Returns:
-        The image, uint8 (H, W, 3), or (H, W, 4) where the file has an alpha channel or a transparent colour,
-        and whether it was resized.
+        The image, uint8 (H, W, 3), or (H, W, 4) if the file has an alpha channel or a transparent colour; and
+        whether it was resized.
 
     Raises:
-        DecodeError: The file was refused; the message is the reason.
+        DecodeError: The file is refused; the message is the reason.
     """
     try:
         with Image.open(path, formats=_formats()) as opened:
@@ -84,10 +84,11 @@ def decode(
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             image = _to_rgb(opened)
-            resized = size is not None and image.size != (size[1], size[0])
-            if resized:
-                image = _resize(image, size, resize)
-            return np.asarray(image), resized
+            if size is None or (image.height, image.width) == size:
+                return np.asarray(image), False
+            if not resize:
+                raise DecodeError(_wrong_size(image, size))
+            return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS)), True
     except (DecodeError, MemoryError):
         raise
     except FileNotFoundError:
@@ -95,8 +96,8 @@ def decode(
     except UnidentifiedImageError:
         raise DecodeError(_unidentified(Path(path))) from None
     except Image.DecompressionBombError as error:
-        raise DecodeError(f"{error}; at most {MAX_PIXELS:,} pixels are decoded") from None
-    except Exception as error:  # Pillow's readers let any exception out of a damaged file
+        raise DecodeError(f"{error}; expected at most {MAX_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow's readers raise any exception for a damaged file
         raise DecodeError(f"cannot be decoded: {error or type(error).__name__}") from None
 
 
@@ -104,32 +105,29 @@ def _check_header(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise DecodeError(
-            f"claims {height}×{width} pixels; at most {MAX_PIXELS:,} are decoded: scale it down first, if it "
-            "is not a damaged or hostile file"
+            f"declares {height}×{width} pixels; expected at most {MAX_PIXELS:,}: scale it down, unless the file is "
+            "damaged or hostile"
         )
     if image.mode not in _MODES:
-        raise DecodeError(f"has mode {image.mode}; grey, palette, RGB and RGBA of 8 bits are read: convert it first")
+        raise DecodeError(f"has mode {image.mode}; expected grey, palette, RGB or RGBA of 8 bits: convert it first")
     if getattr(image, "is_animated", False) and image.format != "MPO":
         frames: Any = getattr(image, "n_frames", "several")
-        raise DecodeError(f"holds {frames} frames; one is expected: save the one you mean as a file of its own")
+        raise DecodeError(f"contains {frames} frames; expected one: save one frame as a file of its own")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "1" and image.info.get("transparency"):
-        image.info["transparency"] = 255  # Pillow before 12.1 leaves a 1 there, which no pixel is
+        image.info["transparency"] = 255  # Pillow before 12.1 leaves a 1, but the pixels are 0 and 255
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
 
 
-def _resize(image: Image.Image, size: tuple[int, int] | None, allowed: bool) -> Image.Image:
-    assert size is not None
-    height, width = size
-    if not allowed:
-        raise DecodeError(
-            f"is {image.height}×{image.width} (height×width); {height}×{width} is expected: give "
-            f"data.size=[{image.height},{image.width}] if all are to be so, or resize with data.resize=true"
-        )
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+def _wrong_size(image: Image.Image, size: tuple[int, int]) -> str:
+    height, width = image.height, image.width
+    return (
+        f"is {height}×{width} (height×width); expected {size[0]}×{size[1]}: set data.size=[{height},{width}] if all "
+        "images have this size, or resize with data.resize=true"
+    )
 
 
 def _unidentified(path: Path) -> str:
@@ -137,4 +135,4 @@ def _unidentified(path: Path) -> str:
         empty = path.stat().st_size == 0
     except OSError:
         empty = False
-    return "is empty (0 bytes)" if empty else "is no image that can be read, or a damaged one"
+    return "is empty (0 bytes)" if empty else "is not an image that can be read, or is damaged"

@@ -1,8 +1,9 @@
-"""``data=folder``: ``<split>/<class>/*``.
+"""``data=folder``: images in ``<split>/<class>/``.
 
-A split whose folder holds images directly has no labels. Images directly in ``data.root`` are the unlabelled split
-``test``; beside them only ``train``, ``validation`` and ``test`` are looked for. ``val``, ``valid`` and ``dev`` are
-other names of ``validation``.
+- A split folder that contains images directly is an unlabelled split.
+- Images directly in ``data.root`` are the unlabelled split ``test``. Then only the folders ``train``, ``validation``
+  and ``test`` are read as splits.
+- ``val``, ``valid`` and ``dev`` are aliases of ``validation``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from deepfake_cls.config import FolderConfig
-from deepfake_cls.data.listing import Folder, listing, scan
+from deepfake_cls.data.listing import Folder, indented, scan
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Split
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError
@@ -25,33 +26,28 @@ _ALIASES = {"val": "validation", "valid": "validation", "dev": "validation"}
 
 @source("folder")
 class FolderSource(FileSource):
-    """A folder for each split and class."""
+    """One folder for each split, with one folder for each class in it."""
 
     Config = FolderConfig
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
         """See `FileSource`."""
         top = scan(root)
-        named = [name for name in top.folders if _ALIASES.get(name, name) in STANDARD_SPLITS]
-        # Beside images in the root itself, a folder of any other name is the user's own affair.
-        folders = {name: scan(root / name) for name in (named if top.images else top.folders)}
-        inner = {name: {label: scan(root / name / label) for label in folders[name].folders} for name in folders}
-        _say_ignored(root, [top, *folders.values()], [found for name in inner for found in inner[name].values()])
-        labelled = [name for name in folders if any(found.images for found in inner[name].values())]
-        naming = ["train"] if "train" in labelled else labelled
-        classes = tuple(sorted({label for name in naming for label in inner[name]}))
-        problems = [p for name in folders for p in _problems(root, name, folders[name], inner[name], classes)]
-        splits = {"test": _collect("test", root, {"": top}, ())} if top.images else {}
-        for name, found in folders.items():
-            split = _ALIASES.get(name, name)
-            if split in splits:
-                problems.append(f"{root / name} is the second of two that hold the split {split}; move one away")
-            elif name in labelled:
-                splits[split] = _collect(split, root / name, inner[name], classes)
-            elif found.images:
-                splits[split] = _collect(split, root / name, {"": found}, ())
+        standard = [name for name in top.folders if _ALIASES.get(name, name) in STANDARD_SPLITS]
+        split_folders = [_SplitFolder(root / name) for name in (standard if top.images else top.folders)]
+        _log_ignored(root, top, split_folders)
+        labelled = [folder for folder in split_folders if folder.labelled]
+        train = [folder for folder in labelled if folder.split == "train"]
+        classes = tuple(sorted({name for folder in train or labelled for name in folder.class_folders}))
+        problems = [problem for folder in split_folders for problem in folder.problems(classes)]
+        splits = {"test": _make_split("test", root, {"": top}, ())} if top.images else {}
+        for folder in split_folders:
+            if folder.split in splits:
+                problems.append(f"{folder.path} is the second folder of the split {folder.split}; move one away")
+            elif folder.labelled or folder.top.images:
+                splits[folder.split] = _make_split(folder.split, folder.path, folder.image_folders(), classes)
         if problems:
-            raise InputError(f"{root} does not follow the layout data=folder:{listing(problems)}")
+            raise InputError(f"{root} does not follow the layout data=folder:{indented(problems)}")
         if not splits:
             raise InputError(
                 f"{root} does not look like data=folder: there are no images in <split>/<class>/, in <split>/ or "
@@ -60,38 +56,49 @@ class FolderSource(FileSource):
         return classes, list(splits.values())
 
 
-def _problems(
-    root: Path, name: str, found: Folder, inner: dict[str, Folder], classes: tuple[str, ...]
-) -> Iterator[str]:
-    """What is wrong with the folder of one split."""
-    labelled = any(folder.images for folder in inner.values())
-    if found.images and labelled:
-        yield f"{root / name} holds images and folders of images; keep one: with class folders it has labels"
-    elif found.images and name == "train":
-        yield f"{root / name} holds images directly; training needs train/<class>/*.{_unibuc_hint(root)}"
-    elif not found.images and not labelled and _ALIASES.get(name, name) in STANDARD_SPLITS:
-        yield f"{root / name} is an empty split: no images in it, or in folders in it"
-    for label in inner if labelled else ():
-        if not inner[label].images:
-            yield f"{root / name / label} is an empty class: no images directly in it"
-        if label not in classes:
-            yield f"{root / name / label} is a class that train does not have; it has {', '.join(classes)}"
+class _SplitFolder:
+    """The folder of one split, and the folders of its classes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.split = path, _ALIASES.get(path.name, path.name)
+        self.top = scan(path)
+        self.class_folders = {name: scan(path / name) for name in self.top.folders}
+        self.labelled = any(folder.images for folder in self.class_folders.values())
+
+    def image_folders(self) -> dict[str, Folder]:
+        return self.class_folders if self.labelled else {"": self.top}
+
+    def problems(self, classes: tuple[str, ...]) -> Iterator[str]:
+        if self.top.images and self.labelled:
+            yield f"{self.path} contains images and class folders; keep one of them (class folders give labels)"
+        elif self.top.images and self.split == "train":
+            hint = _unibuc_hint(self.path.parent)
+            yield f"{self.path} contains images directly; training needs train/<class>/*.{hint}"
+        elif not self.top.images and not self.labelled and self.split in STANDARD_SPLITS:
+            yield f"{self.path} is an empty split: it contains no images, and neither do its folders"
+        for name, folder in self.class_folders.items() if self.labelled else ():
+            if not folder.images:
+                yield f"{self.path / name} is an empty class: it contains no images directly"
+            if name not in classes:
+                yield f"{self.path / name} is a class that train does not have; train has {', '.join(classes)}"
 
 
-def _collect(name: str, folder: Path, inner: dict[str, Folder], classes: tuple[str, ...]) -> Split:
-    """One split from the folders of its classes, sorted; a class that is not in ``classes`` is unknown."""
+def _make_split(name: str, path: Path, folders: dict[str, Folder], classes: tuple[str, ...]) -> Split:
+    """Make a split from the folders of its classes; a folder that is not in ``classes`` has the label −1."""
     ids, labels = [], []
-    for label, found in inner.items():
-        ids += [f"{label}/{image}" if label else image for image in found.images]
-        labels += [classes.index(label) if label in classes else -1] * len(found.images)
-    return Split(name, tuple(ids), np.array(labels, np.int64), tuple(folder / image_id for image_id in ids))
+    for class_name, folder in folders.items():
+        ids += [f"{class_name}/{image}" if class_name else image for image in folder.images]
+        labels += [classes.index(class_name) if class_name in classes else -1] * len(folder.images)
+    return Split(name, tuple(ids), np.array(labels, np.int64), tuple(path / image_id for image_id in ids))
 
 
-def _say_ignored(root: Path, outer: list[Folder], inner: list[Folder]) -> None:
-    ignored = [name for found in outer + inner for name in found.others]
-    ignored += [f"{name}/" for found in inner for name in found.folders]
+def _log_ignored(root: Path, top: Folder, split_folders: list[_SplitFolder]) -> None:
+    class_folders = [folder for split in split_folders for folder in split.class_folders.values()]
+    folders = [top, *(split.top for split in split_folders), *class_folders]
+    ignored = [name for folder in folders for name in folder.others]
+    ignored += [f"{name}/" for folder in class_folders for name in folder.folders]
     if ignored:
-        text = "%s: ignored %d entries (hidden, no image, too deep), such as %s"
+        text = "%s: ignored %d entries (hidden, not an image, or too deep), such as %s"
         _log.info(text, root, len(ignored), ignored[0])
 
 

@@ -1,4 +1,4 @@
-"""Folders and tables on disk: names listed, rows read. No image file is opened."""
+"""List folders and read CSV tables. No image file is opened."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from deepfake_cls.data.decode import image_suffixes
 from deepfake_cls.errors import InputError
 
-_LISTED = 20
+_MAX_PROBLEMS = 20
 
 
-def listing(problems: Sequence[str]) -> str:
-    """Problems as indented lines: the first 20, then how many more there are."""
-    lines = [f"\n  {problem}" for problem in problems[:_LISTED]]
-    if len(problems) > _LISTED:
-        lines.append(f"\n  and {len(problems) - _LISTED} more")
+def indented(problems: Sequence[str]) -> str:
+    """Format problems as indented lines: the first 20, then the number of the others."""
+    lines = [f"\n  {problem}" for problem in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        lines.append(f"\n  and {len(problems) - _MAX_PROBLEMS} more")
     return "".join(lines)
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What one folder holds, each list sorted; hidden entries are among ``others``."""
+    """Names in one folder, each list sorted. ``others`` includes hidden entries."""
 
     images: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -33,65 +33,65 @@ class Folder:
 
 
 def scan(path: Path) -> Folder:
-    """List a folder in one pass: entry types come with the names, so the disk is not asked file by file.
+    """List a folder in one pass, without a system call for each file.
 
     Raises:
         InputError: The folder cannot be read.
     """
-    found = Folder()
+    folder = Folder()
     try:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
-                    found.others.append(entry.name)
+                    folder.others.append(entry.name)
                 elif entry.is_dir():
-                    found.folders.append(entry.name)
+                    folder.folders.append(entry.name)
                 elif _is_image(entry):
-                    found.images.append(entry.name)
+                    folder.images.append(entry.name)
                 else:
-                    found.others.append(entry.name)
+                    folder.others.append(entry.name)
     except OSError as error:
         raise InputError(f"{path} cannot be listed: {error.strerror or error}.") from error
-    for names in (found.images, found.folders, found.others):
+    for names in (folder.images, folder.folders, folder.others):
         names.sort()
-    return found
+    return folder
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    # A link that leads nowhere counts, so that it is reported as missing; a pipe would hang who reads it.
-    named = stem_and_suffix(entry.name)[1] in image_suffixes()
-    return named and (entry.is_file() or entry.is_symlink())
+    if stem_and_suffix(entry.name)[1] not in image_suffixes():
+        return False
+    # A broken link counts, so that it is reported as a missing image. A pipe does not: reading it would hang.
+    return entry.is_file() or entry.is_symlink()
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read a table in UTF-8, comma-separated, with a header.
+    """Read a comma-separated table with a header, in UTF-8.
 
     Args:
         path: The file.
-        columns: Columns that the header must have once each; others may stand beside them.
+        columns: Columns that the header must have exactly once; other columns are allowed.
 
     Returns:
-        The header; and of each row that is not blank its line number and its cells, without spaces around them.
+        The header; and for each row that is not blank its line number and its cells, stripped of spaces.
 
     Raises:
-        InputError: The file cannot be read, is no such table, or has no rows.
+        InputError: The file cannot be read, is not such a table, or has no rows.
     """
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
         rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}; comma-separated values are expected.") from error
+        raise InputError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values.") from error
     if any(header.count(column) != 1 for column in columns):
-        found, expected = ",".join(header), ",".join(columns)
-        raise InputError(f"{path} has the columns {found!r} in its first line; {expected!r} is expected.")
+        raise InputError(f"{path}: the first line is {','.join(header)!r}; expected {','.join(columns)!r}.")
     rows = [(line, cells) for line, cells in rows if cells not in ([], [""])]
     if not rows:
-        raise InputError(f"{path} has no rows below its header; a row for each image is expected.")
+        raise InputError(f"{path} has no rows below its header; expected a row for each image.")
     return header, rows
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -100,10 +100,10 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8; save the table with the encoding UTF-8.") from error
+        raise InputError(f"{path}, line {line}: not UTF-8; save the table in UTF-8.") from error
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:
-    """A file's name without its suffix, and the suffix in lower case with its dot."""
+    """Split a file name into its stem and its suffix, in lower case with its dot."""
     stem, _, suffix = name.rpartition(".")  # pathlib takes ten times as long
     return (stem, f".{suffix.lower()}") if stem else (name, "")

@@ -1,4 +1,4 @@
-"""Which images there are: a data set's classes, and the ids, labels and files of its splits."""
+"""The contents of a data set: its classes, and the ids, labels and files of its splits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Split:
     """The images of one split, in a fixed order.
 
     Attributes:
-        name: ``train``, ``validation``, ``test`` or a folder's name.
-        ids: One for each image, unique within the split.
+        name: ``train``, ``validation``, ``test`` or another name.
+        ids: One id for each image, unique within the split.
         labels: int64 (N,), index into the manifest's classes; −1 is unknown.
-        paths: The image files; None where images are drawn.
+        paths: The image files; None if the images are not read from files.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Manifest:
 
     Attributes:
         name: The layout, ``data.name``.
-        classes: Names of the classes, indexed by label; empty where nothing is labelled.
-        splits: By name: ``train``, ``validation``, ``test``, then others in alphabetical order.
+        classes: Class names, indexed by label; empty if no image has a label.
+        splits: By name: ``train``, ``validation``, ``test``, then the others in alphabetical order.
     """
 
     name: str
@@ -51,27 +51,27 @@ class Manifest:
     splits: dict[str, Split]
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """Return the split of that name.
 
         Raises:
-            InputError: There is none.
+            InputError: The data has no such split.
         """
         if name not in self.splits:
             raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
 
     def require_classes(self) -> None:
-        """Refuse data in which there is nothing to tell apart.
+        """Refuse data with fewer than two classes.
 
         Raises:
-            InputError: There are fewer than two classes.
+            InputError: The data has fewer than two classes.
         """
         if len(self.classes) < 2:
-            found = ", ".join(self.classes) or "none"
-            raise InputError(f"The data has too few classes ({found}): two or more are needed to tell apart.")
+            classes = ", ".join(self.classes) or "none"
+            raise InputError(f"The data has too few classes ({classes}); at least two are needed.")
 
     def sha256(self, names: Iterable[str] | None = None) -> str:
-        """SHA-256 over the classes, and over name, ids and labels of the splits given (None: of all)."""
-        chosen = [self.split(name) for name in (self.splits if names is None else names)]
-        content = [self.classes, [(split.name, split.ids, split.labels.tolist()) for split in chosen]]
+        """Hash the classes, and the names, ids and labels of the given splits (None: all splits)."""
+        splits = [self.split(name) for name in (self.splits if names is None else names)]
+        content = [self.classes, [(split.name, split.ids, split.labels.tolist()) for split in splits]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

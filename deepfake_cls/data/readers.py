@@ -1,4 +1,4 @@
-"""How the images of a split are read, one by one; `build` calls it in parallel."""
+"""Readers: how the images of a split are read, one at a time. `build` calls them in parallel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from deepfake_cls.data.decode import DECODE_VERSION, decode
 
 
 class Reader(ABC):
-    """The images of one split, by row. It has to be small and picklable where its pool is one of processes.
+    """The images of one split, by row. If `pool` returns processes, the reader has to be small and picklable.
 
     Attributes:
-        doing: What the progress bar and the log call the work.
-        images_per_worker: With fewer images than this for each worker, another worker costs more than it saves.
-        size: Height and width of all images; None is that of the first image that can be read.
+        doing: Name of the work in the progress bar and in the log.
+        images_per_worker: Fewest images for each worker: with fewer, starting it takes longer than it saves.
+        size: Height and width of all images; None is the size of the first image that can be read.
     """
 
     doing: ClassVar[str] = "Reading"
@@ -39,7 +39,7 @@ class Reader(ABC):
         """Read one image.
 
         Args:
-            row: The image's row in the split.
+            row: Row of the image in the split.
             size: Height and width that the image must have; None accepts any.
 
         Returns:
@@ -51,14 +51,14 @@ class Reader(ABC):
 
     @abstractmethod
     def where(self, row: int) -> str:
-        """What to call the image in a message, such as its path."""
+        """Name of the image in messages, such as its path."""
 
     @abstractmethod
     def content(self) -> Iterator[str]:
-        """Everything that determines the pixels, in pieces: it is the key of the decoded images in the cache."""
+        """Everything that determines the pixels, in pieces; they are hashed into the key of the cached images."""
 
     def pool(self, workers: int) -> Executor:
-        """The executor that calls `read` in parallel; threads unless a reader says otherwise."""
+        """Executor that calls `read` in parallel; threads by default."""
         return ThreadPoolExecutor(workers)
 
 
@@ -66,13 +66,13 @@ class Reader(ABC):
 class Files(Reader):
     """Image files, decoded by the rules of `decode`.
 
-    They are decoded in threads, because Pillow decodes outside the interpreter lock: two threads took 0.92 s for 4,000
-    WebP images of 100×100, two spawned processes 1.18 s; and threads need no main module that can be imported again.
+    The pool is one of threads, because Pillow releases the GIL while it decodes: 4,000 WebP images of 100×100 took
+    two threads 0.92 s and two spawned processes 1.18 s. Threads also need no main module that can be imported again.
 
     Attributes:
         paths: The files.
         size: See `Reader`.
-        resize: Resize images of another size, instead of refusing them.
+        resize: Resize images of another size instead of refusing them.
     """
 
     doing: ClassVar[str] = "Decoding"
@@ -95,12 +95,12 @@ class Files(Reader):
         """Paths, sizes and modification times; no file is opened."""
         yield f"files {DECODE_VERSION} {PIL.__version__} {self.size} {self.resize}"
         for path in self.paths:
-            yield f"{path}\0{_state(path)}"
+            yield f"{path}\0{_size_and_time(path)}"
 
 
-def _state(path: Path) -> str:
+def _size_and_time(path: Path) -> str:
     try:
         status = os.stat(path)  # noqa: PTH116 - Path.stat takes longer
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: the path contains a null character
         return "absent"
     return f"{status.st_size}\0{status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Data layouts by name: a `Source` says which images there are and how each is read.
+"""Data layouts, registered by name: a `Source` lists the images of a data set and says how each one is read.
 
 A layout is one module that registers one class. A layout of image files needs one method::
 
@@ -7,7 +7,7 @@ A layout is one module that registers one class. A layout of image files needs o
         def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
             ...  # class names, and a Split of ids, labels and paths for train, test, ...
 
-``data.name=mine`` then chooses it. A layout with keys of its own sets `Source.Config` to its dataclass.
+``data.name=mine`` chooses it. A layout with keys of its own sets `Source.Config` to a dataclass with these keys.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ class Source(ABC):
 
     @property
     def skips_bad_images(self) -> bool:
-        """Whether images that cannot be read are set aside, instead of ending the run."""
+        """Whether images that cannot be read are skipped instead of ending the run."""
         return False
 
     @abstractmethod
     def manifest(self) -> Manifest:
-        """Classes, labels and splits; no image is opened.
+        """List the classes, labels and splits; no image is opened.
 
         Raises:
-            InputError: The data is not there, does not follow the layout, or contradicts itself.
+            InputError: The data is missing, does not follow the layout, or contradicts itself.
         """
 
     @abstractmethod
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
-        """How the images of a split are read.
+        """Return the reader of a split's images.
 
         Args:
             split: One of the manifest's splits.
-            size: Height and width that the images must have; None leaves it to ``config`` and to the images.
+            size: Height and width that the images must have; None: those of ``config``, or of the first image.
         """
 
 
@@ -70,31 +70,31 @@ source: Registry[str, type[Source]] = Registry("data.name")
 
 
 def open_source(config: DataConfig) -> Source:
-    """The source that ``config.name`` chooses.
+    """Return the source that ``config.name`` chooses.
 
     Raises:
-        InputError: There is no such layout, or a setting is wrong.
+        InputError: The layout is unknown, or a value of ``config`` is invalid.
     """
     return source[config.name](config)
 
 
 def read_manifest(config: DataConfig) -> Manifest:
-    """Find out which images there are.
+    """List the classes, labels and splits of the configured data set; no image is opened.
 
     Args:
         config: The ``data`` group.
 
     Raises:
-        InputError: The data is not there, does not follow the layout, or contradicts itself; all rows or
-            folders that are wrong are named together.
+        InputError: The data is missing, does not follow the layout, or contradicts itself. The message lists all
+            rows or folders that are wrong.
     """
     return open_source(config).manifest()
 
 
 class FileSource(Source):
-    """A layout of image files below ``data.root``; a subclass lists the files, the rest is here.
+    """A layout of image files below ``data.root``. A subclass lists the files; this class does the rest.
 
-    Where the files have no validation split, a part of the training split becomes it; see `splits`.
+    If the files have no validation split, a part of the training split is used for it; see `splits`.
     """
 
     Config = ImageFilesConfig
@@ -105,10 +105,10 @@ class FileSource(Source):
         """List the images; no file is opened.
 
         Args:
-            root: The folder that holds the data; it exists.
+            root: The folder that contains the data; it exists.
 
         Returns:
-            Names of the classes, indexed by label; and the splits as the files have them.
+            Class names, indexed by label; and the splits of the files.
 
         Raises:
             InputError: The files do not follow the layout.
@@ -121,10 +121,10 @@ class FileSource(Source):
 
     def manifest(self) -> Manifest:
         """See `Source`."""
-        classes, found = self.list_images(self._root())
-        for split in found:
+        classes, listed = self.list_images(self._root())
+        for split in listed:
             _check(split, classes)
-        splits = with_validation({split.name: split for split in found}, self.config)
+        splits = with_validation({split.name: split for split in listed}, self.config)
         standard = [name for name in STANDARD_SPLITS if name in splits]
         names = standard + sorted(splits.keys() - {*standard})
         return Manifest(self.config.name, classes, {name: splits[name] for name in names})
@@ -137,22 +137,22 @@ class FileSource(Source):
         return Files(split.paths, size, self.config.resize)
 
     def _root(self) -> Path:
-        name, given = self.config.name, self.config.root
-        if given in ("", "???"):
-            raise InputError(f"data={name} needs the folder that holds the data: data.root=PATH.")
-        root = Path(given).expanduser().absolute()
+        if self.config.root in ("", "???"):
+            raise InputError(f"data={self.config.name} needs the folder that contains the data: data.root=PATH.")
+        root = Path(self.config.root).expanduser().absolute()
         if not root.exists():
-            raise InputError(f"data.root={given} does not exist ({root}).")
+            raise InputError(f"data.root={self.config.root} does not exist ({root}).")
         if not root.is_dir():
-            raise InputError(f"data.root={given} is not a folder; give the folder that holds the data.")
+            raise InputError(
+                f"data.root={self.config.root} is not a folder; expected the folder that contains the data."
+            )
         return root
 
 
 def _check(split: Split, classes: tuple[str, ...]) -> None:
-    """Refuse what a layout must not return."""
     if len({*split.ids}) < len(split):
-        twice = Counter(split.ids).most_common(1)[0][0]
-        raise InputError(f"The split {split.name} has the image {twice!r} twice; remove one of them.")
+        duplicate = Counter(split.ids).most_common(1)[0][0]
+        raise InputError(f"The split {split.name} has the image {duplicate!r} twice; remove one of them.")
     if split.labels.shape != (len(split),) or len(split.paths or ()) != len(split):
         raise ValueError(f"the split {split.name} needs a label and a path for each of its {len(split)} ids")
     if len(split) and not -1 <= split.labels.min() <= split.labels.max() < len(classes):

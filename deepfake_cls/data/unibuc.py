@@ -1,7 +1,7 @@
-"""``data=unibuc``: a table of image ids for each split, and beside it a folder with the images.
+"""``data=unibuc``: for each split a table of image ids, and a folder of the same name that contains the images.
 
-``train.csv`` and ``validation.csv`` have the columns ``image_id,label``, ``test.csv`` has ``image_id``. The images lie
-in a folder of the table's name and are found by id, whatever their suffix. All tables but the first are optional.
+``train.csv`` and ``validation.csv`` have the columns ``image_id,label``; ``test.csv`` has ``image_id``. An image is
+found by its id, with any suffix. Only ``train.csv`` is required.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from deepfake_cls.config import UnibucConfig
-from deepfake_cls.data.listing import listing, read_csv, scan, stem_and_suffix
+from deepfake_cls.data.listing import indented, read_csv, scan, stem_and_suffix
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Split
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError
@@ -26,34 +26,34 @@ _log = logging.getLogger(__name__)
 
 @source("unibuc")
 class UnibucSource(FileSource):
-    """CSV tables and a folder of images for each split."""
+    """One CSV table and one folder of images for each split."""
 
     Config = UnibucConfig
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
         """See `FileSource`."""
         if not (root / "train.csv").is_file():
-            found = scan(root)
-            hint = " It looks like data=folder." if found.images or "train" in found.folders else ""
+            top = scan(root)
+            hint = " It looks like data=folder." if top.images or "train" in top.folders else ""
             raise InputError(
-                f"{root} does not look like data=unibuc: there is no train.csv in it (image_id,label), with the "
-                f"images in {root / 'train'}.{hint}"
+                f"{root} does not look like data=unibuc: it has no train.csv (image_id,label) with the images in "
+                f"{root / 'train'}.{hint}"
             )
-        tables: dict[str, Table] = {}
+        tables: dict[str, _Table] = {}
         for name in STANDARD_SPLITS:
             path, folder = root / f"{name}.csv", root / name
             if not path.is_file():
                 continue
             if not folder.is_dir() and name == "test":
-                _log.warning("%s is there, its images in %s are not: the split test is left out", path, folder)
+                _log.warning("%s exists, but its images in %s do not: the split test is omitted", path, folder)
                 continue
             if not folder.is_dir():
-                raise InputError(f"{path} is there, but not the folder of its images, {folder}.")
-            tables[name] = read_table(path, folder, labelled=name != "test", allow_missing=self.skips_bad_images)
+                raise InputError(f"{path} exists, but the folder of its images, {folder}, does not.")
+            tables[name] = _read_table(path, folder, labelled=name != "test", allow_missing=self.skips_bad_images)
         problems = [problem for table in tables.values() for problem in table.problems]
-        problems = problems or label_problems(tables["train"], tables.get("validation"))
+        problems = problems or _label_problems(tables["train"], tables.get("validation"))
         if problems:
-            raise InputError(f"{root} does not follow the layout data=unibuc:{listing(problems)}")
+            raise InputError(f"{root} does not follow the layout data=unibuc:{indented(problems)}")
         classes = tuple(str(label) for label in range(max(tables["train"].labels) + 1))
         return classes, [
             Split(name, tuple(table.ids), np.array(table.labels, np.int64), tuple(table.paths))
@@ -62,16 +62,16 @@ class UnibucSource(FileSource):
 
 
 @dataclass(frozen=True)
-class Table:
-    """The rows of one table, and what is wrong with them.
+class _Table:
+    """The rows of one table. They are valid only if ``problems`` is empty.
 
     Attributes:
-        path: The table's file.
-        ids: Image ids, in the table's order.
-        labels: Labels as they were read; −1 where the table has none, or where it is wrong.
+        path: The file of the table.
+        ids: Image ids, in the order of the table.
+        labels: Labels; −1 if the table has none.
         paths: The image files.
-        lines: Line of each row in the file, for messages.
-        problems: One line of text for each thing that is wrong.
+        lines: Line number of each row, for messages.
+        problems: One message for each row that is wrong.
     """
 
     path: Path
@@ -82,43 +82,33 @@ class Table:
     problems: list[str] = field(default_factory=list)
 
 
-def read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool) -> Table:
-    """Read a table of image ids and find their files.
+def _read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool) -> _Table:
+    """Read a table of image ids and find their files in the folder.
 
-    Args:
-        path: CSV with the columns ``image_id`` and, if ``labelled``, ``label``; others are ignored.
-        folder: Where the images lie. An id is a file's name, with or without its suffix.
-        labelled: Whether labels are wanted.
-        allow_missing: Give an id without a file a path that does not exist, instead of reporting it.
-
-    Returns:
-        The rows. Nothing in them may be used while there are ``problems``.
-
-    Raises:
-        InputError: The file is no such table at all, or has no rows.
+    With ``allow_missing``, an id without a file gets a path that does not exist; otherwise it is a problem.
     """
-    table = Table(path)
-    images = _Images(folder)
-    seen: dict[str, int] = {}
+    table = _Table(path)
+    files = _ImageFiles(folder)
+    line_of_file: dict[str, int] = {}
     header, rows = read_csv(path, ("image_id", "label") if labelled else ("image_id",))
     for line, cells in rows:
         row = dict(zip(header, cells, strict=False))
         image_id = file = row.get("image_id", "")
-        label, wrong = -1, ""
+        label, problem = -1, ""
         try:
             if len(cells) > len(header):
-                raise ValueError(f"{len(cells)} cells, {len(header)} are expected; quote a comma within a cell")
+                raise ValueError(f"{len(cells)} cells; expected {len(header)} (quote a cell that contains a comma)")
             if labelled:
-                label = _label(row.get("label", ""))
-            file = images.find(image_id)
+                label = _parse_label(row.get("label", ""))
+            file = files.find(image_id)
         except FileNotFoundError as error:
-            wrong = "" if allow_missing else str(error)
+            problem = "" if allow_missing else str(error)
         except ValueError as error:
-            wrong = str(error)
-        if not wrong and seen.setdefault(file, line) != line:
-            wrong = f"image_id {image_id!r} is the image of line {seen[file]} again; list it once"
-        if wrong:
-            table.problems.append(f"{path}, line {line}: {wrong}")
+            problem = str(error)
+        if not problem and line_of_file.setdefault(file, line) != line:
+            problem = f"image_id {image_id!r} is the image of line {line_of_file[file]} again; list it once"
+        if problem:
+            table.problems.append(f"{path}, line {line}: {problem}")
         table.ids.append(image_id)
         table.labels.append(label)
         table.paths.append(folder / file)
@@ -126,15 +116,12 @@ def read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool)
     return table
 
 
-def label_problems(train: Table, validation: Table | None) -> list[str]:
-    """What is wrong with the labels of tables that have no problems row by row.
-
-    The labels of ``train`` must be 0 to C−1, each with an image; ``validation`` may have no others.
-    """
+def _label_problems(train: _Table, validation: _Table | None) -> list[str]:
+    """Check that the labels of train are 0 to C−1, each with an image, and that validation has no other labels."""
     labels = set(train.labels)
     count = max(train.labels) + 1
-    # A few are named: one mistyped label can leave millions of classes empty.
-    empty = ", ".join(map(str, itertools.islice((n for n in range(count) if n not in labels), 5)))
+    # Only five are listed: one mistyped label can leave millions of classes empty.
+    empty = ", ".join(map(str, itertools.islice((label for label in range(count) if label not in labels), 5)))
     problems = []
     if empty:
         problems.append(f"{train.path}: empty class {empty}: labels go up to {count - 1}, each needs an image")
@@ -147,44 +134,49 @@ def label_problems(train: Table, validation: Table | None) -> list[str]:
     return problems
 
 
-class _Images:
+class _ImageFiles:
     """The image files of one folder, by name and by stem."""
 
-    def __init__(self, folder: Path) -> None:
-        found = scan(folder)
-        self.folder = folder
-        self.names = {*found.images, *found.others}
-        self.stems: dict[str, list[str]] = {}
-        for name in found.images:
-            self.stems.setdefault(stem_and_suffix(name)[0], []).append(name)
+    def __init__(self, path: Path) -> None:
+        folder = scan(path)
+        self.path = path
+        self.names = {*folder.images, *folder.others}
+        self.names_by_stem: dict[str, list[str]] = {}
+        for name in folder.images:
+            self.names_by_stem.setdefault(stem_and_suffix(name)[0], []).append(name)
 
     def find(self, image_id: str) -> str:
-        """The file of an id; FileNotFoundError where there is none, ValueError where the id is no good."""
+        """Return the file name of an id: a file name with or without its suffix.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The id is missing, ambiguous, or a path out of the folder.
+        """
         if not image_id:
             raise ValueError("image_id is missing")
         if image_id in self.names:
             return image_id
-        names = self.stems.get(image_id, [])
+        names = self.names_by_stem.get(image_id, [])
         if len(names) > 1:
             raise ValueError(
-                f"image_id {image_id!r} can mean {' or '.join(names)} in {self.folder}; remove one, or write "
+                f"image_id {image_id!r} can mean {' or '.join(names)} in {self.path}; remove one, or write "
                 "the suffix in the table"
             )
         if not names and _leads_out(image_id):
-            raise ValueError(f"image_id {image_id!r} leads out of {self.folder}; name a file in it")
+            raise ValueError(f"image_id {image_id!r} leads out of {self.path}; expected a file in it")
         if not names:
-            raise FileNotFoundError(f"there is no image {image_id!r} in {self.folder}, with any suffix")
+            raise FileNotFoundError(f"there is no image {image_id!r} in {self.path}, with any suffix")
         return names[0]
 
 
 def _leads_out(image_id: str) -> bool:
-    inside = posixpath.normpath(image_id.replace("\\", "/"))
-    return inside == ".." or inside.startswith(("../", "/")) or bool(PureWindowsPath(image_id).drive)
+    path = posixpath.normpath(image_id.replace("\\", "/"))
+    return path == ".." or path.startswith(("../", "/")) or bool(PureWindowsPath(image_id).drive)
 
 
-def _label(text: str) -> int:
+def _parse_label(text: str) -> int:
     if not text:
-        raise ValueError("label is missing; an integer from 0 up is expected")
+        raise ValueError("label is missing; expected an integer from 0 up")
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise ValueError(f"label {text!r} is no integer from 0 up")
+        raise ValueError(f"label {text!r}: expected an integer from 0 up")
     return int(text)

@@ -1,4 +1,4 @@
-"""A data layout of a user's own, as it stands in a module outside the package."""
+"""A data layout that a user registers in a module outside the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``data=folder``: folders in, classes and splits out; one clear message for each way in which folders can be wrong."""
+"""``data=folder``: classes and splits of folders, and the message for each kind of wrong folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.data.sample_files import read_refusal as refusal
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two classes with two training images each, and one validation image each."""
+    """Two classes, each with two training images and one validation image."""
     for label in ("gan", "real"):
         images(tmp_path / "train" / label, "2.png", "1.jpg")
         images(tmp_path / "validation" / label, "3.webp")
@@ -43,15 +43,15 @@ def test_folder_reads_a_split_of_images_as_unlabelled(folder: Path) -> None:
     assert content(manifest.split("test")) == {"a.png": -1, "b.png": -1}
 
 
-def test_folder_reads_images_in_the_root_as_test_and_leaves_other_folders_alone(tmp_path: Path) -> None:
-    images(tmp_path, "mine.jpg", "yours.png")
+def test_folder_reads_images_in_the_root_as_test_and_ignores_other_folders(tmp_path: Path) -> None:
+    images(tmp_path, "a.jpg", "b.png")
     images(tmp_path / "holiday", "x.jpg")
     images(tmp_path / "holiday" / "raw", "x.jpg")
     manifest = read(tmp_path, "folder")
     assert manifest.classes == ()
     assert list(manifest.splits) == ["test"]
-    assert content(manifest.split("test")) == {"mine.jpg": -1, "yours.png": -1}
-    assert manifest.split("test").paths == (tmp_path / "mine.jpg", tmp_path / "yours.png")
+    assert content(manifest.split("test")) == {"a.jpg": -1, "b.png": -1}
+    assert manifest.split("test").paths == (tmp_path / "a.jpg", tmp_path / "b.png")
 
 
 def test_folder_reads_labelled_splits_without_train(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_folder_accepts_a_split_with_some_of_the_classes(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("alias", ["val", "valid", "dev"])
-def test_folder_knows_other_names_of_validation(folder: Path, alias: str) -> None:
+def test_folder_accepts_aliases_of_validation(folder: Path, alias: str) -> None:
     (folder / "validation").rename(folder / alias)
     assert content(read(folder, "folder").split("validation")) == {"gan/3.webp": 0, "real/3.webp": 1}
 
 
-def test_folder_ignores_what_is_hidden_or_no_image_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_ignores_and_logs_hidden_files_and_other_files(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     images(folder, "README.md", ".secret.png")
     images(folder / ".git", "x.png")
     images(folder / "__MACOSX" / "train", "x.png")
@@ -85,42 +85,44 @@ def test_folder_ignores_what_is_hidden_or_no_image_and_says_so(folder: Path, cap
         manifest = read(folder, "folder")
     assert list(manifest.splits) == ["train", "validation"]
     assert manifest.split("train").ids[:3] == ("gan/1.jpg", "gan/2.png", "real/1.jpg")
-    assert f"{folder}: ignored 11 entries (hidden, no image, too deep)" in caplog.text
+    assert f"{folder}: ignored 11 entries (hidden, not an image, or too deep)" in caplog.text
 
 
-def test_folder_names_empty_classes_and_unknown_classes_together(folder: Path) -> None:
+def test_folder_reports_empty_classes_and_unknown_classes_together(folder: Path) -> None:
     (folder / "train" / "empty").mkdir()
     images(folder / "validation" / "diffusion", "a.png")
     text = refusal(folder, "folder")
-    assert f"{folder}/train/empty is an empty class: no images directly in it" in text
-    assert f"{folder}/validation/diffusion is a class that train does not have; it has empty, gan, real" in text
+    assert f"{folder}/train/empty is an empty class: it contains no images directly" in text
+    assert f"{folder}/validation/diffusion is a class that train does not have; train has empty, gan, real" in text
 
 
 @pytest.mark.parametrize("name", ["train", "validation", "val", "test"])
 def test_folder_refuses_an_empty_split(tmp_path: Path, name: str) -> None:
     images(tmp_path / "other", "a.png")
     (tmp_path / name / "gan").mkdir(parents=True)
-    assert f"{tmp_path / name} is an empty split: no images in it, or in folders in it" in refusal(tmp_path, "folder")
+    assert f"{tmp_path / name} is an empty split: it contains no images, and neither do its folders" in refusal(
+        tmp_path, "folder"
+    )
 
 
 def test_folder_refuses_images_beside_class_folders(folder: Path) -> None:
     images(folder / "validation", "a.png")
-    assert f"{folder}/validation holds images and folders of images; keep one" in refusal(folder, "folder")
+    assert f"{folder}/validation contains images and class folders; keep one" in refusal(folder, "folder")
 
 
 def test_folder_refuses_a_training_split_without_classes(tmp_path: Path) -> None:
     images(tmp_path / "train", "a.png")
     text = refusal(tmp_path, "folder")
-    assert f"{tmp_path}/train holds images directly; training needs train/<class>/*." in text
+    assert f"{tmp_path}/train contains images directly; training needs train/<class>/*." in text
     assert "unibuc" not in text
 
 
-def test_folder_refuses_two_folders_of_one_split(folder: Path) -> None:
+def test_folder_refuses_two_folders_for_one_split(folder: Path) -> None:
     images(folder / "val" / "gan", "a.png")
-    assert f"{folder}/validation is the second of two that hold the split validation" in refusal(folder, "folder")
+    assert f"{folder}/validation is the second folder of the split validation" in refusal(folder, "folder")
 
 
 def test_folder_refuses_images_in_the_root_beside_a_test_folder(folder: Path) -> None:
     images(folder, "a.png")
     images(folder / "test", "b.png")
-    assert f"{folder}/test is the second of two that hold the split test" in refusal(folder, "folder")
+    assert f"{folder}/test is the second folder of the split test" in refusal(folder, "folder")

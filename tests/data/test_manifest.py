@@ -1,4 +1,4 @@
-"""The manifest: splits by name, and a hash of what a result takes from them; no image is opened."""
+"""The manifest: splits by name, and the hash of its content; no image is opened."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from deepfake_cls.errors import InputError
 from tests.data.sample_files import UNIBUC, images, needs_unibuc, read
 
 
-def test_a_split_must_exist(unibuc: Path) -> None:
+def test_an_unknown_split_is_refused(unibuc: Path) -> None:
     with pytest.raises(InputError, match="no split 'holdout'; it has train, validation, test"):
         read(unibuc).split("holdout")
 
 
-# The hash
-
-
-def test_the_hash_covers_ids_labels_splits_and_classes_and_no_paths(unibuc: Path, tmp_path: Path) -> None:
+def test_the_hash_depends_on_ids_labels_splits_and_classes_but_not_on_paths(unibuc: Path, tmp_path: Path) -> None:
     manifest = read(unibuc)
     (tmp_path / "copy").mkdir()
     for path in list(unibuc.iterdir()):
@@ -36,21 +33,18 @@ def test_the_hash_covers_ids_labels_splits_and_classes_and_no_paths(unibuc: Path
         Split("train", ("c", "a", "b", "e"), split.labels, None),
         Split("train", split.ids, 1 - split.labels, None),
     ]
-    others = [Manifest("unibuc", manifest.classes, {**manifest.splits, "train": train}) for train in changed]
-    others += [
+    other_manifests = [Manifest("unibuc", manifest.classes, {**manifest.splits, "train": train}) for train in changed]
+    other_manifests += [
         Manifest("unibuc", ("a", "b"), manifest.splits),
         Manifest("unibuc", ("0", "1"), {"train": split}),
     ]
-    assert len({manifest.sha256(), *(other.sha256() for other in others)}) == 6
-    assert manifest.sha256(["train"]) == others[-1].sha256()
+    assert len({manifest.sha256(), *(other.sha256() for other in other_manifests)}) == 6
+    assert manifest.sha256(["train"]) == other_manifests[-1].sha256()
 
 
-def test_the_hash_survives_names_that_are_not_utf8(tmp_path: Path) -> None:
+def test_the_hash_accepts_names_that_are_not_utf8(tmp_path: Path) -> None:
     images(tmp_path, os.fsdecode(b"\xff.png"))
     assert len(read(tmp_path, "folder").sha256()) == 64
-
-
-# No image is opened, and no file is asked for one by one
 
 
 def test_no_image_is_opened(unibuc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +57,10 @@ def test_no_image_is_opened(unibuc: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.real_data
 @needs_unibuc
-def test_the_real_data_is_read_in_under_a_second() -> None:
-    start = time.perf_counter()
+def test_the_real_data_is_listed_in_under_a_second_of_cpu_time() -> None:
+    start = time.process_time()
     manifest = read(UNIBUC)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert manifest.classes == ("0", "1", "2", "3", "4")
     for name in ("train", "validation"):
         counts = np.bincount(manifest.split(name).labels)

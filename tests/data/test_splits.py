@@ -1,4 +1,4 @@
-"""The validation split where the data has none: cut from train, or one of several folds."""
+"""The validation split of data that has none: a fraction of train, or one of several folds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.data.sample_files import read_refusal as refusal
 
 
 @pytest.fixture
-def unsplit(tmp_path: Path) -> Path:
+def no_validation(tmp_path: Path) -> Path:
     images(tmp_path / "train" / "gan", *(f"{n}.png" for n in range(40)))
     images(tmp_path / "train" / "real", *(f"{n}.png" for n in range(10)))
     return tmp_path
 
 
-def test_the_cut_is_stratified_disjoint_complete_in_order_and_said(
-    unsplit: Path, caplog: pytest.LogCaptureFixture
+def test_the_fraction_is_stratified_disjoint_complete_ordered_and_logged(
+    no_validation: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = read(unsplit, "folder", val_fraction=0.2)
+    manifest = read(no_validation, "folder", val_fraction=0.2)
     train, validation = manifest.split("train"), manifest.split("validation")
     assert np.bincount(validation.labels).tolist() == [8, 2]
     assert np.bincount(train.labels).tolist() == [32, 8]
@@ -30,21 +30,21 @@ def test_the_cut_is_stratified_disjoint_complete_in_order_and_said(
     assert len({*train.ids, *validation.ids}) == 50
     for split in (train, validation):
         assert split.paths is not None
-        assert [path.relative_to(unsplit / "train").as_posix() for path in split.paths] == list(split.ids)
+        assert [path.relative_to(no_validation / "train").as_posix() for path in split.paths] == list(split.ids)
         assert list(split.ids) == sorted(split.ids)
         assert all((label == 0) == name.startswith("gan/") for name, label in content(split).items())
-    assert "There is no split validation: 10 of 50 images of train become it" in caplog.text
+    assert "There is no split validation: 10 of 50 images of train are used for it" in caplog.text
 
 
-def test_the_cut_follows_from_its_seed(unsplit: Path) -> None:
-    first = read(unsplit, "folder").split("validation").ids
-    assert read(unsplit, "folder").split("validation").ids == first
-    assert read(unsplit, "folder", val_seed=1).split("validation").ids != first
-    # The known answer keeps the cut the same across versions: results are compared on it.
+def test_the_fraction_depends_on_its_seed(no_validation: Path) -> None:
+    first = read(no_validation, "folder").split("validation").ids
+    assert read(no_validation, "folder").split("validation").ids == first
+    assert read(no_validation, "folder", val_seed=1).split("validation").ids != first
+    # The images must be the same in all versions, since results are compared on them.
     assert first == ("gan/1.png", "gan/12.png", "gan/27.png", "gan/38.png", "real/6.png")
 
 
-def test_the_cut_leaves_each_split_an_image_of_each_class(tmp_path: Path) -> None:
+def test_both_splits_get_an_image_of_each_class(tmp_path: Path) -> None:
     for label in ("a", "b"):
         images(tmp_path / "train" / label, "1.png", "2.png")
     for fraction in (0.01, 0.99):
@@ -53,15 +53,15 @@ def test_the_cut_leaves_each_split_an_image_of_each_class(tmp_path: Path) -> Non
         assert manifest.split("validation").labels.tolist() == [0, 1]
 
 
-def test_the_cut_needs_two_images_of_each_class(unsplit: Path) -> None:
-    images(unsplit / "train" / "alone", "1.png")
-    assert "a class has one image, alone/1.png" in refusal(unsplit, "folder")
+def test_the_fraction_needs_two_images_of_each_class(no_validation: Path) -> None:
+    images(no_validation / "train" / "single", "1.png")
+    assert "a class has one image, single/1.png" in refusal(no_validation, "folder")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
-def test_the_cut_needs_a_share(unsplit: Path, fraction: float) -> None:
+def test_a_fraction_outside_0_to_1_is_refused(no_validation: Path, fraction: float) -> None:
     assert f"data.val_fraction={fraction}: expected a share between 0 and 1" in refusal(
-        unsplit, "folder", val_fraction=fraction
+        no_validation, "folder", val_fraction=fraction
     )
 
 
@@ -69,7 +69,7 @@ def test_the_cut_needs_a_share(unsplit: Path, fraction: float) -> None:
 
 
 @pytest.fixture
-def pooled(tmp_path: Path) -> Path:
+def labelled(tmp_path: Path) -> Path:
     for split, counts in (("train", (16, 8)), ("validation", (4, 2)), ("test", (3, 0))):
         for label, count in zip(("gan", "real"), counts, strict=True):
             folder = tmp_path / split if split == "test" else tmp_path / split / label
@@ -84,10 +84,10 @@ def files(split: Split) -> list[Path]:
 
 
 @pytest.mark.parametrize(("fold_of", "folds"), [("train", 4), ("all", 5)])
-def test_folds_are_stratified_disjoint_and_complete(pooled: Path, fold_of: str, folds: int) -> None:
-    held: list[Path] = []
+def test_folds_are_stratified_disjoint_and_complete(labelled: Path, fold_of: str, folds: int) -> None:
+    held_out: list[Path] = []
     for fold in range(folds):
-        manifest = read(pooled, "folder", fold=fold, folds=folds, fold_of=fold_of)
+        manifest = read(labelled, "folder", fold=fold, folds=folds, fold_of=fold_of)
         train, validation = manifest.split("train"), manifest.split("validation")
         assert np.bincount(validation.labels).tolist() == [4, 2]
         assert np.bincount(train.labels).tolist() == [4 * (folds - 1), 2 * (folds - 1)]
@@ -95,34 +95,34 @@ def test_folds_are_stratified_disjoint_and_complete(pooled: Path, fold_of: str, 
         assert not {*files(train)} & {*files(validation)}
         for split in (train, validation):
             assert [path.parent.name == "real" for path in files(split)] == [label == 1 for label in split.labels]
-            below = pooled / "train" if fold_of == "train" else pooled
-            assert [path.relative_to(below).as_posix() for path in files(split)] == list(split.ids)
-        held += files(validation)
-    assert len(held) == len({*held}) == 6 * folds
-    assert {path.parents[1].name for path in held} == {"train"} | ({"validation"} if fold_of == "all" else set())
+            parent = labelled / "train" if fold_of == "train" else labelled
+            assert [path.relative_to(parent).as_posix() for path in files(split)] == list(split.ids)
+        held_out += files(validation)
+    assert len(held_out) == len({*held_out}) == 6 * folds
+    assert {path.parents[1].name for path in held_out} == {"train"} | ({"validation"} if fold_of == "all" else set())
 
 
-def test_the_validation_split_is_in_no_fold_of_train(pooled: Path) -> None:
-    own = {*files(read(pooled, "folder").split("validation"))}
+def test_folds_of_train_do_not_contain_the_validation_split(labelled: Path) -> None:
+    validation = {*files(read(labelled, "folder").split("validation"))}
     for fold in range(5):
-        folded = read(pooled, "folder", fold=fold, folds=5)
-        assert not own & {path for name in ("train", "validation") for path in files(folded.split(name))}
+        folded = read(labelled, "folder", fold=fold, folds=5)
+        assert not validation & {path for name in ("train", "validation") for path in files(folded.split(name))}
 
 
-def test_folds_of_train_do_not_look_at_the_validation_split(tmp_path: Path) -> None:
+def test_folds_of_train_ignore_the_validation_split(tmp_path: Path) -> None:
     for label in ("gan", "real"):
         images(tmp_path / "train" / label, "1.png", "2.png")
         images(tmp_path / "validation" / label, "3.png", "4.png")
-    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    (tmp_path / "train").rename(tmp_path / "away")
     assert "data.fold=0: needs labelled images in train" in refusal(tmp_path, "folder", fold=0, folds=2)
-    (tmp_path / "elsewhere").rename(tmp_path / "train")
-    (tmp_path / "validation").rename(tmp_path / "elsewhere")
+    (tmp_path / "away").rename(tmp_path / "train")
+    (tmp_path / "validation").rename(tmp_path / "away")
     images(tmp_path / "validation", "unlabelled.png")
     assert read(tmp_path, "folder", fold=0, folds=2).split("validation").labels.tolist() == [0, 1]
 
 
-def test_folds_of_train_and_validation_together_are_those_of_earlier_versions(pooled: Path) -> None:
-    manifest = read(pooled, "folder", fold=1, folds=5, fold_of="all")
+def test_folds_of_train_and_validation_are_the_same_in_all_versions(labelled: Path) -> None:
+    manifest = read(labelled, "folder", fold=1, folds=5, fold_of="all")
     assert manifest.split("validation").ids == (
         "train/gan/13.png",
         "train/gan/14.png",
@@ -134,35 +134,36 @@ def test_folds_of_train_and_validation_together_are_those_of_earlier_versions(po
     assert manifest.sha256() == "16c5c8e1acd7004a14020d869cc4ed674652beabbdb982d7aad1a2b252798a3f"
 
 
-def test_folds_follow_from_their_seed_and_leave_the_test_split_alone(pooled: Path) -> None:
-    first = read(pooled, "folder", fold=0, folds=5)
-    assert read(pooled, "folder", fold=0, folds=5).split("validation").ids == first.split("validation").ids
-    assert read(pooled, "folder", fold=0, folds=5, val_seed=1).split("validation").ids != first.split("validation").ids
-    assert first.split("test").ids == read(pooled, "folder").split("test").ids
+def test_folds_depend_on_their_seed_and_do_not_change_the_test_split(labelled: Path) -> None:
+    first = read(labelled, "folder", fold=0, folds=5)
+    assert read(labelled, "folder", fold=0, folds=5).split("validation").ids == first.split("validation").ids
+    assert (
+        read(labelled, "folder", fold=0, folds=5, val_seed=1).split("validation").ids != first.split("validation").ids
+    )
+    assert first.split("test").ids == read(labelled, "folder").split("test").ids
 
 
 @pytest.mark.parametrize("fold", [None, 0])
-def test_folds_are_of_train_or_of_all(pooled: Path, fold: int | None) -> None:
-    said = refusal(pooled, "folder", fold=fold, fold_of="validation")
-    assert said == "data.fold_of=validation: expected train or all."
-    assert "\n" not in said
+def test_an_unknown_fold_of_is_refused(labelled: Path, fold: int | None) -> None:
+    message = refusal(labelled, "folder", fold=fold, fold_of="validation")
+    assert message == "data.fold_of=validation: expected train or all."
 
 
 @pytest.mark.parametrize(
-    ("fold", "folds", "said"),
+    ("fold", "folds", "message"),
     [
         (5, 5, "data.fold=5: expected 0 to 4, since data.folds=5"),
         (-1, 5, "data.fold=-1: expected 0 or more"),
         (0, 1, "data.folds=1: expected 2 or more"),
     ],
 )
-def test_there_is_no_such_fold(pooled: Path, fold: int, folds: int, said: str) -> None:
-    assert said in refusal(pooled, "folder", fold=fold, folds=folds)
+def test_a_fold_out_of_range_is_refused(labelled: Path, fold: int, folds: int, message: str) -> None:
+    assert message in refusal(labelled, "folder", fold=fold, folds=folds)
 
 
-def test_a_class_smaller_than_the_folds_is_refused(pooled: Path) -> None:
-    assert "data.folds=11: a class has only 8 images" in refusal(pooled, "folder", fold=0, folds=11)
-    assert "a class has only 10 images" in refusal(pooled, "folder", fold=0, folds=11, fold_of="all")
+def test_a_class_smaller_than_the_folds_is_refused(labelled: Path) -> None:
+    assert "data.folds=11: a class has only 8 images" in refusal(labelled, "folder", fold=0, folds=11)
+    assert "a class has only 10 images" in refusal(labelled, "folder", fold=0, folds=11, fold_of="all")
 
 
 def test_folds_need_labels(tmp_path: Path) -> None:
