@@ -1,4 +1,4 @@
-"""Batches of a split: uint8 images on the device, in an order that follows from (seed, epoch) alone; no framework."""
+"""Batches of a split: uint8 images on the device, in an order that depends only on (seed, epoch); without Lightning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepfake_cls.randomness import generator, moved
 
 
 def with_channels(images: Tensor, channels: str) -> Tensor:
-    """Bring uint8 (B, H, W, 3 or 4) to RGB or RGBA; where there is no alpha plane, it is a constant 255."""
+    """Convert uint8 (B, H, W, 3 or 4) to RGB or RGBA; a missing alpha channel is filled with 255."""
     if channels == "RGB":
         return images[..., :3].contiguous()
     if images.shape[-1] == 3:
@@ -26,14 +26,14 @@ def with_channels(images: Tensor, channels: str) -> Tensor:
 
 
 class ImageBatch(NamedTuple):
-    """A batch as the data module hands it out.
+    """A batch.
 
     Attributes:
         images: uint8 (R, H, W, C).
-        labels: int64 (B,), −1 where unknown.
-        indices: int64 (B,), the place of each image in its split.
-        rows: int64 (R,), which rows of the batch ``images`` holds; None stands for all.
-        image_features: float32 (R, E), of the unaugmented images, where the network has such features.
+        labels: int64 (B,), −1 if unknown.
+        indices: int64 (B,), row of each image in its split.
+        rows: int64 (R,), the rows of the batch that ``images`` contains; None: all rows.
+        image_features: float32 (R, E), of the unaugmented images, if the network has such features.
     """
 
     images: Tensor
@@ -43,34 +43,35 @@ class ImageBatch(NamedTuple):
     image_features: Tensor | None = None
 
 
-# Rows of a training batch that this process needs, from the batch's indices and labels, epoch and step; None for all.
+# Maps indices and labels of a batch, epoch and step to the rows of the batch that this process needs; None: all rows.
 Needed: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], int, int], "NDArray[np.int64] | None"]
 
 
 class Pixels:
-    """Images and labels of one split by row: on a GPU where a quarter of its memory holds them, else from the store.
+    """Images and labels of one split, by row.
 
-    The store is a memory map: of a set larger than memory the system keeps what it can and reads the rest again
-    while the batch before it is worked on (:meth:`prefetch`).
+    If all images fit in a quarter of a GPU's free memory, they are copied to it once. Otherwise they are read from the
+    store, a memory map: if it is larger than memory, the system reads rows from disk again, in the background while the
+    previous batch is processed (:meth:`prefetch`).
 
     Args:
         split: The images.
         channels: ``RGB`` or ``RGBA``.
-        device: Where batches are worked on.
-        often: Whether images are taken more than once, so that it pays to hold them on a GPU.
+        device: Device of the batches.
+        reused: Whether images are read more than once, so that copying them to a GPU pays off.
 
     Attributes:
-        image_features: float32 (N, E), set for networks that have such features.
+        image_features: float32 (N, E), set if the network has such features.
     """
 
-    def __init__(self, split: SplitImages, channels: str, device: str = "cpu", often: bool = True) -> None:
+    def __init__(self, split: SplitImages, channels: str, device: str = "cpu", reused: bool = True) -> None:
         self.split, self.channels, self.device = split, channels, torch.device(device)
         self.image_features: Tensor | None = None
         self._resident: Tensor | None = None
-        self._asked = not often
+        self._try_resident = reused and self.device.type == "cuda"
 
     def labels(self, rows: NDArray[np.int64]) -> Tensor:
-        """Labels on the device: int64 (B,).
+        """Return labels on the device, int64 (B,).
 
         Args:
             rows: int64 (B,).
@@ -78,7 +79,7 @@ class Pixels:
         return moved(torch.from_numpy(self.split.labels[rows]), self.device)
 
     def features(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """Image features on the device: float32 (B, E); None where there are none.
+        """Return image features on the device, float32 (B, E); None if the network has none.
 
         Args:
             rows: int64 (B,).
@@ -88,29 +89,25 @@ class Pixels:
         return moved(self.image_features[torch.from_numpy(rows)], self.device)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Images on the device: uint8 (B, H, W, C).
+        """Return images on the device, uint8 (B, H, W, C).
 
         Args:
             rows: int64 (B,).
         """
-        if not self._asked and self.device.type == "cuda":
-            with suppress(torch.cuda.OutOfMemoryError):  # another process was quicker
+        if self._try_resident:
+            self._try_resident = False
+            with suppress(torch.cuda.OutOfMemoryError):  # another process has allocated the memory meanwhile
                 self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 4)
         if self._resident is not None:
             return self._resident.index_select(0, moved(torch.from_numpy(rows), self.device))
         images = with_channels(torch.from_numpy(self.split.store.images[rows]), self.channels)
         return moved(images, self.device)
 
-    def make_resident(self, room: int) -> None:
-        """Copy all images to the device, if they fit.
-
-        Args:
-            room: Bytes that they may take.
-        """
-        self._asked = True
+    def make_resident(self, max_bytes: int) -> None:
+        """Copy all images to the device, unless they take more than ``max_bytes``."""
         pixels = self.split.store.images
         shape = (*pixels.shape[:3], len(self.channels))
-        if math.prod(shape) > room:
+        if math.prod(shape) > max_bytes:
             return
         images = torch.empty(shape, dtype=torch.uint8, device=self.device)
         for start in range(0, len(pixels), 1024):
@@ -119,7 +116,7 @@ class Pixels:
         self._resident = images
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
-        """Have the system read these rows from disk in the background, where they are not in memory.
+        """Make the system read these rows from disk in the background, unless they are in memory.
 
         Args:
             rows: int64 (B,), of the next batch.
@@ -129,16 +126,16 @@ class Pixels:
 
 
 class Batches:
-    """Batches of one split, in file order or in an order drawn for each epoch.
+    """Batches of one split, in file order or shuffled for each epoch.
 
-    It is stateful in Lightning's sense: its position is saved with a checkpoint, and a resumed run continues with
-    the next batch of the same epoch instead of starting the epoch again.
+    Lightning saves the position with a checkpoint (``state_dict``), so that a resumed run continues with the next batch
+    of the same epoch.
 
     Args:
         pixels: The images.
-        batch_size: Images in a batch; the last one may be smaller.
-        seed: Shuffle by this seed; None keeps the order.
-        limit: Take only so many images, drawn once and for all runs alike; None takes all.
+        batch_size: Images in a batch; the last batch may be smaller.
+        seed: Seed of the order; None keeps the file order.
+        limit: Number of images, drawn with a fixed seed; None: all images.
         needed: Which rows of each batch to read.
     """
 
@@ -155,37 +152,37 @@ class Batches:
         count = len(pixels.split)
         self.rows = np.arange(count)
         if limit is not None and limit < count:
-            # Drawn and not evenly spaced: files often come with their classes in turn.
+            # Random instead of evenly spaced: in many data sets the classes alternate.
             self.rows = np.sort(torch.randperm(count, generator=generator(0, "curve")).numpy()[:limit])
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        if self.step >= len(self):  # the epoch is done: Lightning stops at the last batch, not behind it
+        if self.step >= len(self):  # the epoch is done: Lightning stops at its last batch, not after it
             self.epoch, self.step = self.epoch + 1, 0
         return self._from(self.epoch, self.step)
 
-    def _from(self, epoch: int, first: int) -> Iterator[ImageBatch]:
+    def _from(self, epoch: int, first_step: int) -> Iterator[ImageBatch]:
         order = self.rows
         if self.seed is not None:
             order = order[torch.randperm(len(order), generator=generator(self.seed, "order", epoch)).numpy()]
         batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
-        for step in range(first, len(self)):
+        for step in range(first_step, len(self)):
             batch = self._batch(batches[step], epoch, step)
             if step + 1 < len(self):
-                after = batches[step + 1]
-                rows = self._needed(after, epoch, step + 1)
-                self.pixels.prefetch(after if rows is None else after[rows])
+                next_indices = batches[step + 1]
+                rows = self._needed(next_indices, epoch, step + 1)
+                self.pixels.prefetch(next_indices if rows is None else next_indices[rows])
             if self.seed is not None:
                 self.epoch, self.step = epoch, step + 1
             yield batch
 
     def _batch(self, indices: NDArray[np.int64], epoch: int, step: int) -> ImageBatch:
         rows = self._needed(indices, epoch, step)
-        taken = indices if rows is None else indices[rows]
+        read = indices if rows is None else indices[rows]
         labels = self.pixels.labels(indices)
-        return ImageBatch(self.pixels.images(taken), labels, indices, rows, self.pixels.features(taken))
+        return ImageBatch(self.pixels.images(read), labels, indices, rows, self.pixels.features(read))
 
     def _needed(self, indices: NDArray[np.int64], epoch: int, step: int) -> NDArray[np.int64] | None:
         if self.needed is None:
@@ -193,7 +190,7 @@ class Batches:
         return self.needed(indices, self.pixels.split.labels[indices], epoch, step)
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands."""
+        """Return the position: epoch and step of the next batch."""
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

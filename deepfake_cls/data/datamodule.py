@@ -1,4 +1,4 @@
-"""The LightningDataModule over the training and validation images."""
+"""The LightningDataModule of the training and validation images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from deepfake_cls.data.manifest import Manifest
 
 
 class ImageData(L.LightningDataModule):
-    """Training and validation images; the test split is never opened here.
+    """Training and validation images. The test split is never opened.
 
     Args:
-        manifest: Which images there are.
+        manifest: The data set.
         config: The ``data`` group.
         channels: ``RGB`` or ``RGBA``.
-        batch_size: Images in a batch.
+        batch_size: Images in a training batch.
         seed: Seed of the data order.
-        progress: Show a bar while images are decoded.
-        curve_images: Validation images that score each epoch; None takes all.
-        device: Where batches are worked on.
+        progress: Show a progress bar during decoding.
+        curve_images: Number of validation images that score each epoch; None: all images.
+        device: Device of the batches.
 
     Attributes:
-        needed: Which rows of a training batch this process needs; None for all.
-        scored: The same for batches that are scored in order.
+        needed: Which rows of a training batch this process needs; None: all rows.
+        scored: The same for the batches of the other loaders.
     """
 
     def __init__(
@@ -44,21 +44,19 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         self.batch_size, self.seed, self.curve_images = batch_size, seed, curve_images
         self.manifest = manifest
-        self.train = open_images(self.manifest, "train", config, progress)
-        size = self.train.store.size
-        self.validation = open_images(self.manifest, "validation", config, progress, size)
-
+        self.train = open_images(manifest, "train", config, progress)
+        self.validation = open_images(manifest, "validation", config, progress, self.train.store.size)
         self.needed: Needed | None = None
         self.scored: Needed | None = None
         self.train_pixels = Pixels(self.train, channels, device)
         self.validation_pixels = Pixels(self.validation, channels, device)
 
     def train_dataloader(self) -> Any:
-        """Shuffled batches."""
+        """Training batches, shuffled."""
         return Batches(self.train_pixels, self.batch_size, self.seed, needed=self.needed)
 
     def val_dataloader(self) -> Any:
-        """Validation batches for an epoch's score, in order."""
+        """Validation batches that score an epoch, in order."""
         return Batches(self.validation_pixels, 4 * self.batch_size, limit=self.curve_images, needed=self.scored)
 
     def full_val_dataloader(self) -> Batches:

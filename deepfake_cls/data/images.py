@@ -1,4 +1,4 @@
-"""The images of a split with their ids and labels; no framework, so that what needs none imports none."""
+"""The images of a split with their ids and labels; imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from deepfake_cls.errors import InputError
 
 @dataclass(frozen=True)
 class SplitImages:
-    """The images of one split that could be read, with what is known of them.
+    """The images of one split that could be read.
 
     Attributes:
-        ids: One for each image, in manifest order.
-        labels: int64 (N,), −1 where unknown.
+        ids: One id for each image, in manifest order.
+        labels: int64 (N,), −1 if unknown.
         store: The decoded images, uint8 (N, H, W, 3 or 4).
     """
 
@@ -36,23 +36,19 @@ class SplitImages:
 
 
 def open_images(
-    manifest: Manifest,
-    name: str,
-    config: DataConfig,
-    progress: bool,
-    size: tuple[int, int] | None = None,
+    manifest: Manifest, name: str, config: DataConfig, progress: bool, size: tuple[int, int] | None = None
 ) -> SplitImages:
-    """Open one split, decoding it first where that has not been done.
+    """Open one split; decode it first if it is not in the cache.
 
     Args:
         manifest: The data set.
         name: Name of the split.
         config: The ``data`` group.
-        progress: Show a bar while images are decoded.
-        size: Height and width that the images have to have; None leaves it to ``config``.
+        progress: Show a progress bar during decoding, if standard error is a terminal.
+        size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
 
     Raises:
-        InputError: If there is no such split, or an image is bad.
+        InputError: There is no such split, or an image is bad.
     """
     split = manifest.split(name)
     store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
@@ -61,23 +57,13 @@ def open_images(
 
 
 def fingerprint(manifest: Manifest, splits: dict[str, SplitImages]) -> str:
-    """SHA-256 of all that a result takes from the data: pixels, ids, labels, class names, order.
-
-    Args:
-        manifest: The data set.
-        splits: The splits that were used.
-    """
+    """Hash everything in the data that a result depends on: pixels, ids, labels, class names and their order."""
     pixels = {name: split.store.fingerprint for name, split in sorted(splits.items())}
     return hashlib.sha256(json.dumps([manifest.sha256(sorted(splits)), pixels]).encode()).hexdigest()
 
 
 def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, Any]:
-    """What a record says of its data.
-
-    Args:
-        manifest: The data set.
-        splits: The splits that were used.
-    """
+    """Describe the data for a record (``data`` in ``result.json``)."""
     return {
         "name": manifest.name,
         "fingerprint": fingerprint(manifest, splits),
@@ -89,28 +75,28 @@ def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, An
 
 
 def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
-    """Id and reason of every file that was set aside."""
+    """Return the id and the reason of each image that was skipped."""
     return [[*pair] for split in splits.values() for pair in split.store.skipped]
 
 
 def require_labels(split: SplitImages, name: str) -> None:
-    """Refuse to score what has no labels.
+    """Refuse a split without labels.
 
     Raises:
-        InputError: If a label is unknown.
+        InputError: A label is unknown.
     """
     if bool((split.labels < 0).any()):
-        raise InputError(f"split={name}: has no labels to score against; choose a labelled split, or use predict.")
+        raise InputError(f"split={name}: has no labels; choose a split with labels, or use predict.")
 
 
 def require_same_classes(known: list[str], manifest: Manifest) -> None:
-    """Refuse labels that mean something else than the model's.
+    """Refuse data whose classes are not those of the model.
 
     Raises:
-        InputError: Naming both lists.
+        InputError: The classes or their order differ.
     """
     if list(manifest.classes) != known:
         raise InputError(
             f"The model's classes are {', '.join(known)}; the data's are {', '.join(manifest.classes)}."
-            " Labels would not mean the same: evaluate on data with the model's classes."
+            " Use data with the classes of the model, in the same order."
         )

@@ -1,15 +1,14 @@
-"""Decoded once: the images of one split as a memory-mapped uint8 array (N, H, W, C).
+"""The cache of decoded images: each split is a memory-mapped uint8 array (N, H, W, C).
 
-A store is a folder in the cache that holds ``images.u8``, the bare array, and ``index.json``. Its name is a
-hash of what the pixels follow from (paths, sizes, modification times, options), so a later run finds it and
-opens no image; its fingerprint is the SHA-256 of the pixels. It is built in a folder of its own and renamed
-when it is complete and on the disk, so a build that is killed leaves nothing that looks finished.
+A store is a folder in the cache with ``images.u8``, the raw array, and ``index.json``. Its name is a hash of everything
+that determines the pixels (paths, sizes, modification times, options), so that a later run opens it and no image. Its
+fingerprint is the SHA-256 of the pixels. A store is built in a temporary folder, which is renamed when it is complete
+and on disk, so that a build that is killed leaves no store.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import logging
@@ -17,10 +16,9 @@ import math
 import mmap
 import os
 import shutil
-import sys
 import time
 import uuid
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig
 from deepfake_cls.data.build import Filled, cores, fill
-from deepfake_cls.data.listing import listing
+from deepfake_cls.data.listing import indented
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.readers import Reader
 from deepfake_cls.data.sources import Source, open_source
@@ -47,74 +45,64 @@ class Store:
     """The decoded images of one split.
 
     Attributes:
-        images: uint8 (N, H, W, C), memory-mapped and read-only; C is 4 where an image has alpha, else 3.
+        images: uint8 (N, H, W, C), memory-mapped and read-only; C is 4 if an image has alpha, else 3.
         fingerprint: SHA-256 of shape, ``kept`` and pixels, in hexadecimal digits.
-        has_alpha: Whether C is 4.
-        kept: int64 (N,), the split's rows that ``images`` holds: all, unless ``data.on_error=skip``.
-        skipped: Id and reason of each image that was set aside.
-        size: Height and width.
+        kept: int64 (N,), the row in the split of each image; all rows, unless ``data.on_error=skip``.
+        skipped: Id and reason of each image that was skipped.
     """
 
     images: NDArray[np.uint8]
     fingerprint: str
-    has_alpha: bool
     kept: NDArray[np.int64]
     skipped: tuple[tuple[str, str], ...]
-    size: tuple[int, int]
 
-    @functools.cached_property
-    def _mapped(self) -> mmap.mmap | None:
-        """A map of the file of the images, only to advise the system on: numpy keeps its own map private."""
-        name = getattr(self.images, "filename", None)
-        if name is None or not hasattr(mmap, "MADV_WILLNEED"):
-            return None
-        with Path(name).open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.images.shape[1], self.images.shape[2]
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the images have an alpha channel."""
+        return bool(self.images.shape[3] == 4)
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
-        """Have the system read these rows from disk in the background; without effect on an array in memory.
+        """Make the system read these rows from disk in the background; no-op for an array in memory.
 
         Args:
             rows: int64 (B,).
         """
-        if self._mapped is None:
+        mapped = self.images.base  # the base of a np.memmap is its mmap
+        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
             return
         size = self.images[0].nbytes
         for row in rows.tolist():
             start = row * size // mmap.PAGESIZE * mmap.PAGESIZE
-            with contextlib.suppress(OSError):  # a file system that takes no hints
-                self._mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
+            with contextlib.suppress(OSError):  # some file systems do not support it
+                mapped.madvise(mmap.MADV_WILLNEED, start, (row + 1) * size - start)
 
 
-class _NotUsableError(Exception):
-    """There is no store, or a damaged one; in the latter case the message says in which way."""
+class _UnusableError(Exception):
+    """The store is missing (no message), or damaged (the message says how)."""
 
 
 def open_split(
-    split: Split,
-    config: DataConfig,
-    *,
-    size: tuple[int, int] | None = None,
-    progress: bool | None = None,
+    split: Split, config: DataConfig, *, size: tuple[int, int] | None = None, progress: bool = False
 ) -> Store:
-    """Open the decoded images of a split; decode them first where that has not been done.
+    """Open the decoded images of a split; decode them first if they are not in the cache.
 
     Args:
         split: The split, from `read_manifest` with the same ``config``.
         config: The ``data`` group.
-        size: Height and width, where another split has set them; None is ``data.size``, and where that
-            is None too, those of the first image.
-        progress: Show a progress bar while decoding; None is: if stderr is a terminal.
-
-    Returns:
-        The store.
+        size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
+        progress: Show a progress bar during decoding.
 
     Raises:
-        InputError: Images are bad (all are named together), none is left, none of a class is left, or the
+        InputError: Images are bad (the message lists them), all images of the split or of a class are bad, or the
             cache cannot be written.
     """
     if not len(split):
-        raise InputError(f"Split {split.name} is empty; it needs an image.")
+        raise InputError(f"Split {split.name} is empty; expected at least one image.")
     source = open_source(config)
     reader = source.reader(split, size)
     key = _key(reader, source.skips_bad_images)
@@ -122,19 +110,19 @@ def open_split(
     try:
         try:
             store = _load(folder, key, split, config.verify)
-        except _NotUsableError as damage:
+        except _UnusableError as damage:
             if str(damage):
-                _log.warning("%s is damaged, %s: its images are decoded again", folder, damage)
+                _log.warning("%s is damaged (%s): its images are decoded again", folder, damage)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_suffix(".lock")):
+            with _lock(folder.with_suffix(".lock")):
                 store = _load_or_build(reader, split, folder, key, source, progress)
     except OSError as error:
         raise InputError(
-            f"Decoded images cannot be kept in {folder.parent}: {error.strerror or error}. "
-            "Make room, or give another folder: data.cache=PATH."
+            f"Decoded images cannot be saved to {folder.parent}: {error.strerror or error}. "
+            "Free some space, or choose another folder: data.cache=PATH."
         ) from error
     if store.skipped:
-        _log.warning("Split %s: %d of %d images were set aside", split.name, len(store.skipped), len(split))
+        _log.warning("Split %s: skipped %d of %d images", split.name, len(store.skipped), len(split))
     return store
 
 
@@ -142,12 +130,12 @@ def _cache(config: DataConfig) -> Path:
     if config.cache is not None:
         return Path(config.cache).expanduser().absolute()
     home = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification has relative paths ignored.
+    # By the XDG base directory specification, a relative path is ignored.
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
 
 
 def _key(reader: Reader, skip: bool) -> str:
-    """SHA-256 of what the store's content follows from; ``skip`` is whether bad images are set aside."""
+    """Hash everything that determines the content of a store; ``skip`` is whether bad images are skipped."""
     hasher = hashlib.sha256(f"{_SCHEMA} {skip}".encode())
     for part in reader.content():
         hasher.update(f"\n{part}".encode(errors="surrogateescape"))
@@ -158,41 +146,46 @@ def _key(reader: Reader, skip: bool) -> str:
 
 
 def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
-    """Map a finished store; `_NotUsableError` where there is none, or none that can be trusted."""
+    """Map a finished store.
+
+    Raises:
+        _UnusableError: The store is missing or damaged.
+    """
+    images_file = folder / "images.u8"
     if not (folder / "index.json").exists():
-        raise _NotUsableError
+        raise _UnusableError
     try:
         index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         shape = tuple(index["shape"])
         skipped: dict[int, str] = {int(row): reason for row, reason in index["skipped"]}
         if index["key"] != key:
-            raise _NotUsableError("made for other images")
-        if (folder / "images.u8").stat().st_size != math.prod(shape):
-            raise _NotUsableError("of another length than it was")
+            raise _UnusableError("it contains other images")
+        if images_file.stat().st_size != math.prod(shape):
+            raise _UnusableError("images.u8 has another length")
         kept = _kept(len(split), skipped)
-        if verify and _fingerprint(folder / "images.u8", shape, kept) != index["fingerprint"]:
-            raise _NotUsableError("other pixels than were written (data.verify)")
-        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
+        if verify and _fingerprint(images_file, shape, kept) != index["fingerprint"]:
+            raise _UnusableError("data.verify: the pixels have changed")
+        images = np.memmap(images_file, np.uint8, "r", shape=shape)
         reasons = tuple((split.ids[row], reason) for row, reason in skipped.items())
-        height, width, channels = shape[1:]
-        resized = index["resized"]
+        store = Store(images, index["fingerprint"], kept, reasons)
+        resized, (height, width) = index["resized"], store.size
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
-        raise _NotUsableError(f"without a whole index ({error})") from error
+        raise _UnusableError(f"it is incomplete: {error}") from error
     if resized:
         _log.warning(
-            "Split %s: %d of %d images were resized to %d×%d by Lanczos, which weakens a generator's traces "
-            "and adds its own", split.name, resized, len(split), height, width,
+            "Split %s: resized %d of %d images to %d×%d by Lanczos, which weakens generator traces and adds others",
+            split.name, resized, len(split), height, width,
         )  # fmt: skip
-    return Store(images, index["fingerprint"], channels == 4, kept, reasons, (height, width))
+    return store
 
 
 def _kept(count: int, bad: dict[int, str]) -> NDArray[np.int64]:
     return np.array([row for row in range(count) if row not in bad], np.int64)
 
 
-def _fingerprint(images: Path, shape: tuple[int, ...], kept: NDArray[np.int64]) -> str:
+def _fingerprint(images_file: Path, shape: tuple[int, ...], kept: NDArray[np.int64]) -> str:
     hasher = hashlib.sha256(f"{shape}".encode() + kept.astype("<i8").tobytes())
-    with images.open("rb") as file:
+    with images_file.open("rb") as file:
         while block := file.read(1 << 20):
             hasher.update(block)
     return hasher.hexdigest()
@@ -201,40 +194,27 @@ def _fingerprint(images: Path, shape: tuple[int, ...], kept: NDArray[np.int64]) 
 # Writing
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> AbstractContextManager[object]:
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except filelock.Timeout:
         _log.info("Another process is decoding the same images; waiting for it (%s)", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
-def _load_or_build(
-    reader: Reader,
-    split: Split,
-    folder: Path,
-    key: str,
-    source: Source,
-    progress: bool | None,
-) -> Store:
-    with contextlib.suppress(_NotUsableError):  # another process may just have finished it
+def _load_or_build(reader: Reader, split: Split, folder: Path, key: str, source: Source, progress: bool) -> Store:
+    with contextlib.suppress(_UnusableError):  # another process may have built it before this one got the lock
         return _load(folder, key, split, source.config.verify)
     _remove_stale(folder.parent)
     temporary = folder.parent / f"building-{uuid.uuid4().hex}"
     temporary.mkdir()
     _log.info("%s the %d images of split %s into %s", reader.doing, len(split), split.name, folder)
     try:
-        shown = sys.stderr.isatty() if progress is None else progress
-        filled = fill(reader, temporary / "images.u8", source.config.workers or cores(), shown)
+        filled = fill(reader, temporary / "images.u8", source.config.workers or cores(), progress)
         _refuse_bad(reader, split, filled, source.skips_bad_images)
         _finish(temporary, filled, key)
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one; processes that have mapped it keep it
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged store; processes that have mapped it keep their map
         temporary.rename(folder)
         _sync(folder.parent)
     finally:
@@ -243,7 +223,7 @@ def _load_or_build(
 
 
 def _remove_stale(cache: Path) -> None:
-    """Remove what killed builds have left; a day old, so that no build under way is touched."""
+    """Remove the folders of killed builds; only those older than a day, since a younger build may still run."""
     for path in cache.glob("building-*"):
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - _DAY:
@@ -253,19 +233,19 @@ def _remove_stale(cache: Path) -> None:
 def _refuse_bad(reader: Reader, split: Split, filled: Filled, skip: bool) -> None:
     if not filled.bad:
         return
-    bad = [f"{reader.where(row)} {reason}" for row, reason in filled.bad.items()]
-    summary = f"Split {split.name}: {len(bad)} of {len(split)} images cannot be used:{listing(bad)}"
+    problems = [f"{reader.where(row)} {reason}" for row, reason in filled.bad.items()]
+    summary = f"Split {split.name}: {len(problems)} of {len(split)} images cannot be used:{indented(problems)}"
     if not skip:
-        raise InputError(f"{summary}\nMend or remove them, or set them aside with data.on_error=skip.")
-    if len(bad) == len(split):
-        raise InputError(f"{summary}\nNone is left.")
+        raise InputError(f"{summary}\nRepair or remove them, or skip them: data.on_error=skip.")
+    if len(problems) == len(split):
+        raise InputError(f"{summary}\nNo image is left.")
     lost = set(split.labels.tolist()) - set(split.labels[_kept(len(split), filled.bad)].tolist())
     if lost:
         raise InputError(f"{summary}\nNo image is left of class {', '.join(map(str, sorted(lost)))}.")
 
 
 def _finish(folder: Path, filled: Filled, key: str) -> None:
-    """Close the gaps that bad images left, write the index, and bring all of it to the disk."""
+    """Remove the rows of bad images, write the index, and flush everything to disk."""
     kept = _kept(filled.shape[0], filled.bad)
     shape = (len(kept), *filled.shape[1:])
     row_bytes = math.prod(shape[1:])
@@ -277,11 +257,10 @@ def _finish(folder: Path, filled: Filled, key: str) -> None:
                 file.seek(new * row_bytes)
                 file.write(row)
         file.truncate(len(kept) * row_bytes)
-    fingerprint = _fingerprint(folder / "images.u8", shape, kept)
     index = {
         "key": key,
         "shape": shape,
-        "fingerprint": fingerprint,
+        "fingerprint": _fingerprint(folder / "images.u8", shape, kept),
         "skipped": list(filled.bad.items()),
         "resized": filled.resized,
     }

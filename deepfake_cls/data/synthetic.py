@@ -1,4 +1,4 @@
-"""``data=synthetic``: the embedded data set, drawn instead of read. The labels of its test split are withheld."""
+"""``data=synthetic``: the embedded data set, drawn instead of read. Its test split has no labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from deepfake_cls.data.readers import Reader
 from deepfake_cls.data.sources import Source, source
 from deepfake_cls.errors import InputError
 
-# `drawing` is imported where it is used, so that image files need no scipy.
+# `drawing` is imported where it is used, so that data sets of image files do not import scipy.
 
 
 @source("synthetic")
 class SyntheticSource(Source):
-    """Images that follow from a seed."""
+    """Images that depend only on a seed."""
 
     Config = SyntheticConfig
     config: SyntheticConfig
@@ -37,9 +37,9 @@ class SyntheticSource(Source):
         config, splits = self.config, {}
         sizes = {"train": config.train_size, "validation": config.validation_size, "test": config.test_size}
         for name, size in sizes.items():
-            least = 0 if name == "test" else len(drawing.CLASSES)
-            if size < least:
-                raise InputError(f"data.{name}_size={size} leaves a class without an image; give at least {least}.")
+            smallest = 0 if name == "test" else len(drawing.CLASSES)
+            if size < smallest:
+                raise InputError(f"data.{name}_size={size}: expected {smallest} or more.")
             if size == 0:
                 continue
             labels = [-1 if name == "test" else drawing.label_of(index) for index in range(size)]
@@ -48,17 +48,17 @@ class SyntheticSource(Source):
         return Manifest(config.name, tuple(drawing.CLASSES), splits)
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
-        """See `Source`; an image is drawn in one size only."""
+        """See `Source`; ``size`` is ignored, since ``data.image_size`` determines it."""
         config = self.config
         return Drawings(split.name, len(split), config.seed, config.strength, config.alpha, config.image_size)
 
 
 @dataclass(frozen=True)
 class Drawings(Reader):
-    """Images of the embedded data set."""
+    """Images of the embedded data set. The fields are part of the key in the cache."""
 
     doing: ClassVar[str] = "Drawing"
-    images_per_worker: ClassVar[int] = 256  # some two seconds of drawing; to start a process takes one
+    images_per_worker: ClassVar[int] = 256  # drawing them takes two seconds; starting a process takes one
     split: str
     count: int
     seed: int
@@ -70,7 +70,7 @@ class Drawings(Reader):
         return self.count
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
-        """See `Reader`; an image is drawn in one size only."""
+        """See `Reader`; ``size`` is ignored."""
         from deepfake_cls.data import drawing
 
         image = drawing.draw(self.seed, self.split, row, strength=self.strength, alpha=self.alpha, size=self.image_size)
@@ -80,28 +80,28 @@ class Drawings(Reader):
         """See `Reader`."""
         return f"image {row} of {self.split}"
 
-    def pool(self, workers: int) -> Executor:
-        """Processes: drawing is many short array operations. Spawned: a fork beside running threads can hang."""
-        if multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver"):
-            # Inside a worker of joblib: what is started here would be told to use joblib's own method, unknown to it.
-            multiprocessing.set_start_method("spawn", force=True)
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, context, initializer=_start_worker)
-
     def content(self) -> Iterator[str]:
-        """Settings of the drawing, and its version."""
+        """Settings and version of the drawing."""
         from deepfake_cls.data import drawing
 
         yield f"synthetic {drawing.VERSION} {self}"
 
+    def pool(self, workers: int) -> Executor:
+        """Return a pool of processes, since drawing holds the GIL; spawned, since a fork beside threads can hang."""
+        if multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver"):
+            # In a worker of joblib the method is "loky". A spawned process would inherit it and fail: it has no loky.
+            multiprocessing.set_start_method("spawn", force=True)
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, context, initializer=_start_worker)
+
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops the workers in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops the workers
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         parent.join()
-        os._exit(1)  # the parent was killed: without this the worker would wait for its next task for ever
+        os._exit(1)  # if the parent is killed, the executor does not stop its workers
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

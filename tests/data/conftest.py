@@ -25,7 +25,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(cache: Path) -> Callable[..., ImageFilesConfig]:
-    """Make a configuration that keeps decoded images in ``cache``."""
+    """Make a configuration whose decoded images are saved to ``cache``."""
 
     def make(**options: Any) -> ImageFilesConfig:
         return ImageFilesConfig(**{"name": "folder", "cache": str(cache), "workers": 2, **options})
@@ -35,7 +35,7 @@ def config(cache: Path) -> Callable[..., ImageFilesConfig]:
 
 @pytest.fixture
 def unibuc(tmp_path: Path) -> Path:
-    """Two classes; train a b c d, validation e f, test g h, whose rows are not in the order of the files."""
+    """Two classes; train a b c d, validation e f, test g h; the rows are not in the order of the files."""
     for split, names in {"train": "abcd", "validation": "ef", "test": "gh"}.items():
         images(tmp_path / split, *(f"{name}.png" for name in names))
     table(tmp_path / "train.csv", "c,1", "a,0", "b,0", "d,1")

@@ -1,4 +1,4 @@
-"""Small image files that the tests write, and what they ask of them."""
+"""Small image files, and helpers that read them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
 
-_HERE = Path(__file__).parents[2] / ".." / "shared" / "unibuc"
-UNIBUC = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", _HERE)).resolve()
+_DEFAULT = Path(__file__).parents[2] / ".." / "shared" / "unibuc"
+UNIBUC = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", _DEFAULT)).resolve()
 needs_unibuc = pytest.mark.skipif(not UNIBUC.is_dir(), reason=f"no real data in {UNIBUC}: set DEEPFAKE_CLS_UNIBUC")
 
-COUNT = 2 * 32 + 7  # several tasks, the last one short
+COUNT = 2 * 32 + 7  # several chunks, the last one short
 HEIGHT, WIDTH = 5, 6
 
 
 def noise(row: int, height: int = HEIGHT, width: int = WIDTH, channels: int = 3) -> NDArray[np.uint8]:
-    """What image ``row`` shows, uint8 (height, width, channels)."""
+    """Pixels of image ``row``, uint8 (height, width, channels)."""
     return np.random.default_rng(row).integers(0, 256, (height, width, channels), np.uint8)
 
 
 def write_split(folder: Path) -> Split:
-    """71 images of two classes, whose order in the split is not that of their names."""
+    """Write 71 images of two classes; their order in the split is not that of their names."""
     folder.mkdir()
     ids = tuple(f"{(7 * row) % COUNT:03d}" for row in range(COUNT))
     split = Split("train", ids, np.arange(COUNT) % 2, tuple(folder / f"{image_id}.png" for image_id in ids))
@@ -55,19 +55,19 @@ def spoil(split: Split, *rows: int) -> None:
 
 
 def folders(cache: Path, kind: str) -> list[Path]:
-    """Folders of finished (``store``) or unfinished (``building``) builds."""
+    """List the folders of finished (``store``) or unfinished (``building``) builds."""
     return [path for path in cache.glob(f"{kind}-*") if path.is_dir()]
 
 
 def refusal(split: Split, config: ImageFilesConfig | SyntheticConfig, **options: Any) -> str:
-    """The message that opening the split ends in."""
+    """Return the message of the error that opening the split raises."""
     with pytest.raises(InputError) as caught:
         open_split(split, config, **options)
     return str(caught.value)
 
 
 def images(folder: Path, *names: str) -> None:
-    """Files that are called images; a manifest that opened one would fail."""
+    """Write text files with the names of images; opening one as an image fails."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / name).write_text("no image")

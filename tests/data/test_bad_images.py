@@ -1,4 +1,4 @@
-"""Images that cannot be used: one clear message for all of them, or set aside."""
+"""Images that cannot be used: all are reported in one message, or skipped."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ Config = Callable[..., ImageFilesConfig]
 # Sizes
 
 
-def test_another_size_is_refused_with_both_remedies(split: Split, config: Config) -> None:
+def test_another_size_is_refused_and_the_message_names_both_options(split: Split, config: Config) -> None:
     replace(split, 9, noise(9, 8, 7))
     assert refusal(split, config()) == (
         f"Split train: 1 of {COUNT} images cannot be used:\n"
-        f"  {path_of(split, 9)} is 8×7 (height×width); 5×6 is expected: give data.size=[8,7] if all are to "
-        "be so, or resize with data.resize=true\n"
-        "Mend or remove them, or set them aside with data.on_error=skip."
+        f"  {path_of(split, 9)} is 8×7 (height×width); expected 5×6: set data.size=[8,7] if all images have "
+        "this size, or resize with data.resize=true\n"
+        "Repair or remove them, or skip them: data.on_error=skip."
     )
 
 
-def test_the_size_may_be_given(split: Split, config: Config) -> None:
+def test_the_size_is_an_argument_or_a_key_or_that_of_the_first_image(split: Split, config: Config) -> None:
     replace(split, 0, noise(0, 8, 7))
     assert f"1 of {COUNT} images" in refusal(split, config(size=[5, 6]))
     assert f"{COUNT - 1} of {COUNT} images" in refusal(split, config())  # the first image sets it
     assert f"{COUNT} of {COUNT} images" in refusal(split, config(size=[5, 6]), size=(9, 9))
 
 
-def test_resizing_is_said_each_time(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_resizing_is_logged_each_time(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
     replace(split, 9, noise(9, 8, 7))
     for _ in range(2):
         caplog.clear()
         store = open_split(split, config(resize=True))
-        assert f"1 of {COUNT} images were resized to 5×6 by Lanczos, which weakens" in caplog.text
+        assert f"resized 1 of {COUNT} images to 5×6 by Lanczos, which weakens" in caplog.text
     expected = Image.fromarray(noise(9, 8, 7)).resize((6, 5), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(store.images[9], expected)
     np.testing.assert_array_equal(store.images[8], noise(8))
@@ -62,52 +62,52 @@ def test_bad_images_are_reported_together_in_order_and_20_are_listed(split: Spli
     assert lines[1] == f"  {path_of(split, 0)} is empty (0 bytes)"
     assert lines[2] == f"  {path_of(split, 30)} does not exist"
     assert lines[3:21] == [f"  {path_of(split, row)} is empty (0 bytes)" for row in rows[2:20]]
-    assert lines[21:] == ["  and 5 more", "Mend or remove them, or set them aside with data.on_error=skip."]
+    assert lines[21:] == ["  and 5 more", "Repair or remove them, or skip them: data.on_error=skip."]
     assert not folders(cache, "store")
     assert not folders(cache, "building")
 
 
-def test_bad_images_can_be_set_aside(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_images_can_be_skipped(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
     bad = [0, 1, 40, COUNT - 1]
     spoil(split, *bad)
     good = [row for row in range(COUNT) if row not in bad]
-    for _ in range(2):  # built, then found
+    for _ in range(2):  # built, then opened
         caplog.clear()
         store = open_split(split, config(on_error="skip", verify=True))
         np.testing.assert_array_equal(store.images, [noise(row) for row in good])
         assert store.kept.tolist() == good
         assert store.skipped == tuple((split.ids[row], "is empty (0 bytes)") for row in bad)
-        assert f"4 of {COUNT} images were set aside" in caplog.text
+        assert f"skipped 4 of {COUNT} images" in caplog.text
     assert "cannot be used" in refusal(split, config())
 
 
-def test_which_images_were_set_aside_is_part_of_the_fingerprint(split: Split, config: Config) -> None:
+def test_the_fingerprint_depends_on_which_images_are_skipped(split: Split, config: Config) -> None:
     for row in range(COUNT):
         replace(split, row, noise(0))
-    prints = set()
+    fingerprints = set()
     for row in (3, 4):
         content = path_of(split, row).read_bytes()
         spoil(split, row)
-        prints.add(open_split(split, config(on_error="skip")).fingerprint)
+        fingerprints.add(open_split(split, config(on_error="skip")).fingerprint)
         path_of(split, row).write_bytes(content)
-    assert len(prints) == 2
+    assert len(fingerprints) == 2
 
 
 def test_an_empty_split_is_an_error(config: Config) -> None:
     empty = Split("holdout", (), np.array([], np.int64), ())
-    assert refusal(empty, config()) == "Split holdout is empty; it needs an image."
+    assert refusal(empty, config()) == "Split holdout is empty; expected at least one image."
 
 
-def test_nothing_left_is_an_error(split: Split, config: Config, cache: Path) -> None:
+def test_a_split_without_a_good_image_is_an_error(split: Split, config: Config, cache: Path) -> None:
     spoil(split, *range(COUNT))
     text = refusal(split, config(on_error="skip"))
     assert f"{COUNT} of {COUNT} images cannot be used" in text
-    assert text.endswith("None is left.")
-    assert "set them aside" in refusal(split, config())
+    assert text.endswith("No image is left.")
+    assert "or skip them" in refusal(split, config())
     assert not folders(cache, "store")
 
 
-def test_a_class_that_becomes_empty_is_an_error(split: Split, config: Config) -> None:
+def test_a_class_without_a_good_image_is_an_error(split: Split, config: Config) -> None:
     spoil(split, *range(1, COUNT, 2))
     assert refusal(split, config(on_error="skip")).endswith("No image is left of class 1.")
 
@@ -120,7 +120,7 @@ def test_options_are_checked(split: Split, config: Config) -> None:
         assert f"data.workers={workers}: expected 1 or more" in refusal(split, config(workers=workers))
 
 
-def test_a_wrong_option_of_the_embedded_data_arrives_as_it_was_said(tmp_path: Path) -> None:
+def test_an_invalid_option_of_the_embedded_data_is_reported_with_its_key(tmp_path: Path) -> None:
     config = SyntheticConfig(cache=str(tmp_path), alpha="checkerboard")
     with pytest.raises(InputError, match="data.alpha=checkerboard: expected none, constant"):
         read_manifest(config)

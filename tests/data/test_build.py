@@ -1,4 +1,4 @@
-"""Builds that are killed, that race, that run out of space or lose a worker: tried with real processes."""
+"""Builds that are killed, run at the same time, fill the disk or lose a worker, with real processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.data.sample_files import COUNT, folders, noise, path_of, write_split
 
 Config = Callable[..., ImageFilesConfig]
 
-# Opens the 71 images in a process of its own; `slow` seconds for each.
+# Opens the 71 images in another process; decoding takes `delay` seconds longer for each.
 OPEN = """
 import logging, sys, time
 from pathlib import Path
@@ -40,9 +40,9 @@ from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
 
 logging.basicConfig(level=logging.INFO)
-data, cache, slow = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+data, cache, delay = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 decode = readers.decode
-readers.decode = lambda *args, **options: (time.sleep(slow), decode(*args, **options))[1]
+readers.decode = lambda *args, **options: (time.sleep(delay), decode(*args, **options))[1]
 paths = tuple(data / f"{(7 * row) % 71:03d}.png" for row in range(71))
 split = Split("train", tuple(path.stem for path in paths), np.arange(71) % 2, paths)
 try:
@@ -62,13 +62,25 @@ if __name__ == "__main__":
     open_split(read_manifest(config).split("train"), config)
 """
 
+# Draws with the start method that is the default in a worker of joblib.
+JOBLIB = """
+import multiprocessing
+from joblib.externals import loky  # registers the start method
+from deepfake_cls.data.synthetic import Drawings
 
-def start(script: str, *arguments: object, before: str = "") -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", before + script, *map(str, arguments)]
+if __name__ == "__main__":
+    multiprocessing.set_start_method("loky", force=True)
+    reader = Drawings("train", 1, 0, 1.0, "none", 16)
+    with reader.pool(1) as pool:
+        print(pool.submit(reader.read, 0, None).result()[0].shape)
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    Path("script.py").write_text(script)  # a file, since spawned workers import the main module again
     return subprocess.Popen(
-        command,
-        env=environment,
+        [sys.executable, "script.py", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,11 +91,11 @@ def start(script: str, *arguments: object, before: str = "") -> subprocess.Popen
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.01)
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(split: Split, config: Config, cache: Path) -> None:
+def test_a_killed_build_leaves_no_store(split: Split, config: Config, cache: Path) -> None:
     process = start(OPEN, path_of(split, 0).parent, cache, 0.05)
     wait_for(lambda: list(cache.glob("building-*/images.u8")))
     time.sleep(0.3)  # some rows are written
@@ -91,11 +103,11 @@ def test_a_killed_build_leaves_nothing_that_looks_finished(split: Split, config:
     process.communicate()
     assert not folders(cache, "store")
     assert len(folders(cache, "building")) == 1
-    store = open_split(split, config(verify=True))  # and the lock of the dead process does not hold it up
+    store = open_split(split, config(verify=True))  # the lock of the killed process does not block
     np.testing.assert_array_equal(store.images, [noise(row) for row in range(COUNT)])
 
 
-def test_a_failed_build_leaves_nothing(
+def test_a_failed_build_leaves_no_folder(
     split: Split, config: Config, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: object) -> None:
@@ -110,32 +122,32 @@ def test_a_failed_build_leaves_nothing(
     open_split(split, config())
 
 
-def test_two_processes_at_once_build_once(split: Split, cache: Path) -> None:
+def test_processes_that_open_a_split_at_once_build_it_once(split: Split, cache: Path) -> None:
     processes = [start(OPEN, path_of(split, 0).parent, cache, 0.02) for _ in range(3)]
-    ends = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
-    assert len({out for out, _ in ends}) == 1
-    logs = "".join(err for _, err in ends)
+    assert len({out for out, _ in outputs}) == 1
+    logs = "".join(err for _, err in outputs)
     assert logs.count("Decoding the 71 images") == 1
     assert "Another process is decoding the same images; waiting for it" in logs
     assert len(folders(cache, "store")) == 1
     assert not folders(cache, "building")
 
 
-def test_a_full_disk_is_one_clear_error(split: Split, cache: Path) -> None:
+def test_a_full_disk_is_reported_without_a_traceback(split: Split, cache: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
-    process = start(OPEN, path_of(split, 0).parent, cache, 0, before=limit)
+    process = start(limit + OPEN, path_of(split, 0).parent, cache, 0)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert f"InputError: Decoded images cannot be kept in {cache}: File too large. Make room, or give " in err
+    assert f"InputError: Decoded images cannot be saved to {cache}: File too large. Free some space, or choose " in err
     assert "Traceback" not in err
     assert not folders(cache, "store")
     assert not folders(cache, "building")
 
 
 @dataclass(frozen=True)
-class _Dying(Files):
-    """A reader whose worker processes die at one image."""
+class DyingFiles(Files):
+    """Files whose worker process dies at one image."""
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
         if row == 40:
@@ -146,52 +158,48 @@ class _Dying(Files):
         return Drawings("train", 1, 0, 1.0, "none").pool(workers)
 
 
-def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
     paths = write_split(tmp_path / "data").paths
     assert paths is not None
     with pytest.raises(InputError, match="A worker process died before its images were done") as caught:
-        build.fill(_Dying(paths, None, False), tmp_path / "images.u8", 2, False)
+        build.fill(DyingFiles(paths, None, False), tmp_path / "images.u8", 2, False)
     assert "data.workers=1" in str(caught.value)
     assert "__main__" in str(caught.value)
 
 
-def _children(parent: int) -> Iterator[int]:
+def child_processes(parent: int) -> Iterator[int]:
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         if int(fields[1]) == parent and fields[0] != "Z":
             yield int(status.parent.name)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to see processes")
-def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "draw.py").write_text(DRAW)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / "draw.py", tmp_path / "cache"], env=environment, start_new_session=True
-    )
-    images = tmp_path / "cache"
-    wait_for(lambda: any(path.stat().st_blocks for path in images.glob("building-*/images.u8")), 60)
-    workers = list(_children(process.pid))
+def test_workers_exit_when_their_parent_is_killed(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    process = start(DRAW, cache)
+    wait_for(lambda: any(path.stat().st_blocks for path in cache.glob("building-*/images.u8")), 60)
+    workers = list(child_processes(process.pid))
     assert len(workers) >= 2
     process.kill()
-    process.wait()
+    process.wait()  # communicate() would wait for the workers, which have the same standard output
     wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
 
-def test_the_parent_holds_no_second_copy(tmp_path: Path) -> None:
+def test_a_build_does_not_load_all_images_into_memory(tmp_path: Path) -> None:
     row_bytes = 400 * 400 * 3
 
     @dataclass(frozen=True)
-    class Plain(Files):
+    class GreyFiles(Files):
         def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
             return np.full((400, 400, 3), row, np.uint8), False
 
     tracemalloc.start()
     try:
-        build.fill(Plain(tuple(Path(str(row)) for row in range(200)), None, False), tmp_path / "x", 2, False)
+        build.fill(GreyFiles(tuple(Path(str(row)) for row in range(200)), None, False), tmp_path / "x", 2, False)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -199,7 +207,7 @@ def test_the_parent_holds_no_second_copy(tmp_path: Path) -> None:
     assert peak < 10 * row_bytes
 
 
-def test_processes_are_started_for_many_drawings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_started_only_for_many_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def start_pool(reader: Drawings, workers: int) -> Executor:
         raise AssertionError(f"{workers} processes")
 
@@ -210,26 +218,7 @@ def test_processes_are_started_for_many_drawings_only(tmp_path: Path, monkeypatc
         build.fill(Drawings("train", 800, 0, 1.0, "none"), tmp_path / "x", 8, False)
 
 
-def test_workers_import_no_framework() -> None:
-    script = (
-        "import sys, deepfake_cls.data.store, deepfake_cls.data.drawing; "
-        "print({'torch', 'lightning', 'hydra', 'rich'} & set(sys.modules))"
-    )
-    out, _ = start(script).communicate(timeout=300)
-    assert out.strip() == "set()"
-
-
-def test_images_are_drawn_inside_a_worker_of_joblib_too() -> None:
-    program = (
-        "import multiprocessing\n"
-        "from joblib.externals import loky  # as in its workers, where its own method is the default\n"
-        "from deepfake_cls.data.synthetic import Drawings\n"
-        "if __name__ == '__main__':\n"
-        "    multiprocessing.set_start_method('loky', force=True)\n"
-        "    reader = Drawings('train', 1, 0, 1.0, 'none', 16)\n"
-        "    with reader.pool(1) as pool:\n"
-        "        print(pool.submit(reader.read, 0, None).result()[0].shape)\n"
-    )
-    Path("program.py").write_text(program)
-    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout.strip() == "(16, 16, 3)", done.stderr
+def test_images_are_drawn_in_a_worker_of_joblib() -> None:
+    process = start(JOBLIB)
+    out, err = process.communicate(timeout=300)
+    assert out.strip() == "(16, 16, 3)", err

@@ -1,4 +1,4 @@
-"""Layouts by name: the root that those of files share, and a layout of the user's own."""
+"""Sources: ``data.root`` of the layouts of files, and layouts that a user registers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.data.sample_files import read_refusal as refusal
 
 
 @pytest.mark.parametrize("name", ["unibuc", "folder"])
-def test_a_root_is_needed(name: str) -> None:
+def test_a_root_is_required(name: str) -> None:
     for root in ("???", ""):
-        with pytest.raises(InputError, match=f"data={name} needs the folder that holds the data: data.root=PATH"):
+        with pytest.raises(InputError, match=f"data={name} needs the folder that contains the data: data.root=PATH"):
             read_manifest(ImageFilesConfig(name=name, root=root))
 
 
@@ -37,10 +37,10 @@ def test_a_root_is_needed(name: str) -> None:
 def test_the_root_must_be_a_folder(tmp_path: Path, name: str) -> None:
     assert "does not exist" in refusal(tmp_path / "gone", name)
     (tmp_path / "file.zip").touch()
-    assert "is not a folder; give the folder that holds the data" in refusal(tmp_path / "file.zip", name)
+    assert "is not a folder; expected the folder that contains the data" in refusal(tmp_path / "file.zip", name)
 
 
-def test_the_root_may_be_relative_or_in_the_home(unibuc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_can_be_relative_or_start_with_a_tilde(unibuc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(unibuc.parent)
     monkeypatch.setenv("HOME", str(unibuc.parent))
     expected = read(unibuc).split("train").paths
@@ -54,27 +54,27 @@ def test_the_other_layout_is_suggested(unibuc: Path) -> None:
     for path in unibuc.glob("*.csv"):
         path.unlink()
     text = refusal(unibuc)
-    assert "there is no train.csv in it (image_id,label), with the images in" in text
+    assert "it has no train.csv (image_id,label) with the images in" in text
     assert "It looks like data=folder." in text
 
 
-def test_what_was_looked_for_is_said(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_without_a_suggestion(tmp_path: Path) -> None:
     assert "there are no images in <split>/<class>/, in <split>/ or in the folder itself." in refusal(
         tmp_path, "folder"
     )
     assert "It looks like" not in refusal(tmp_path)
 
 
-def test_a_layout_must_be_known(tmp_path: Path) -> None:
+def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, "imagenet").startswith("data.name=imagenet: unknown; expected one of folder, ")
 
 
-# Layouts of the user's own
+# Layouts that a user registers
 
 
 @pytest.fixture
-def listed(tmp_path: Path) -> Path:
-    """Images 0 to 9 beside their table, odd ones of the class "real"."""
+def with_table(tmp_path: Path) -> Path:
+    """Ten images and their table; odd images have the class "real"."""
     rows = [f"x,files/{row}.png,{'real' if row % 2 else 'gan'}" for row in range(10)]
     (tmp_path / "images.csv").write_text("\n".join(["source,path,class", *rows]), encoding="utf-8")
     (tmp_path / "files").mkdir()
@@ -83,8 +83,8 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_layout_of_files_needs_one_method(listed: Path) -> None:
-    config = configure("train", TrainConfig, "data=folder", "data.name=paths", f"data.root={listed}").data
+def test_a_layout_of_files_needs_one_method(with_table: Path) -> None:
+    config = configure("train", TrainConfig, "data=folder", "data.name=paths", f"data.root={with_table}").data
     assert type(config) is ImageFilesConfig
     manifest = read_manifest(config)
     assert (manifest.name, manifest.classes, [*manifest.splits]) == ("paths", ("gan", "real"), ["train", "validation"])
@@ -96,32 +96,34 @@ def test_a_layout_of_files_needs_one_method(listed: Path) -> None:
         assert split.labels.tolist() == [row % 2 for row in rows]
 
 
-def test_a_layout_of_files_has_the_root_the_folds_and_the_errors_of_all(listed: Path) -> None:
-    held = [read(listed, "paths", fold=fold, folds=5).split("validation").ids for fold in range(5)]
-    assert sorted(Path(image_id).name for ids in held for image_id in ids) == [f"{row}.png" for row in range(10)]
-    assert "does not exist" in refusal(listed / "gone", "paths")
-    (listed / "images.csv").write_text("path;class\n")
-    assert "'path,class' is expected" in refusal(listed, "paths")
+def test_a_layout_of_files_inherits_the_root_the_folds_and_the_errors(with_table: Path) -> None:
+    validation_ids = [read(with_table, "paths", fold=fold, folds=5).split("validation").ids for fold in range(5)]
+    assert sorted(Path(image_id).name for ids in validation_ids for image_id in ids) == [
+        f"{row}.png" for row in range(10)
+    ]
+    assert "does not exist" in refusal(with_table / "gone", "paths")
+    (with_table / "images.csv").write_text("path;class\n")
+    assert "expected 'path,class'" in refusal(with_table, "paths")
 
 
-def test_an_image_that_is_listed_twice_is_refused(listed: Path) -> None:
-    with (listed / "images.csv").open("a") as file:
+def test_an_image_that_is_listed_twice_is_refused(with_table: Path) -> None:
+    with (with_table / "images.csv").open("a") as file:
         file.write("\nx,files/3.png,gan")
-    assert refusal(listed, "paths") == "The split train has the image 'files/3.png' twice; remove one of them."
+    assert refusal(with_table, "paths") == "The split train has the image 'files/3.png' twice; remove one of them."
 
 
 @pytest.mark.parametrize(
-    ("labels", "paths", "said"),
+    ("labels", "paths", "message"),
     [((0, 1), ("a",), "a label and a path"), ((0,), ("a", "b"), "a label and a path"), ((0, 2), ("a", "b"), "-1 to 1")],
 )
-def test_a_layout_that_contradicts_itself_is_told(
-    tmp_path: Path, labels: tuple[int, ...], paths: tuple[str, ...], said: str
+def test_a_layout_with_inconsistent_splits_is_refused(
+    tmp_path: Path, labels: tuple[int, ...], paths: tuple[str, ...], message: str
 ) -> None:
     class Broken(FileSource):
         def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
             return ("x", "y"), [Split("train", ("1", "2"), np.array(labels), tuple(root / path for path in paths))]
 
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Broken(ImageFilesConfig(name="broken", root=str(tmp_path))).manifest()
 
 
@@ -133,7 +135,7 @@ class RampConfig(DataConfig):
 
 @dataclass(frozen=True)
 class Ramps(Reader):
-    """Image ``row`` is ``row`` everywhere; one has another size than the rest."""
+    """Three images with the value ``row`` in all pixels; image ``height`` has one line more than the others."""
 
     height: int
 
@@ -163,23 +165,31 @@ class RampSource(Source):
         return Ramps(self.config.height)
 
 
-def test_a_layout_may_read_images_in_its_own_way(tmp_path: Path) -> None:
+def test_a_layout_can_have_its_own_reader(tmp_path: Path) -> None:
     config = RampConfig(cache=str(tmp_path))
     assert open_images(read_manifest(config), "train", config, False).store.images[:, 0, 0, 0].tolist() == [0, 1, 2]
     config.height = 2
-    with pytest.raises(InputError, match="ramp 2 has 3×5 pixels, 2×5 are expected"):
+    with pytest.raises(InputError, match=r"ramp 2 is 3×5 \(height×width\); expected 2×5"):
         open_images(read_manifest(config), "train", config, False)
 
 
-def test_built_in_layouts_are_registered_and_the_others_too() -> None:
+def test_built_in_and_user_layouts_are_registered() -> None:
     assert {"folder", "synthetic", "unibuc", "paths", "ramp"} <= {*source}
     assert source["paths"] is own_layout.Paths
 
 
-@pytest.mark.parametrize("module", ["manifest", "sources", "folder", "unibuc", "synthetic", "readers", "store"])
-def test_each_module_can_be_imported_first_and_is_cheap(module: str) -> None:
-    script = (
-        f"import sys, deepfake_cls.data.{module}; print({{'torch', 'lightning', 'scipy', 'hydra'}} & {{*sys.modules}})"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "set()"
+IMPORTS = """
+import importlib, sys
+
+for module in ("manifest", "sources", "folder", "unibuc", "synthetic", "readers", "store", "drawing"):
+    for name in [name for name in sys.modules if name.split(".")[0] == "deepfake_cls"]:
+        del sys.modules[name]
+    importlib.import_module(f"deepfake_cls.data.{module}")
+    print(module, *sorted({"torch", "lightning", "hydra", "rich", "scipy"} & {*sys.modules}))
+"""
+
+
+def test_each_module_can_be_imported_first_and_imports_no_framework() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=300, check=True)
+    modules = ["manifest", "sources", "folder", "unibuc", "synthetic", "readers", "store"]
+    assert done.stdout.splitlines() == [*modules, "drawing scipy"]

@@ -1,4 +1,4 @@
-"""The store: right pixels, found again, and made again where it was damaged."""
+"""The store: its pixels, its key in the cache, and what happens if it is damaged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, None])
-def test_the_store_holds_the_pixels_in_the_order_of_the_split(
+def test_the_store_contains_the_pixels_in_the_order_of_the_split(
     split: Split, config: Config, workers: int | None
 ) -> None:
     store = open_split(split, config(workers=workers))
@@ -62,7 +62,7 @@ def test_the_images_are_mapped_and_read_only(split: Split, config: Config) -> No
 
 
 @pytest.mark.parametrize("row", [0, 1, COUNT - 1])
-def test_one_image_with_alpha_gives_all_a_plane(split: Split, config: Config, row: int) -> None:
+def test_one_image_with_alpha_gives_all_images_an_alpha_channel(split: Split, config: Config, row: int) -> None:
     replace(split, row, noise(row, channels=4))
     store = open_split(split, config())
     assert store.has_alpha
@@ -72,13 +72,13 @@ def test_one_image_with_alpha_gives_all_a_plane(split: Split, config: Config, ro
         np.testing.assert_array_equal(store.images[other], expected)
 
 
-def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_of_the_embedded_data_contains_its_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Drawings, "images_per_worker", 16)
     config = SyntheticConfig(
         cache=str(tmp_path), workers=2, seed=3, train_size=36, validation_size=5, test_size=2, strength=0.5
     )
     manifest = read_manifest(config)
-    for name in ("train", "test"):  # in worker processes, and in this one
+    for name in ("train", "test"):  # train is drawn in worker processes, test in this process
         store = open_split(manifest.split(name), config)
         for row in (0, len(store.images) - 1):
             np.testing.assert_array_equal(store.images[row], drawing.draw(3, name, row, strength=0.5))
@@ -89,7 +89,7 @@ def test_synthetic_images_are_those_that_are_drawn(tmp_path: Path, monkeypatch: 
     np.testing.assert_array_equal(masked.images[1], drawing.draw(3, "test", 1, strength=0.5, alpha="mask"))
 
 
-# Found again
+# Key and fingerprint
 
 
 def test_a_later_run_decodes_nothing(split: Split, config: Config, no_decoding: Callable[[], None]) -> None:
@@ -100,17 +100,19 @@ def test_a_later_run_decodes_nothing(split: Split, config: Config, no_decoding: 
     np.testing.assert_array_equal(again.images, first.images)
 
 
-def test_the_fingerprint_is_that_of_the_pixels(split: Split, config: Config, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_pixels_and_not_on_the_paths(
+    split: Split, config: Config, tmp_path: Path
+) -> None:
     first = open_split(split, config())
-    moved = tmp_path / "moved"
-    (tmp_path / "data").rename(moved)
-    paths = tuple(moved / path.name for path in split.paths or ())
-    elsewhere = Split("other", split.ids, split.labels, paths)
-    assert open_split(elsewhere, config(cache=str(tmp_path / "b"))).fingerprint == first.fingerprint
+    folder = tmp_path / "renamed"
+    (tmp_path / "data").rename(folder)
+    paths = tuple(folder / path.name for path in split.paths or ())
+    other = Split("other", split.ids, split.labels, paths)
+    assert open_split(other, config(cache=str(tmp_path / "b"))).fingerprint == first.fingerprint
     pixels = noise(3)
     pixels[0, 0, 0] ^= 1
-    replace(elsewhere, 3, pixels)
-    assert open_split(elsewhere, config()).fingerprint != first.fingerprint
+    replace(other, 3, pixels)
+    assert open_split(other, config()).fingerprint != first.fingerprint
 
 
 def test_a_changed_file_is_decoded_again(split: Split, config: Config) -> None:
@@ -121,7 +123,7 @@ def test_a_changed_file_is_decoded_again(split: Split, config: Config) -> None:
     np.testing.assert_array_equal(open_split(split, config()).images[3], 255 - noise(3))
 
 
-def test_what_changes_pixels_is_part_of_the_name(
+def test_the_key_of_files_depends_on_everything_that_changes_pixels(
     split: Split, config: Config, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reverse = Split("train", split.ids[::-1], split.labels, (split.paths or ())[::-1])
@@ -136,8 +138,10 @@ def test_what_changes_pixels_is_part_of_the_name(
     assert len(folders(cache, "store")) == 6
 
 
-def test_what_changes_drawings_is_part_of_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prints(**options: Any) -> tuple[str, int]:
+def test_the_key_of_drawings_depends_on_everything_that_changes_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint_and_stores(**options: Any) -> tuple[str, int]:
         config = SyntheticConfig(
             cache=str(tmp_path), workers=1, train_size=5, validation_size=5, test_size=5, **options
         )
@@ -145,29 +149,30 @@ def test_what_changes_drawings_is_part_of_the_name(tmp_path: Path, monkeypatch: 
         store = open_split(manifest.split("test"), config)
         return store.fingerprint, len(list(tmp_path.glob("store-*.lock")))
 
-    assert len({prints(), prints(seed=1), prints(strength=0.5), prints(alpha="constant")}) == 4
+    options: list[dict[str, Any]] = [{}, {"seed": 1}, {"strength": 0.5}, {"alpha": "constant"}]
+    assert len({fingerprint_and_stores(**each) for each in options}) == 4
     monkeypatch.setattr(drawing, "VERSION", drawing.VERSION + 1)
-    assert prints()[1] == 5
+    assert fingerprint_and_stores()[1] == 5
 
 
-def test_names_in_the_cache_are_those_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_are_those_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.__version__", "11.0.0")
     Path("a.png").write_bytes(b"12345")
     os.utime("a.png", ns=(0, 1_000_000_007))
     paths = (Path("a.png"), Path("gone.png"))
-    found = [
+    keys = [
         _key(Files(paths, None, False), skip=False),
         _key(Files(paths, (5, 6), True), skip=True),
         _key(Drawings("train", 40, 3, 0.5, "mask", 64), skip=False),
     ]
-    assert found == [
+    assert keys == [
         "4e9dc71dcbd3833f96e8d6d5758152131e0a3339a9b6f9372d195de4fd7c53aa",
         "479de60f370f6d525f138e0e6afd89f4e24a4eb67e9d3b46ed7aec9386429ff4",
         "aa194ba75d561bf77d19c24bb9688988ea16cb97ab5dcc5a620ec7d0f83f44ec",
     ]
 
 
-def test_the_settings_of_the_data_reach_its_reader(split: Split, config: Config) -> None:
+def test_the_reader_has_the_settings_of_the_data(split: Split, config: Config) -> None:
     files = open_source(config(size=[5, 6], resize=True)).reader(split, None)
     assert files == Files(split.paths or (), (5, 6), True)
     assert open_source(config(size=[5, 6])).reader(split, (7, 8)) == Files(split.paths or (), (7, 8), False)
@@ -175,7 +180,7 @@ def test_the_settings_of_the_data_reach_its_reader(split: Split, config: Config)
     assert open_source(drawn).reader(split, (7, 8)) == Drawings("train", COUNT, 3, 0.5, "mask", 64)
 
 
-def test_training_does_not_open_test_images(split: Split, config: Config, tmp_path: Path) -> None:
+def test_only_the_images_of_the_split_are_opened(split: Split, config: Config, tmp_path: Path) -> None:
     (tmp_path / "data" / "broken.png").write_text("no image")
     test = Split("test", ("broken",), np.array([-1]), (tmp_path / "data" / "broken.png",))
     open_split(split, config())
@@ -207,7 +212,7 @@ def damage(store: Store, cache: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["byte", "short", "long", "gone", "index", "key"])
-def test_a_damaged_store_is_made_again_and_said(
+def test_a_damaged_store_is_reported_and_built_again(
     split: Split, config: Config, cache: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     store = open_split(split, config())
@@ -215,16 +220,16 @@ def test_a_damaged_store_is_made_again_and_said(
     again = open_split(split, config(verify=kind == "byte"))
     np.testing.assert_array_equal(again.images, [noise(row) for row in range(COUNT)])
     assert again.fingerprint == store.fingerprint
-    assert f"{folders(cache, 'store')[0]} is damaged, " in caplog.text
+    assert f"{folders(cache, 'store')[0]} is damaged (" in caplog.text
     assert "its images are decoded again" in caplog.text
 
 
-def test_pixels_are_only_hashed_again_when_asked(split: Split, config: Config, cache: Path) -> None:
+def test_pixels_are_only_verified_with_data_verify(split: Split, config: Config, cache: Path) -> None:
     damage(open_split(split, config()), cache, "byte")
     assert (np.asarray(open_split(split, config()).images) != [noise(row) for row in range(COUNT)]).sum() == 1
 
 
-def test_what_killed_builds_left_is_removed_after_a_day(split: Split, config: Config, cache: Path) -> None:
+def test_folders_of_killed_builds_are_removed_after_a_day(split: Split, config: Config, cache: Path) -> None:
     old, new = cache / "building-old", cache / "building-new"
     for folder in (old, new):
         folder.mkdir(parents=True)
@@ -239,38 +244,42 @@ def test_what_killed_builds_left_is_removed_after_a_day(split: Split, config: Co
 # The cache folder
 
 
-def test_an_unwritable_cache_names_the_folder_and_the_key(split: Split, config: Config, tmp_path: Path) -> None:
+def test_the_message_for_an_unwritable_cache_names_the_folder_and_the_key(
+    split: Split, config: Config, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     assert refusal(split, config(cache=str(tmp_path / "file" / "cache"))) == (
-        f"Decoded images cannot be kept in {tmp_path}/file/cache: Not a directory. "
-        "Make room, or give another folder: data.cache=PATH."
+        f"Decoded images cannot be saved to {tmp_path}/file/cache: Not a directory. "
+        "Free some space, or choose another folder: data.cache=PATH."
     )
 
 
 @pytest.mark.parametrize("home", ["XDG_CACHE_HOME", "HOME"])
-def test_the_default_is_the_users_cache(
+def test_the_default_cache_is_in_the_cache_of_the_user(
     split: Split,
     config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     home: str,
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, by the specification
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # ignored, by the XDG specification
     monkeypatch.setenv(home, str(tmp_path / "user"))
     open_split(split, config(cache=None))
     cache = tmp_path / "user" if home == "XDG_CACHE_HOME" else tmp_path / "user" / ".cache"
     assert len(list((cache / "deepfake_cls").glob("store-*/images.u8"))) == 1
 
 
-def test_the_cache_may_be_in_the_home(
+def test_the_cache_can_start_with_a_tilde(
     split: Split, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    open_split(split, config(cache="~/mine"))
-    assert (tmp_path / "mine").is_dir()
+    open_split(split, config(cache="~/images"))
+    assert (tmp_path / "images").is_dir()
 
 
-def test_a_bar_is_shown_when_asked(split: Split, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_is_shown_only_with_progress(
+    split: Split, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_split(split, config())
     assert capsys.readouterr() == ("", "")
     open_split(split, config(resize=True), progress=True)
@@ -279,7 +288,7 @@ def test_a_bar_is_shown_when_asked(split: Split, config: Config, capsys: pytest.
     assert f"{COUNT}/{COUNT}" in err
 
 
-def test_a_build_is_said_with_its_folder(
+def test_a_build_is_logged_with_its_folder(
     split: Split, config: Config, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -297,6 +306,6 @@ def test_the_real_data_is_decoded_once(tmp_path: Path) -> None:
     for row in (0, 77, len(split) - 1):
         with Image.open(path_of(split, row)) as image:
             np.testing.assert_array_equal(store.images[row], np.asarray(image.convert("RGB")))
-    start = time.perf_counter()
+    start = time.process_time()
     assert open_split(split, config).fingerprint == store.fingerprint
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

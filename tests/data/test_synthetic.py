@@ -1,4 +1,4 @@
-"""``data=synthetic``: which images are drawn."""
+"""``data=synthetic``: the splits and their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 
 
-def test_synthetic_names_labels_and_withholds_those_of_test() -> None:
+def test_synthetic_has_labels_except_in_test() -> None:
     manifest = read_manifest(SyntheticConfig(train_size=12, validation_size=5, test_size=3))
     assert manifest.name == "synthetic"
     assert len(manifest.classes) == 5
@@ -20,16 +20,16 @@ def test_synthetic_names_labels_and_withholds_those_of_test() -> None:
     assert manifest.split("train").ids[11] == "train-000011"
 
 
-def test_synthetic_may_have_no_test_split() -> None:
+def test_synthetic_can_have_no_test_split() -> None:
     assert list(read_manifest(SyntheticConfig(test_size=0)).splits) == ["train", "validation"]
 
 
 @pytest.mark.parametrize("size", [4, 0, -1])
 def test_synthetic_needs_an_image_of_each_class(size: int) -> None:
-    with pytest.raises(InputError, match=rf"data\.train_size={size} leaves a class without an image; give at least 5"):
+    with pytest.raises(InputError, match=rf"data\.train_size={size}: expected 5 or more"):
         read_manifest(SyntheticConfig(train_size=size))
 
 
 def test_synthetic_refuses_a_negative_test_split() -> None:
-    with pytest.raises(InputError, match=r"data\.test_size=-1"):
+    with pytest.raises(InputError, match=r"data\.test_size=-1: expected 0 or more"):
         read_manifest(SyntheticConfig(test_size=-1))
