@@ -51,7 +51,7 @@ def rate(file: Path, images: int, pixels: type[Pixels], seed: int | None, work: 
         seed: Of the order; None is file order.
         work: Seconds that the network takes for a batch.
     """
-    store = Store(np.memmap(file, np.uint8, "r", shape=(images, *SHAPE)), "", False, np.arange(images), (), SHAPE[:2])
+    store = Store(np.memmap(file, np.uint8, "r", shape=(images, *SHAPE)), "", np.arange(images), ())
     batches = iter(Batches(pixels(SplitImages(("",) * images, np.zeros(images, np.int64), store), "RGB"), BATCH, seed))
     next(batches)
     count, start = LEAST // BATCH - 1, time.perf_counter()

@@ -148,7 +148,7 @@ def predict_split(
     """What a model says of a split, with a progress bar."""
     from rich.progress import Progress
 
-    batches = Batches(Pixels(split, model.channels, hardware.device, often=False), config.batch_size)
+    batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)
     with Progress(transient=True, disable=not config.trainer.progress) as bar:
         task = bar.add_task("images", total=len(split))
         return predict_all(

@@ -102,7 +102,7 @@ def test_learning_rate_rises_for_a_tenth_and_falls_as_a_cosine() -> None:
 
 def split(count: int = 10) -> SplitImages:
     images = np.arange(count * 12, dtype=np.uint8).reshape(count, 2, 2, 3)
-    store = Store(images, "f", False, np.arange(count), (), (2, 2))
+    store = Store(images, "f", np.arange(count), ())
     return SplitImages(tuple(map(str, range(count))), np.arange(count), store)
 
 

@@ -56,7 +56,7 @@ class Counted:
     """The images of a store, and how many of its rows were read."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.images, self.read = images, 0
+        self.images, self.base, self.read = images, None, 0
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         self.read += len(rows)
@@ -65,7 +65,7 @@ class Counted:
 
 def pixels() -> tuple[Pixels, Counted]:
     counted = Counted(np.random.default_rng(0).integers(0, 256, (COUNT, 20, 20, 4), np.uint8))
-    store = Store(counted, "f", True, np.arange(COUNT), (), (20, 20))  # type: ignore[arg-type]
+    store = Store(counted, "f", np.arange(COUNT), ())  # type: ignore[arg-type]
     found = Pixels(SplitImages(tuple(map(str, range(COUNT))), np.arange(COUNT) % 3, store), "RGBA")
     found.image_features = torch.rand(COUNT, 5, generator=torch.Generator().manual_seed(0))
     return found, counted
