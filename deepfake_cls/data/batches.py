@@ -17,7 +17,7 @@ from deepfake_cls.randomness import generator, moved
 
 
 def with_channels(images: Tensor, channels: str) -> Tensor:
-    """Convert uint8 (B, H, W, 3 or 4) to RGB or RGBA; a missing alpha channel is filled with 255."""
+    """Convert uint8 (B, H, W, 3 or 4) to RGB or RGBA; an added alpha channel is 255."""
     if channels == "RGB":
         return images[..., :3].contiguous()
     if images.shape[-1] == 3:
@@ -71,29 +71,17 @@ class Pixels:
         self._try_resident = reused and self.device.type == "cuda"
 
     def labels(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return labels on the device, int64 (B,).
-
-        Args:
-            rows: int64 (B,).
-        """
+        """Return the labels of rows (B,) on the device, int64 (B,)."""
         return moved(torch.from_numpy(self.split.labels[rows]), self.device)
 
     def features(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """Return image features on the device, float32 (B, E); None if the network has none.
-
-        Args:
-            rows: int64 (B,).
-        """
+        """Return the image features of rows (B,) on the device, float32 (B, E); None if the network has none."""
         if self.image_features is None:
             return None
         return moved(self.image_features[torch.from_numpy(rows)], self.device)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return images on the device, uint8 (B, H, W, C).
-
-        Args:
-            rows: int64 (B,).
-        """
+        """Return the images of rows (B,) on the device, uint8 (B, H, W, C)."""
         if self._try_resident:
             self._try_resident = False
             with suppress(torch.cuda.OutOfMemoryError):  # another process has allocated the memory meanwhile
@@ -116,11 +104,7 @@ class Pixels:
         self._resident = images
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
-        """Make the system read these rows from disk in the background, unless they are in memory.
-
-        Args:
-            rows: int64 (B,), of the next batch.
-        """
+        """Make the system read rows (B,) from disk in the background, unless they are on the device."""
         if self._resident is None:
             self.split.store.prefetch(rows)
 

@@ -67,11 +67,7 @@ class Store:
         return bool(self.images.shape[3] == 4)
 
     def prefetch(self, rows: NDArray[np.int64]) -> None:
-        """Make the system read these rows from disk in the background; no-op for an array in memory.
-
-        Args:
-            rows: int64 (B,).
-        """
+        """Make the system read rows (B,) from disk in the background; no-op for an array in memory."""
         mapped = self.images.base  # the base of a np.memmap is its mmap
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
             return

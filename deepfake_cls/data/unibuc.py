@@ -10,8 +10,8 @@ import itertools
 import logging
 import posixpath
 import re
-from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class UnibucSource(FileSource):
                 f"{root} does not look like data=unibuc: it has no train.csv (image_id,label) with the images in "
                 f"{root / 'train'}.{hint}"
             )
-        tables: dict[str, _Table] = {}
+        tables: dict[str, list[_Row]] = {}
+        problems: list[str] = []
         for name in STANDARD_SPLITS:
             path, folder = root / f"{name}.csv", root / name
             if not path.is_file():
@@ -49,45 +50,42 @@ class UnibucSource(FileSource):
                 continue
             if not folder.is_dir():
                 raise InputError(f"{path} exists, but the folder of its images, {folder}, does not.")
-            tables[name] = _read_table(path, folder, labelled=name != "test", allow_missing=self.skips_bad_images)
-        problems = [problem for table in tables.values() for problem in table.problems]
-        problems = problems or _label_problems(tables["train"], tables.get("validation"))
+            tables[name], row_problems = _read_table(path, folder, name != "test", self.skips_bad_images)
+            problems += row_problems
+        problems = problems or _label_problems(root, tables)
         if problems:
             raise InputError(f"{root} does not follow the layout data=unibuc:{indented(problems)}")
-        classes = tuple(str(label) for label in range(max(tables["train"].labels) + 1))
+        classes = tuple(str(label) for label in range(max(row.label for row in tables["train"]) + 1))
         return classes, [
-            Split(name, tuple(table.ids), np.array(table.labels, np.int64), tuple(table.paths))
-            for name, table in tables.items()
+            Split(
+                name,
+                tuple(row.image_id for row in rows),
+                np.array([row.label for row in rows], np.int64),
+                tuple(row.path for row in rows),
+            )
+            for name, rows in tables.items()
         ]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The rows of one table. They are valid only if ``problems`` is empty.
+class _Row(NamedTuple):
+    """A row of a table; the label is −1 if the table has none."""
 
-    Attributes:
-        path: The file of the table.
-        ids: Image ids, in the order of the table.
-        labels: Labels; −1 if the table has none.
-        paths: The image files.
-        lines: Line number of each row, for messages.
-        problems: One message for each row that is wrong.
-    """
-
+    line: int
+    image_id: str
+    label: int
     path: Path
-    ids: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
-def _read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool) -> _Table:
+def _read_table(path: Path, folder: Path, labelled: bool, allow_missing: bool) -> tuple[list[_Row], list[str]]:
     """Read a table of image ids and find their files in the folder.
 
     With ``allow_missing``, an id without a file gets a path that does not exist; otherwise it is a problem.
+
+    Returns:
+        The rows, and a message for each row that is wrong.
     """
-    table = _Table(path)
+    table: list[_Row] = []
+    problems: list[str] = []
     files = _ImageFiles(folder)
     line_of_file: dict[str, int] = {}
     header, rows = read_csv(path, ("image_id", "label") if labelled else ("image_id",))
@@ -108,29 +106,25 @@ def _read_table(path: Path, folder: Path, *, labelled: bool, allow_missing: bool
         if not problem and line_of_file.setdefault(file, line) != line:
             problem = f"image_id {image_id!r} is the image of line {line_of_file[file]} again; list it once"
         if problem:
-            table.problems.append(f"{path}, line {line}: {problem}")
-        table.ids.append(image_id)
-        table.labels.append(label)
-        table.paths.append(folder / file)
-        table.lines.append(line)
-    return table
+            problems.append(f"{path}, line {line}: {problem}")
+        table.append(_Row(line, image_id, label, folder / file))
+    return table, problems
 
 
-def _label_problems(train: _Table, validation: _Table | None) -> list[str]:
+def _label_problems(root: Path, tables: dict[str, list[_Row]]) -> list[str]:
     """Check that the labels of train are 0 to C−1, each with an image, and that validation has no other labels."""
-    labels = set(train.labels)
-    count = max(train.labels) + 1
+    labels = {row.label for row in tables["train"]}
+    count = max(labels) + 1
     # Only five are listed: one mistyped label can leave millions of classes empty.
     empty = ", ".join(map(str, itertools.islice((label for label in range(count) if label not in labels), 5)))
     problems = []
     if empty:
-        problems.append(f"{train.path}: empty class {empty}: labels go up to {count - 1}, each needs an image")
-    if validation is not None:
-        problems += [
-            f"{validation.path}, line {line}: label {label} does not occur in {train.path.name}"
-            for line, label in zip(validation.lines, validation.labels, strict=True)
-            if label >= count
-        ]
+        problems.append(f"{root / 'train.csv'}: empty class {empty}: labels go up to {count - 1}, each needs an image")
+    problems += [
+        f"{root / 'validation.csv'}, line {row.line}: label {row.label} does not occur in train.csv"
+        for row in tables.get("validation", ())
+        if row.label >= count
+    ]
     return problems
 
 
