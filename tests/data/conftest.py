@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.data.manifest import Split
-from tests.data.sample_files import images, table, write_split
+from tests.data.sample_files import Config, images, table, write_split
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(cache: Path) -> Callable[..., ImageFilesConfig]:
+def config(cache: Path) -> Config:
     """Make a configuration whose decoded images are saved to ``cache``."""
 
     def make(**options: Any) -> ImageFilesConfig:

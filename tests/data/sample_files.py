@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from deepfake_cls.errors import InputError
 _DEFAULT = Path(__file__).parents[2] / ".." / "shared" / "unibuc"
 UNIBUC = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", _DEFAULT)).resolve()
 needs_unibuc = pytest.mark.skipif(not UNIBUC.is_dir(), reason=f"no real data in {UNIBUC}: set DEEPFAKE_CLS_UNIBUC")
+
+Config: TypeAlias = Callable[..., ImageFilesConfig]  # makes a configuration from its options
 
 COUNT = 2 * 32 + 7  # several chunks, the last one short
 HEIGHT, WIDTH = 5, 6

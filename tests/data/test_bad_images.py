@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_cls.config import ImageFilesConfig, SyntheticConfig
+from deepfake_cls.config import SyntheticConfig
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError
-from tests.data.sample_files import COUNT, folders, noise, path_of, refusal, replace, spoil
-
-Config = Callable[..., ImageFilesConfig]
-
+from tests.data.sample_files import COUNT, Config, folders, noise, path_of, refusal, replace, spoil
 
 # Sizes
 

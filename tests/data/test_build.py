@@ -17,16 +17,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.data import build, drawing
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.readers import Files
 from deepfake_cls.data.store import open_split
 from deepfake_cls.data.synthetic import Drawings
 from deepfake_cls.errors import InputError
-from tests.data.sample_files import COUNT, folders, noise, path_of, write_split
-
-Config = Callable[..., ImageFilesConfig]
+from tests.data.sample_files import COUNT, Config, folders, noise, path_of, write_split
 
 # Opens the 71 images in another process; decoding takes `delay` seconds longer for each.
 OPEN = """

@@ -45,14 +45,24 @@ def test_batches_from_the_device_equal_batches_from_the_store(stored: int, chann
         assert all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in pairs)
 
 
-def test_images_that_do_not_fit_the_device_stay_in_the_store() -> None:
+@pytest.mark.parametrize("missing", [0, 1])
+def test_images_are_copied_to_a_gpu_if_they_fit_in_a_quarter_of_its_free_memory(
+    monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    queries: list[torch.device] = []
+
+    def mem_get_info(device: torch.device) -> tuple[int, int]:
+        queries.append(device)
+        return 4 * (10 * 4 * 6 * 4 - missing), 0
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
     images = split(noise(10))
     pixels = Pixels(images, "RGBA")
-    pixels.make_resident(10 * 4 * 6 * 4 - 1)
-    assert pixels._resident is None
-    assert torch.equal(pixels.images(np.arange(2))[..., :3], torch.from_numpy(images.store.images[:2]))
-    pixels.make_resident(10 * 4 * 6 * 4)
-    assert pixels._resident is not None
+    pixels._try_resident = True  # as on a GPU
+    for _ in range(2):
+        assert torch.equal(pixels.images(np.arange(2))[..., :3], torch.from_numpy(images.store.images[:2]))
+    assert (pixels._resident is None) == bool(missing)
+    assert len(queries) == 1
 
 
 def pages_in_memory(mapped: mmap.mmap, size: int) -> list[bool]:

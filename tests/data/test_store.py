@@ -21,9 +21,7 @@ from deepfake_cls.data.readers import Files
 from deepfake_cls.data.sources import open_source, read_manifest
 from deepfake_cls.data.store import Store, _key, open_split
 from deepfake_cls.data.synthetic import Drawings
-from tests.data.sample_files import COUNT, UNIBUC, folders, needs_unibuc, noise, path_of, refusal, replace
-
-Config = Callable[..., ImageFilesConfig]
+from tests.data.sample_files import COUNT, UNIBUC, Config, folders, needs_unibuc, noise, path_of, refusal, replace
 
 
 @pytest.fixture
