@@ -5,10 +5,8 @@ The baselines get float32, their usual input; the conversion from uint8 is not c
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,43 +21,11 @@ MODULES = {"scikit-learn": "sklearn", "FAISS": "faiss", "torch.cdist": "torch"} 
 Classify = Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]], NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Raw uint8 images in files.
-
-    Attributes:
-        queries: File of the queries.
-        query_count: Number of queries.
-        references: File of the references.
-        reference_count: Number of references.
-        labels: File of the references' labels, int64.
-        shape: (H, W, C) of an image.
-    """
-
-    queries: str
-    query_count: int
-    references: str
-    reference_count: int
-    labels: str
-    shape: tuple[int, int, int]
-
-    @property
-    def values(self) -> int:
-        """Values per image."""
-        return math.prod(self.shape)
-
-    def open(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-        """Memory-mapped queries and references, and labels."""
-        queries = np.memmap(self.queries, np.uint8, "r", shape=(self.query_count, *self.shape))
-        references = np.memmap(self.references, np.uint8, "r", shape=(self.reference_count, *self.shape))
-        return queries, references, np.fromfile(self.labels, np.int64, self.reference_count)
-
-
-def ours(pixels: dict[str, Any], mapped: bool = False, device: str = "cpu") -> dict[str, Any]:
+def ours(folder: str, mapped: bool = False, device: str = "cpu") -> dict[str, Any]:
     """Time this project's KNN.
 
     Args:
-        pixels: The fields of :class:`Pixels`.
+        folder: Output of :func:`save`.
         mapped: Keep the images in their files.
         device: ``cpu`` or ``cuda``. Images start in main memory, and labels end there.
 
@@ -71,7 +37,7 @@ def ours(pixels: dict[str, Any], mapped: bool = False, device: str = "cpu") -> d
     from deepfake_cls.models.knn import nearest, votes
 
     choose(TrainerConfig(device=device))
-    queries, references, labels = Pixels(**pixels).open()
+    queries, references, labels = load(folder)
     if not mapped:
         queries, references = np.array(queries), np.array(references)
     int8 = has_int8(device)
@@ -86,10 +52,10 @@ def ours(pixels: dict[str, Any], mapped: bool = False, device: str = "cpu") -> d
     return {"seconds": seconds, "labels": predicted.tolist(), "held": held, "before": before}
 
 
-def baseline(pixels: dict[str, Any], name: str, device: str = "cpu") -> dict[str, Any]:
+def baseline(folder: str, name: str, device: str = "cpu") -> dict[str, Any]:
     """Time a baseline of :data:`MODULES`; only ``torch.cdist`` runs on a device other than ``cpu``."""
     classify = _cdist(device) if name == "torch.cdist" else {"scikit-learn": _sklearn, "FAISS": _faiss}[name]()
-    queries, references, labels = Pixels(**pixels).open()
+    queries, references, labels = load(folder)
     x, q = (images.reshape(len(images), -1).astype(np.float32) for images in (references, queries))
     if device != "cpu":
         classify(q[:1], x[:K], labels[:K])
@@ -134,26 +100,33 @@ def _majority(neighbours: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArr
     return predicted
 
 
-def random_pixels(folder: Path, queries: int, references: int, shape: tuple[int, int, int]) -> Pixels:
-    """Write random pixels: all distances are similar, so no bound excludes a candidate."""
-    rng, values = np.random.default_rng(0), math.prod(shape)
-    for name, count in (("queries", queries), ("references", references)):
-        with (folder / f"{name}.u8").open("wb") as file:
-            for start in range(0, count, 1000):
-                file.write(rng.bytes(min(1000, count - start) * values))
-    rng.integers(0, 5, references).tofile(folder / "labels.i64")
-    query_file, reference_file = str(folder / "queries.u8"), str(folder / "references.u8")
-    return Pixels(query_file, queries, reference_file, references, str(folder / "labels.i64"), shape)
+def save(folder: Path, queries: NDArray[np.uint8], references: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    """Write queries (Q, H, W, C), references (N, H, W, C) and the references' labels (N,) for the jobs."""
+    folder.mkdir()
+    for name, array in (("queries", queries), ("references", references), ("labels", labels)):
+        np.save(folder / f"{name}.npy", array)
 
 
-def repeated(pixels: Pixels, folder: Path, queries: int, references: int) -> Pixels:
-    """Write a file of ``references`` images that repeats those of ``pixels``, for its first ``queries`` queries."""
-    images = Path(pixels.references).read_bytes()[: pixels.reference_count * pixels.values]
-    file = folder / "repeated.u8"
-    remaining = references * pixels.values
-    with file.open("wb") as out:
-        while remaining > 0:
-            remaining -= out.write(images[:remaining])
-    labels = np.fromfile(pixels.labels, np.int64, pixels.reference_count)
-    np.resize(labels, references).tofile(folder / "repeated.i64")
-    return Pixels(pixels.queries, queries, str(file), references, str(folder / "repeated.i64"), pixels.shape)
+def load(folder: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Queries and references, memory-mapped, and labels."""
+    queries, references = (np.load(Path(folder) / f"{name}.npy", "r") for name in ("queries", "references"))
+    return queries, references, np.load(Path(folder) / "labels.npy")
+
+
+def save_random(folder: Path, queries: int, references: int, shape: tuple[int, int, int]) -> None:
+    """Save random pixels: all distances are similar, so no bound excludes a candidate."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (queries + references, *shape), np.uint8)
+    save(folder, pixels[:queries], pixels[queries:], rng.integers(0, 5, references))
+
+
+def save_repeated(source: Path, folder: Path, queries: int, references: int) -> None:
+    """Save the first queries of ``source``, and its references repeated up to a count that may exceed memory."""
+    all_queries, images, labels = load(str(source))
+    folder.mkdir()
+    np.save(folder / "queries.npy", all_queries[:queries])
+    np.save(folder / "labels.npy", np.resize(labels, references))
+    shape = (references, *images.shape[1:])
+    repeated = np.lib.format.open_memmap(folder / "references.npy", "w+", np.uint8, shape)
+    for start in range(0, references, len(images)):
+        repeated[start : start + len(images)] = images[: references - start]

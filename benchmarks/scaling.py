@@ -1,12 +1,18 @@
-"""Cost per image before training: listing, decoding, opening again. ``docs/scaling.md`` uses the results.
+"""Cost per image of listing, decoding and reading. ``docs/scaling.md`` uses the results.
 
-python -m benchmarks.scaling --output experiments/results/scaling.csv    # about two minutes on two cores
-python -m benchmarks.scaling --data PATH                                 # also decodes the files of a data set
+Reading: a store of random pixels is dropped from the page cache and read in random order, as training reads it. A
+network that is slower is not slowed down by the disk. On a virtual machine this is an upper bound, because the host may
+have cached the file. Linux only.
+
+    python -m benchmarks.scaling --output experiments/results/scaling.csv    # about two minutes on two cores
+    python -m benchmarks.scaling --data PATH                                 # also decodes the files of a data set
+    python -m benchmarks.scaling --disk FOLDER                               # also reads 1.2 GB from that disk
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
@@ -14,17 +20,22 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.samples import files_config
 from benchmarks.table import append_csv
 from deepfake_cls.config import FolderConfig, ImageFilesConfig, TrainerConfig
+from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.sources import read_manifest
+from deepfake_cls.data.store import Store
 from deepfake_cls.hardware import choose
 
 LISTED = (20_000, 100_000)
 DECODED = 4_000
+STORED = 40_000
+SHAPE = (100, 100, 3)
 Row = dict[str, object]
 
 
@@ -91,10 +102,44 @@ def photographs(folder: Path, source: ImageFilesConfig | None) -> FolderConfig:
     return FolderConfig(root=str(folder))
 
 
+class WithoutReadAhead(Pixels):
+    """Pixels that are read only when the batch needs them."""
+
+    def prefetch(self, rows: NDArray[np.int64]) -> None:
+        """Do nothing."""
+
+
+def reading(folder: Path, count: int, steps: int = 60, batch: int = 64) -> list[Row]:
+    """Images per second from a store on the disk of ``folder`` that is not in memory, in random order."""
+    rng = np.random.default_rng()
+    file = folder / "images.u8"
+    with file.open("wb") as opened:
+        for _ in range(count):
+            opened.write(rng.bytes(int(np.prod(SHAPE))))
+        os.fsync(opened.fileno())
+    rows: list[Row] = []
+    for name, pixels in (("with", Pixels), ("without", WithoutReadAhead)):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        images = np.memmap(file, np.uint8, "r", shape=(count, *SHAPE))
+        store = Store(images, "", False, np.arange(count), (), SHAPE[:2])
+        split = SplitImages(("",) * count, np.zeros(count, np.int64), store)
+        batches = iter(Batches(pixels(split, "RGB"), batch, seed=0))
+        next(batches)
+        start = time.perf_counter()
+        for _ in range(steps):
+            next(batches)
+        rate = steps * batch / (time.perf_counter() - start)
+        what = f"read in random order, {name} read-ahead"
+        rows.append({"what": what, "images": count, "value": rate, "unit": "images/s"})
+    return rows
+
+
 def main() -> None:
     """Measure, print and append the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of images")
+    parser.add_argument("--disk", type=Path, help="folder on the disk to read from")
     parser.add_argument("--output", type=Path, help="append the rows to this CSV")
     options = parser.parse_args()
     hardware = choose(TrainerConfig(device="cpu"))
@@ -110,6 +155,9 @@ def main() -> None:
             rows += decoding(pngs, folder / "cache", "PNG of 100×100", workers)
         if source is not None:
             rows += decoding(source, folder / "cache", "the data set's own files", 2)
+    if options.disk is not None:
+        with tempfile.TemporaryDirectory(dir=options.disk) as name:
+            rows += reading(Path(name), STORED)
     for row in rows:
         row |= {"device": hardware.name, "threads": hardware.threads}
         print(f"{row['what']:45} {row['images']:>8,} images  {row['value']:12,.2f} {row['unit']}")

@@ -16,6 +16,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,9 +24,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
 
 from benchmarks.suite import QUICK, Plan, Suite
-from benchmarks.table import Row, markdown, terminal
+from benchmarks.table import Row, markdown
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import cpu_has_bf16
 from deepfake_cls.records import git_state, versions, write_atomically
@@ -37,10 +39,8 @@ def result_of(suite: Suite, rows: list[Row], seconds: float) -> dict[str, Any]:
     """The JSON result."""
     packages = versions()
     for package in ("scikit-learn", "faiss-cpu"):
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             packages[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            packages[package] = "not installed"
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
@@ -54,16 +54,8 @@ def result_of(suite: Suite, rows: list[Row], seconds: float) -> dict[str, Any]:
         "plan": asdict(suite.plan),
         "limits": suite.machine,
         "rows": [row.as_json() for row in rows],
-        "raw": {
-            name: {side: [without_labels(result) for result in results] for side, results in sides.items()}
-            for name, sides in suite.raw.items()
-        },
+        "raw": suite.raw,
     }
-
-
-def without_labels(result: dict[str, Any]) -> dict[str, Any]:
-    """A job's result without its predicted labels, which are many and have been compared."""
-    return {name: value for name, value in result.items() if name != "labels"}
 
 
 def instructions() -> str:
@@ -86,9 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def save(suite: Suite, rows: list[Row], seconds: float, path: Path, console: Console) -> None:
     """Write ``path.json`` and ``path.md``, and print the table."""
     result = result_of(suite, rows, seconds)
+    text = markdown(result)
     write_atomically(path.with_suffix(".json"), json.dumps(result, indent=1).encode())
-    write_atomically(path.with_suffix(".md"), markdown(result).encode())
-    console.print(terminal(rows))
+    write_atomically(path.with_suffix(".md"), text.encode())
+    console.print(Markdown(text))
     console.print(f"{seconds:.0f} s; {path}.md and .json", highlight=False, soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -214,29 +214,22 @@ class Suite:
         results = self.measure("evaluation", sides, plan.repeats, plan.evaluate_seconds)
         yield Row("evaluation, images/s", column(results, "ours"), column(results, "plain PyTorch"), "plain PyTorch")
 
-    @cached_property
-    def pixels(self) -> neighbours.Pixels:
-        """Images for KNN: those of ``--data``, up to the planned counts, or random pixels."""
+    def save_pixels(self, folder: Path) -> None:
+        """Save images for KNN: those of ``--data``, up to the planned counts, or random pixels."""
         queries, references = self.plan.knn
         if self.source.root is None:
-            return neighbours.random_pixels(self.folder, queries, references, self.plan.knn_shape)
+            neighbours.save_random(folder, queries, references, self.plan.knn_shape)
+            return
         images = splits(self.source)
-        labels = self.folder / "labels.i64"
-        images["train"].labels.tofile(labels)
-        files = {name: str(split.store.images.filename) for name, split in images.items()}  # type: ignore[attr-defined]
-        return neighbours.Pixels(
-            files["validation"],
-            min(queries, len(images["validation"])),
-            files["train"],
-            min(references, len(images["train"])),
-            str(labels),
-            images["train"].store.images.shape[1:],
-        )
+        train, validation = images["train"], images["validation"]
+        pixels = (validation.store.images[:queries], train.store.images[:references])
+        neighbours.save(folder, *pixels, train.labels[:references])
 
     def knn(self, baselines: list[str]) -> Iterator[Row]:
         """Compare exact KNN with the installed baselines: time, labels, memory."""
-        count = self.pixels
-        common = {"pixels": asdict(self.pixels), "device": self.device}
+        folder = self.folder / "knn"
+        self.save_pixels(folder)
+        common = {"folder": str(folder), "device": self.device}
         sides: dict[str, Job] = {"ours": partial(self.run, "benchmarks.neighbours:ours", **common)}
         for name in baselines:
             if find_spec(neighbours.MODULES[name]) is None:
@@ -245,8 +238,9 @@ class Suite:
                 sides[name] = partial(self.run, "benchmarks.neighbours:baseline", name=name, **common)
         results = self.measure("KNN", sides, self.plan.repeats, self.plan.knn_seconds)
         precision = "int8" if "int8" in self.machine["matrix_flop_per_second"] else "fp32"
-        limit = 2 * count.query_count * count.reference_count * count.values / self.matrix_rate(precision)
-        what = f"KNN, {count.query_count:,} × {count.reference_count:,} × {count.values:,}, s"
+        queries, references, _ = neighbours.load(str(folder))
+        limit = 2 * len(queries) * references.size / self.matrix_rate(precision)
+        what = f"KNN, {len(queries):,} × {len(references):,} × {references[0].size:,}, s"
         yield Row(f"{what}: all products at the measured {precision} rate", [limit])
         what += ", random pixels" if self.source.root is None else ""
         ours, labels = column(results, "ours", "seconds"), results["ours"][0]["labels"]
@@ -254,30 +248,32 @@ class Suite:
             differing = sum(a != b for a, b in zip(labels, results[name][0]["labels"], strict=True))
             seconds = column(results, name, "seconds")
             yield Row(what, ours, seconds, name, more=False, note=f"{differing} labels differ")
+        for result in (result for side in results.values() for result in side):
+            del result["labels"]  # too many for the JSON result
         if self.device == "cpu" and all(column(results, "ours", "peak")):
             peaks, before, held = (megabytes(results, "ours", key) for key in ("peak", "before", "held"))
             imports = number(statistics.median(a - b for a, b in zip(before, held, strict=True)))
             beyond = [a - b for a, b in zip(peaks, held, strict=True)]
-            yield Row(
-                "KNN, anonymous memory without the pixels, MB",
-                beyond,
-                note=f"{imports} of them after the import of torch",
-            )
+            note = f"{imports} of them after the import of torch"
+            yield Row("KNN, anonymous memory without the pixels, MB", beyond, note=note)
 
     def knn_growth(self) -> Iterator[Row]:
-        """Time KNN with a growing number of references, which stay in a file."""
+        """Time KNN with a growing number of references, which stay in a file; after :meth:`knn`."""
+        source, folder = self.folder / "knn", self.folder / "repeated"
+        images = neighbours.load(str(source))[0]
+        queries = min(self.plan.few_queries, len(images))
         for count in self.plan.reference_counts:
-            size = count * self.pixels.values
+            size = count * images[0].size
             if size > 2**31 and shutil.disk_usage(self.folder).free < 4 * size:
                 self.log(f"KNN, {count:,} references: too little disk space; skipped")
                 continue
-            queries = min(self.plan.few_queries, self.pixels.query_count)
-            pixels = asdict(neighbours.repeated(self.pixels, self.folder, queries, count))
-            job = partial(self.run, "benchmarks.neighbours:ours", pixels=pixels, mapped=True)
+            neighbours.save_repeated(source, folder, queries, count)
+            job = partial(self.run, "benchmarks.neighbours:ours", folder=str(folder), mapped=True)
             result = self.measure(f"KNN, {count:,} references", {"ours": job}, 1)["ours"][0]
             cost = result["seconds"] / queries
             note = f"{number(1e6 * cost / count)} µs per pair, {number(result['peak'] / 1e6)} MB anonymous memory"
             yield Row(f"KNN, {count:,} references in a file, s per query", [cost], note=note)
+            shutil.rmtree(folder)
 
     def start_up(self) -> Iterator[Row]:
         """Time the start of ``deepfake_cls.train`` on a tiny data set that is already decoded."""

@@ -1,6 +1,8 @@
-"""Tables of results: Markdown, CSV, and rich for the terminal.
+"""Tables of results: Markdown and CSV.
 
-python -m benchmarks.table benchmarks/results/*.json      # write the Markdown of these results again
+This renders the Markdown of committed results again:
+
+    python -m benchmarks.table benchmarks/results/*.json
 """
 
 from __future__ import annotations
@@ -14,8 +16,6 @@ import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from deepfake_cls.records import write_atomically
 
@@ -107,14 +107,6 @@ def markdown(result: dict[str, Any]) -> str:
     rows = [Row(**{name: row[name] for name in names}) for row in result["rows"]]
     lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows)]
     return f"{heading(result)}\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def terminal(rows: list[Row]) -> Table:
-    """The table for a terminal."""
-    table = Table(*COLUMNS, show_lines=True)
-    for row in rows:
-        table.add_row(*row.cells())
-    return table
 
 
 def append_csv(file: Path, rows: list[dict[str, object]]) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -249,18 +248,18 @@ def test_each_kernel_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["scikit-learn", "FAISS", "torch.cdist"])
 def test_baselines_and_ours_predict_the_labels_of_an_int64_reference(name: str, tmp_path: Path) -> None:
     pytest.importorskip(neighbours.MODULES[name])
-    pixels = neighbours.random_pixels(tmp_path, 30, 400, (5, 10, 1))
-    queries, references, labels = (array.astype(np.int64) for array in pixels.open())
+    folder = str(tmp_path / "pixels")
+    neighbours.save_random(Path(folder), 30, 400, (5, 10, 1))
+    queries, references, labels = (array.astype(np.int64) for array in neighbours.load(folder))
     distances = ((queries[:, None] - references) ** 2).sum(axis=(2, 3, 4))
     nearest = labels[distances.argsort(axis=1, kind="stable")[:, : neighbours.K]]
     expected = [int(np.bincount(row).argmax()) for row in nearest]
 
-    arguments = dataclasses.asdict(pixels)
-    ours = neighbours.ours(arguments)
+    ours = neighbours.ours(folder)
     assert ours["labels"] == expected
     assert ours["held"] == 430 * 50
-    assert neighbours.ours(arguments, mapped=True)["held"] == 0
-    assert neighbours.baseline(arguments, name)["labels"] == expected
+    assert neighbours.ours(folder, mapped=True)["held"] == 0
+    assert neighbours.baseline(folder, name)["labels"] == expected
 
 
 def test_a_baseline_that_is_not_installed_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,9 +275,11 @@ def test_a_baseline_that_is_not_installed_is_skipped(tmp_path: Path, monkeypatch
 
 
 def test_repeated_references(tmp_path: Path) -> None:
-    pixels = neighbours.random_pixels(tmp_path, 4, 10, (1, 2, 3))
-    _, references, labels = pixels.open()
-    _, more_references, more_labels = neighbours.repeated(pixels, tmp_path, 2, 25).open()
+    neighbours.save_random(tmp_path / "pixels", 4, 10, (1, 2, 3))
+    queries, references, labels = neighbours.load(str(tmp_path / "pixels"))
+    neighbours.save_repeated(tmp_path / "pixels", tmp_path / "repeated", 2, 25)
+    first_queries, more_references, more_labels = neighbours.load(str(tmp_path / "repeated"))
+    assert np.array_equal(first_queries, queries[:2])
     assert np.array_equal(more_references, np.concatenate([references, references, references[:5]]))
     assert np.array_equal(more_labels, np.concatenate([labels, labels, labels[:5]]))
 
@@ -300,19 +301,23 @@ def test_too_few_images_are_refused(unibuc_like: Path, monkeypatch: pytest.Monke
 
 def test_the_complete_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # faster beside other tests
-    output = tmp_path / "out"
-    process = watched([sys.executable, "-m", "benchmarks.speed", "--quick", "--output", str(output)])
+    images, output = tmp_path / "images", tmp_path / "out"
+    write_pngs(splits(TINY), images, 40)
+    arguments = ["--quick", "--data", str(images), "--output", str(output)]
+    process = watched([sys.executable, "-m", "benchmarks.speed", *arguments])
     assert process.status == 0, process.output
     result = json.loads((output / "quick.json").read_text())
     for name in ("date", "device", "threads", "precision", "git"):
         assert name in result
-    assert {"torch", "lightning", "scikit-learn", "faiss-cpu"} <= result["versions"].keys()
+    assert {"torch", "lightning", "scikit-learn"} <= result["versions"].keys()
     names = " ".join(row["what"] for row in result["rows"])
     for name in ("limit", "small network", "reference network", "input", "evaluation", "KNN", "start-up"):
         assert name in names
     for row in result["rows"]:
         assert all(value > 0 for value in row["ours"] + row["peer"])
-    assert all(row["note"] == "0 labels differ" for row in result["rows"] if "random pixels" in row["what"])
+    assert result["data"] == "given"
+    assert any(row["note"] == "0 labels differ" for row in result["rows"])
+    assert not any("random pixels" in row["what"] for row in result["rows"])
     text = (output / "quick.md").read_text()
     assert text == table.markdown(result)
     assert str(tmp_path) not in text
@@ -338,6 +343,7 @@ print("imported", sorted({{"hydra", "omegaconf"}} & sys.modules.keys()))
     assert rates["limit"] == pytest.approx(max(matrix_rates.values()) / flops)
     assert rows["training, width 8, batch 16, start of the process to the first step, s"]["ours"][0] > 0
     (knn,) = [row for row in result["rows"] if row["peer_name"] == "torch.cdist"]
+    assert knn["what"].endswith("random pixels")
     assert knn["note"] == "0 labels differ"
 
 
