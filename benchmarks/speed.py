@@ -54,7 +54,13 @@ def result_of(suite: Suite, rows: list[Row], seconds: float) -> dict[str, Any]:
         "plan": asdict(suite.plan),
         "limits": suite.machine,
         "rows": [row.as_json() for row in rows],
-        "raw": suite.raw,
+        "raw": {
+            name: {
+                side: [{key: value for key, value in result.items() if key != "labels"} for result in results]
+                for side, results in sides.items()
+            }
+            for name, sides in suite.raw.items()
+        },
     }
 
 

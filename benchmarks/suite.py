@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import measure, neighbours
 from benchmarks.samples import Source, splits, write_pngs
@@ -36,21 +36,32 @@ runpy.run_module("deepfake_cls.train", run_name="__main__", alter_sys=True)
 """
 
 
+class Training(NamedTuple):
+    """A network to train; ``seconds`` is the time budget of its repetitions."""
+
+    width: int
+    skip: int  # warm-up steps
+    steps: int  # total steps
+    repeats: int
+    seconds: float
+
+
+SMALL = Training(width=16, skip=2, steps=16, repeats=3, seconds=215)
+REFERENCE = Training(width=64, skip=1, steps=3, repeats=2, seconds=225)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sizes and counts; the defaults take at most 15 minutes on two idle cores.
 
-    ``skip, steps`` are warm-up and total steps. ``..._seconds`` are time budgets (:func:`measure.alternate`).
+    ``..._seconds`` are time budgets (:func:`measure.alternate`).
     """
 
     embedded: Source = field(default_factory=Source)
     repeats: int = 3
     batch: int = 64
-    small: tuple[int, int, int] = (16, 2, 16)  # width, skip, steps
-    small_seconds: float = 215
-    reference: tuple[int, int, int] = (64, 1, 3)
-    reference_repeats: int = 2
-    reference_seconds: float = 225
+    small: Training = SMALL
+    reference: Training = REFERENCE
     pngs: int = 2500  # maximum per split: one epoch of the baselines, so that their workers start only once
     loaded: tuple[int, int] = (4, 36)  # skip, steps
     load_seconds: float = 52
@@ -70,9 +81,8 @@ QUICK = Plan(
     embedded=Source(train=40, validation=20, side=32),
     repeats=1,
     batch=8,
-    small=(8, 1, 3),
-    reference=(8, 1, 2),
-    reference_repeats=1,
+    small=Training(width=8, skip=1, steps=3, repeats=1, seconds=0),
+    reference=Training(width=8, skip=1, steps=2, repeats=1, seconds=0),
     pngs=40,
     loaded=(1, 4),
     evaluated=2,
@@ -109,13 +119,9 @@ class Suite:
 
     def rows(self) -> Iterator[Row]:
         """Make all comparisons."""
-        plan = self.plan
         yield from self.limits()
-        baselines = ["plain PyTorch", "plain Lightning"]
-        yield from self.training("small network", plan.small, baselines, plan.repeats, plan.small_seconds)
-        baselines = ["plain PyTorch"]
-        seconds = plan.reference_seconds
-        yield from self.training("reference network", plan.reference, baselines, plan.reference_repeats, seconds)
+        yield from self.training("small network", self.plan.small, ["plain PyTorch", "plain Lightning"])
+        yield from self.training("reference network", self.plan.reference, ["plain PyTorch"])
         yield from self.loading()
         yield from self.evaluation()
         yield from self.knn(list(neighbours.MODULES))
@@ -149,7 +155,7 @@ class Suite:
         """
         plan = self.plan
         images = splits(self.source)
-        needed = plan.batch * max(plan.small[2], plan.loaded[1])
+        needed = plan.batch * max(plan.small.steps, plan.loaded[1])
         if len(images["train"]) < needed:
             raise InputError(f"--data {self.source.root}: {len(images['train'])} training images; {needed} are needed.")
         self.side = images["train"].store.size[0]
@@ -158,24 +164,21 @@ class Suite:
             yield Row(f"limit: {precision} matrix product, GFLOP/s", [self.matrix_rate(precision) / 1e9])
         write_pngs(images, self.pngs, plan.pngs)
 
-    def training(
-        self, network: str, sizes: tuple[int, int, int], baselines: list[str], repeats: int, seconds: float
-    ) -> Iterator[Row]:
+    def training(self, network: str, plan: Training, baselines: list[str]) -> Iterator[Row]:
         """Compare training with the baselines, with its own kernels and with the rate of matrix products."""
-        width, skip, steps = sizes
-        common = {"width": width, "batch": self.plan.batch, "skip": skip, "steps": steps}
+        common = {"width": plan.width, "batch": self.plan.batch, "skip": plan.skip, "steps": plan.steps}
         sides: dict[str, Job] = {
             "ours": partial(self.run, "benchmarks.ours:train", source=asdict(self.source), **common),
             "plain PyTorch": partial(self.run, "benchmarks.plain:train", folder=str(self.pngs), **common),
             "plain Lightning": partial(self.run, "benchmarks.plain:train_lightning", folder=str(self.pngs), **common),
         }
         name = f"training, {network}"
-        results = self.measure(name, {side: sides[side] for side in ["ours", *baselines]}, repeats, seconds)
+        results = self.measure(name, {side: sides[side] for side in ["ours", *baselines]}, plan.repeats, plan.seconds)
         ours = column(results, "ours")
         limit = self.matrix_rate(self.training_precision) / results["ours"][0]["flops"]
         for baseline in baselines:
             yield Row(f"{name}, images/s", ours, column(results, baseline), baseline, limit=limit)
-        size = {"width": width, "batch": self.plan.batch, "side": self.side, "repeats": 2}
+        size = {"width": plan.width, "batch": self.plan.batch, "side": self.side, "repeats": 2}
         job = partial(self.run, "benchmarks.limits:kernels", **size)
         kernels = self.measure(f"{name}, kernels", {"ours": job}, 2, 60)
         for key, kind in (("rate", "its convolutions only"), ("all_rate", "all of its kernels, timed one by one")):
@@ -192,7 +195,7 @@ class Suite:
         plan = self.plan
         skip, steps = plan.loaded
         common = {"batch": plan.batch, "skip": skip}
-        ours = partial(self.run, "benchmarks.ours:load", source=asdict(self.source), width=plan.small[0], **common)
+        ours = partial(self.run, "benchmarks.ours:load", source=asdict(self.source), width=plan.small.width, **common)
         sides: dict[str, Job] = {
             "ours": partial(ours, steps=3 * steps),  # more steps, since they are faster
             "baseline": partial(self.run, "benchmarks.plain:load", folder=str(self.pngs), steps=steps, **common),
@@ -204,7 +207,7 @@ class Suite:
     def evaluation(self) -> Iterator[Row]:
         """Compare class probabilities of validation images."""
         plan = self.plan
-        common = {"width": plan.small[0], "batch": plan.batch}
+        common = {"width": plan.small.width, "batch": plan.batch}
         ours = {"source": asdict(self.source), "skip": 1, "steps": plan.evaluated, **common}
         plain = {"folder": str(self.pngs), "skip": 2, "steps": 3 * plan.evaluated, **common}
         sides: dict[str, Job] = {
@@ -248,8 +251,6 @@ class Suite:
             differing = sum(a != b for a, b in zip(labels, results[name][0]["labels"], strict=True))
             seconds = column(results, name, "seconds")
             yield Row(what, ours, seconds, name, more=False, note=f"{differing} labels differ")
-        for result in (result for side in results.values() for result in side):
-            del result["labels"]  # too many for the JSON result
         if self.device == "cpu" and all(column(results, "ours", "peak")):
             peaks, before, held = (megabytes(results, "ours", key) for key in ("peak", "before", "held"))
             imports = number(statistics.median(a - b for a, b in zip(before, held, strict=True)))
@@ -282,7 +283,8 @@ class Suite:
         settings = [*TINY_DATA, f'data.cache="{folder / "cache"}"', "trainer.progress=false", "run_dir=run"]
         python = [sys.executable, "-c"]
         train = partial(start, folder, [*python, UNTIL_FIRST_STEP, *settings, "force=true"], STEP_REACHED)
-        train()  # draws the images
+        if self.plan.new_processes:
+            train()  # warm-up; it also generates the images
         sides: dict[str, Job] = {
             "import lightning": partial(start, folder, [*python, "import lightning, os; os._exit(0)"]),
             "ours": train,
