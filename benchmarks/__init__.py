@@ -1,1 +1,1 @@
-"""Claims, measured."""
+"""Benchmarks; each module names its claim and its command."""

@@ -1,7 +1,7 @@
-"""Timing: sides in turn, each repetition in a process of its own, its memory watched from outside.
+"""Timing: alternate the sides, run each repetition in a new process, and record its memory.
 
-A job is a function ``module:name`` that takes and returns plain values. It runs in a fresh process because the project
-sets malloc options that would speed its peer up as well, and because memory can be told apart by process only.
+A job is a function ``module:name`` that takes and returns JSON values. It runs in a new process because this project
+sets malloc options that would also speed up the baselines, and because memory is counted per process.
 """
 
 from __future__ import annotations
@@ -17,108 +17,111 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
 ROOT = Path(__file__).resolve().parents[1]
 STARTED = "DEEPFAKE_CLS_BENCHMARK_STARTED"
-RESULT = "result: "  # begins the line of a job's output that holds what it returned
+RESULT = "result: "  # prefix of the output line that holds a job's result
 SAMPLE_SECONDS = 0.02
+IMPORTED = time.time()
 
 
 def alternate(
     sides: Mapping[str, Callable[[], Result]],
     repeats: int,
     seconds: float = math.inf,
-    tell: Callable[[str, Result], None] = lambda name, result: None,  # noqa: ARG005
+    log: Callable[[str, Result], None] = lambda side, result: None,  # noqa: ARG005
 ) -> dict[str, list[Result]]:
-    """Call the sides in turn, so that a machine that grows slower does so for all of them.
+    """Call the sides in turn, so that a change of the machine's speed affects all of them.
 
     Args:
-        sides: What to call, by name.
-        repeats: How many rounds.
-        seconds: After the first round, no round is begun that would not end in this time; so a slow machine makes
-            fewer.
-        tell: Called with each result.
+        sides: Functions to measure, by name.
+        repeats: Number of rounds.
+        seconds: Time budget. The first round always runs; a further round runs only if it is expected to end in time.
+        log: Called with each result.
 
     Returns:
-        The results of each side; all have equally many.
+        The results of each side, equally many.
     """
-    found: dict[str, list[Result]] = {name: [] for name in sides}
+    results: dict[str, list[Result]] = {side: [] for side in sides}
     started = time.perf_counter()
-    for done in range(repeats):
-        if done and (time.perf_counter() - started) * (done + 1) / done > seconds:
+    for rounds in range(repeats):
+        if rounds and (time.perf_counter() - started) * (rounds + 1) / rounds > seconds:
             break
-        for name, call in sides.items():
+        for side, call in sides.items():
             result = call()
-            found[name].append(result)
-            tell(name, result)
-    return found
+            results[side].append(result)
+            log(side, result)
+    return results
 
 
-def fresh(job: str, **arguments: Any) -> dict[str, Any]:
+def in_new_process(job: str, **arguments: Any) -> dict[str, Any]:
     """Run a job in a new process.
 
     Args:
         job: ``module:function``.
-        arguments: Its arguments, as JSON knows them.
+        arguments: JSON values.
 
     Returns:
-        What it returned, and ``peak``: the largest anonymous memory of its process in bytes; 0 where the system does
-        not tell.
+        Its result, and ``peak``: the maximum of the process's anonymous memory, bytes; 0 where it is not available.
     """
-    status, output, peak, _ = watched([sys.executable, "-m", "benchmarks.measure", job, json.dumps(arguments)])
-    found = [line.removeprefix(RESULT) for line in output.splitlines() if line.startswith(RESULT)]
-    if status != 0 or not found:
-        raise RuntimeError(f"{job} failed:\n{output[-4000:]}")
-    return {**json.loads(found[-1]), "peak": peak}
+    process = watched([sys.executable, "-m", "benchmarks.measure", job, json.dumps(arguments)])
+    lines = [line.removeprefix(RESULT) for line in process.output.splitlines() if line.startswith(RESULT)]
+    if process.status != 0 or not lines:
+        raise RuntimeError(f"{job} failed:\n{process.output[-4000:]}")
+    return {**json.loads(lines[-1]), "peak": process.peak}
 
 
-def watched(command: list[str], folder: Path | None = None) -> tuple[int, str, int, float]:
-    """Run a command and watch its memory.
+def in_this_process(job: str, **arguments: Any) -> dict[str, Any]:
+    """Run a job in this process, which is faster but measures nothing of use; arguments as in `in_new_process`."""
+    module, name = job.split(":")
+    result = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(arguments)))
+    return {**json.loads(json.dumps(result)), "peak": anonymous_memory()}
 
-    Args:
-        command: Program and arguments.
-        folder: Where it runs.
 
-    Returns:
-        Exit status, output, largest anonymous memory in bytes, and seconds from start to end.
-    """
+class Finished(NamedTuple):
+    """A process that has ended; memory in bytes."""
+
+    status: int
+    output: str
+    peak: int
+    seconds: float
+
+
+def watched(command: list[str], folder: Path | None = None) -> Finished:
+    """Run a command in ``folder`` and sample its memory."""
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=environment())
         peak = 0
         try:
             while process.poll() is None:
-                peak = max(peak, anonymous(process.pid))
+                peak = max(peak, anonymous_memory(process.pid))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLE_SECONDS)
             seconds = time.perf_counter() - started
         finally:
             process.kill()
-        return process.returncode, _text(output), peak, seconds
-
-
-def _text(file: IO[bytes]) -> str:
-    file.seek(0)
-    return file.read().decode(errors="replace")
+        output.seek(0)
+        return Finished(process.returncode, output.read().decode(errors="replace"), peak, seconds)
 
 
 def environment() -> dict[str, str]:
-    """The environment of a measured process: this clone importable, bytecode kept, its start known to it."""
-    found = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    found["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [found.get("PYTHONPATH")])])
-    found[STARTED] = repr(time.time())
-    return found
+    """The environment of a measured process: it can import this clone, writes bytecode and has its start time."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [variables.get("PYTHONPATH")])])
+    variables[STARTED] = repr(time.time())
+    return variables
 
 
-def since_start() -> float:
-    """Seconds since this process was started by :func:`watched`."""
-    return time.time() - float(os.environ.get(STARTED, "nan"))
+def seconds_since_start() -> float:
+    """Seconds since :func:`watched` started this process, else since the import of this module."""
+    return time.time() - float(os.environ.get(STARTED, IMPORTED))
 
 
-def anonymous(pid: int | str = "self") -> int:
-    """Anonymous memory that a process holds now, in bytes: without mapped files; 0 where the system does not tell."""
+def anonymous_memory(pid: int | str = "self") -> int:
+    """Anonymous memory of a process in bytes, without mapped files; 0 where the system does not report it."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon:"):
@@ -127,22 +130,22 @@ def anonymous(pid: int | str = "self") -> int:
 
 
 class Stopwatch:
-    """Images a second from the end of step ``skip`` to the end of step ``steps``.
+    """Images per second from the end of step ``skip`` to the end of step ``steps``.
 
     Args:
-        skip: Steps that do not count: buffers are allocated in them, and workers start.
-        steps: Steps in all.
-        wait: Waits for the device, so that work which is only queued is not taken for done.
+        skip: Warm-up steps, which are not counted.
+        steps: Total steps, warm-up included.
+        wait: Waits for the device, so that queued work is not counted as done.
     """
 
     def __init__(self, skip: int, steps: int, wait: Callable[[], object] = lambda: None) -> None:
         self.skip, self.steps, self.wait = skip, steps, wait
         self.done = self.images = 0
-        self.first_step = math.nan
-        self._from = self._to = math.nan
+        self.first_step = math.nan  # seconds since the process started
+        self._start = self._end = math.nan
 
     def step(self, images: int) -> None:
-        """Note the end of a step of so many images."""
+        """Record the end of a step of ``images`` images."""
         self.done += 1
         if self.skip < self.done <= self.steps:
             self.images += images
@@ -151,27 +154,24 @@ class Stopwatch:
         self.wait()
         now = time.perf_counter()
         if self.done == 1:
-            self.first_step = since_start()
+            self.first_step = seconds_since_start()
         if self.done == self.skip:
-            self._from = now
+            self._start = now
         if self.done == self.steps:
-            self._to = now
+            self._end = now
 
     @property
     def rate(self) -> float:
-        """Images a second."""
-        if not self._to > self._from:
-            raise RuntimeError(
-                f"{self.done} steps were made: {self.steps} are needed, {self.skip} of them not counted."
-            )
-        return self.images / (self._to - self._from)
+        """Images per second."""
+        if not self._end > self._start:
+            raise RuntimeError(f"{self.done} steps were made; {self.steps} are needed, {self.skip} of them as warm-up.")
+        return self.images / (self._end - self._start)
 
 
 def main() -> None:
-    """Be the new process of :func:`fresh`."""
+    """Run the job that :func:`in_new_process` names on the command line."""
     job, arguments = sys.argv[1:]
-    module, name = job.split(":")
-    result = getattr(importlib.import_module(module), name)(**json.loads(arguments))
+    result = in_this_process(job, **json.loads(arguments))
     print(f"\n{RESULT}{json.dumps(result)}", flush=True)  # a progress bar may have left its line unfinished
 
 

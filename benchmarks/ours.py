@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Stopwatch, anonymous
+from benchmarks.measure import Stopwatch, anonymous_memory
 from benchmarks.samples import Source, image_data
 from deepfake_cls.config import RecipeConfig, TrainConfig, TrainerConfig, conf_dir
 from deepfake_cls.data.datamodule import ImageData
@@ -28,7 +29,7 @@ LR = 2e-3
 
 
 class Clock(L.Callback):
-    """Tells a stopwatch the end of each training step."""
+    """Reports the end of each training step to a stopwatch."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self.watch = watch
@@ -36,13 +37,12 @@ class Clock(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One step more."""
+        """Count the batch."""
         self.watch.step(len(batch[1]))
 
 
-def classifier(images: ImageData, width: int, steps: int, **changed: Any) -> Classifier:
-    """The model as ``deepfake_cls.train`` makes it; ``changed`` are strengths that differ from the paper's."""
-    augment = yaml.safe_load((conf_dir() / "augment" / "paper.yaml").read_text())
+def classifier(images: ImageData, width: int, steps: int) -> Classifier:
+    """The model of ``deepfake_cls.train``, with the paper's augmentations and recipe."""
     return Classifier(
         classes=list(images.manifest.classes),
         size=list(images.train.store.size),
@@ -54,16 +54,16 @@ def classifier(images: ImageData, width: int, steps: int, **changed: Any) -> Cla
         epochs=1,
         steps=steps,
         seed=0,
-        augment={**augment, **changed},
+        augment=yaml.safe_load((conf_dir() / "augment" / "paper.yaml").read_text()),
         recipe=plain(RecipeConfig()),
     )
 
 
 def training_flops(width: int, channels: int, classes: int, height: int, side: int) -> float:
-    """Floating-point operations that training takes for an image.
+    """Floating-point operations to train on one image (height, side).
 
-    A forward pass, and twice that for the gradients of activations and of weights; a multiplication with its addition
-    is 2. Counted by torch on a network without memory.
+    The forward pass, and twice that for the gradients of activations and weights; a multiplication and its addition
+    count as 2. Torch counts them on the meta device.
     """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network = ResidualNet(channels, classes, width).eval()
@@ -71,88 +71,88 @@ def training_flops(width: int, channels: int, classes: int, height: int, side: i
     return 3.0 * float(counter.get_total_flops())
 
 
-def train(source: dict[str, Any], width: int, batch: int, skip: int, steps: int) -> dict[str, Any]:
-    """Train so many steps with the trainer of ``deepfake_cls.train``: its callbacks, its logger, its hardware.
+def train(
+    source: dict[str, Any], width: int, batch: int, skip: int, steps: int, device: str = "cpu", logger: bool = True
+) -> dict[str, Any]:
+    """Train with the trainer of ``deepfake_cls.train``: its callbacks, its logger, its hardware.
 
     Args:
-        source: The fields of ``samples.Source``.
+        source: The fields of :class:`samples.Source`.
         width: Channels of the stem.
-        batch: Images in a batch.
-        skip: Steps that do not count.
-        steps: Steps in all, of one epoch; no validation.
+        batch: Images per batch.
+        skip: Warm-up steps.
+        steps: Total steps: a part of an epoch, or full epochs. There is no validation.
+        device: ``cpu`` or ``cuda``.
+        logger: Whether to use the logger, for which Lightning imports OmegaConf.
 
     Returns:
-        ``rate`` in images a second, ``first_step`` in seconds since the process started, ``flops`` for an image, bytes
-        of anonymous memory ``before`` the images are opened.
+        ``rate`` (images per second), ``first_step`` (seconds since the process started), ``flops`` (per image) and
+        ``before`` (anonymous memory before the images are opened, bytes).
     """
-    config = TrainConfig(width=width, batch_size=batch, epochs=1, trainer=TrainerConfig(device="cpu"))
-    hardware = choose(config.trainer)
-    before = anonymous()
-    images = image_data(Source(**source), batch)
-    watch = Stopwatch(skip, steps)
+    trainer_config = TrainerConfig(device=device)
+    hardware = choose(trainer_config)
+    before = anonymous_memory()
+    images = image_data(Source(**source), batch, device)
+    epoch = len(images.train_dataloader())
+    config = TrainConfig(width=width, batch_size=batch, epochs=math.ceil(steps / epoch), trainer=trainer_config)
+    watch = Stopwatch(skip, steps, torch.cuda.synchronize if device == "cuda" else lambda: None)
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = build_trainer(config, hardware, Run(Path(folder), "benchmark"), len(images.train_dataloader()))
+        trainer: Any = build_trainer(config, hardware, Run(Path(folder), "benchmark"), epoch)
         trainer.callbacks.append(Clock(watch))
-        trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
-        trainer.fit(classifier(images, width, len(images.train_dataloader())), datamodule=images)
+        trainer.limit_train_batches, trainer.limit_val_batches = min(steps, epoch), 0
+        if not logger:
+            trainer.loggers = []
+        trainer.fit(classifier(images, width, max(steps, epoch)), datamodule=images)
     height, side = images.train.store.size
     flops = training_flops(width, 3, len(images.manifest.classes), height, side)
     return {"rate": watch.rate, "first_step": watch.first_step, "flops": flops, "before": before}
 
 
-class _ReadyError(Exception):
-    """The network's first convolution has its input."""
+class _InputReadyError(Exception):
+    """The first convolution has its input."""
 
 
 def load(source: dict[str, Any], width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
-    """All that happens to a training batch before the first convolution; arguments as in :func:`train`.
+    """Time everything before the first convolution of a training step; arguments as in :func:`train`.
 
-    Counted are: order, gather from the store, flip, rotation, CutMix, and the network's own conversion, layout and
+    That is: order, reading from the store, flip, rotation, CutMix, and the network's conversion, memory layout and
     normalisation.
 
     Returns:
-        ``rotation`` and ``flip``: images a second with the recipe's rotation and without.
+        ``rate``: images per second.
     """
     choose(TrainerConfig(device="cpu"))
     images = image_data(Source(**source), batch)
 
     def stop(_: nn.Module, __: tuple[Tensor, ...]) -> None:
-        raise _ReadyError
+        raise _InputReadyError
 
-    rates = {}
-    changes: dict[str, dict[str, None]] = {"rotation": {}, "flip": {"rotation": None}}
-    for name, changed in changes.items():
-        model = classifier(images, width, steps, **changed)
-        first = next(module for module in model.network.modules() if isinstance(module, nn.Conv2d))
-        first.register_forward_pre_hook(stop)
-        watch = Stopwatch(skip, steps)
-        batches = itertools.chain.from_iterable(itertools.repeat(images.train_dataloader()))
-        with torch.no_grad():
-            for step, loaded in enumerate(itertools.islice(batches, steps)):
-                pixels = model.augmented(loaded, 0, step).images
-                try:
-                    model.network(pixels.permute(0, 3, 1, 2))
-                    raise RuntimeError("The network has run without its first convolution: nothing was measured.")
-                except _ReadyError:
-                    watch.step(len(pixels))
-        rates[name] = watch.rate
-    return rates
+    model = classifier(images, width, steps)
+    first = next(module for module in model.network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(stop)
+    watch = Stopwatch(skip, steps)
+    batches = itertools.chain.from_iterable(itertools.repeat(images.train_dataloader()))
+    with torch.no_grad():
+        for step, loaded in enumerate(itertools.islice(batches, steps)):
+            pixels = model.augmented(loaded, 0, step).images
+            try:
+                model.network(pixels.permute(0, 3, 1, 2))
+                raise RuntimeError("The network ran without its first convolution, so nothing was measured.")
+            except _InputReadyError:
+                watch.step(len(pixels))
+    return {"rate": watch.rate}
 
 
 def evaluate(source: dict[str, Any], width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
-    """Class probabilities of validation images; arguments as in :func:`train`.
+    """Time class probabilities of validation images; arguments as in :func:`train`.
 
     Returns:
-        ``none`` and ``flip``: images a second without and with flip TTA.
+        ``rate``: images per second.
     """
     hardware = choose(TrainerConfig(device="cpu"))
     images = image_data(Source(**source), batch)
     model = classifier(images, width, steps).eval()
-    rates = {}
-    for tta in ("none", "flip"):
-        watch = Stopwatch(skip, steps)
-        repeated = itertools.chain.from_iterable(itertools.repeat(images.full_val_dataloader()))
-        batches = itertools.islice(repeated, steps)
-        predict_all(model.network, batches, hardware.device, hardware.precision, tta == "flip", watch.step)
-        rates[tta] = watch.rate
-    return rates
+    watch = Stopwatch(skip, steps)
+    batches = itertools.islice(itertools.chain.from_iterable(itertools.repeat(images.full_val_dataloader())), steps)
+    predict_all(model.network, batches, hardware.device, hardware.precision, progress=watch.step)
+    return {"rate": watch.rate}

@@ -1,14 +1,14 @@
-"""The peer: the same recipe in plain PyTorch, as it is usually written, and in plain Lightning.
+"""The baselines: the same recipe in plain PyTorch and in plain Lightning, as it is usually written.
 
-PNG files are opened in the Dataset's ``__getitem__`` and augmented one by one with torchvision; a DataLoader's workers
-do so; training is eager, in float32, with contiguous tensors. Network, loss, optimiser and schedule are the project's.
+The workers of a DataLoader open PNG files and augment image by image with torchvision. Training is eager, in float32,
+with contiguous tensors. Network, loss, optimiser and schedule are those of this project.
 """
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,21 +21,18 @@ from torchvision import transforms
 from benchmarks.measure import Stopwatch
 from deepfake_cls.models.resnet import ResidualNet
 
-if TYPE_CHECKING:
-    import lightning as L
-
 LR, WEIGHT_DECAY, SMOOTHING = 2e-3, 1e-4, 0.1
 
 
 class PlainNet(ResidualNet):
-    """The same network for normalised floats, (B, C, H, W) and contiguous."""
+    """The same network for normalised float32 images (B, C, H, W) in contiguous layout."""
 
     def __init__(self, in_channels: int, num_classes: int, width: int, dropout: float = 0.3) -> None:
         super().__init__(in_channels, num_classes, width, dropout)
         self.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images to class scores."""
+        """Return logits (B, K)."""
         x = F.relu(self.bn(self.conv(images)))
         x = self.stages(x).mean(dim=(2, 3))
         logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(x))))
@@ -43,11 +40,11 @@ class PlainNet(ResidualNet):
 
 
 class PngFolder(Dataset[tuple[Tensor, int]]):
-    """``<label>/<name>.png``, opened when asked for.
+    """The images ``<label>/<name>.png`` of a folder.
 
     Args:
         folder: The folder of a split.
-        augmented: Flip and rotate.
+        augmented: Whether to flip and rotate.
     """
 
     def __init__(self, folder: Path, augmented: bool) -> None:
@@ -68,7 +65,7 @@ class PngFolder(Dataset[tuple[Tensor, int]]):
 
 
 def train_loader(folder: str, batch: int, workers: int, pinned: bool = False) -> DataLoader[tuple[Tensor, int]]:
-    """Shuffled and augmented training images."""
+    """The shuffled and augmented training images."""
     images = PngFolder(Path(folder) / "train", augmented=True)
     return DataLoader(
         images, batch, shuffle=True, num_workers=workers, pin_memory=pinned, persistent_workers=workers > 0
@@ -76,7 +73,11 @@ def train_loader(folder: str, batch: int, workers: int, pinned: bool = False) ->
 
 
 def cutmix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
-    """CutMix on half of the batches: images, the partners' labels and the own labels' weight."""
+    """Apply CutMix to half of the batches.
+
+    Returns:
+        Images, labels of the partners, and the weight of the images' own labels.
+    """
     if np.random.rand() >= 0.5:  # noqa: NPY002 - as it is usually written
         return images, labels, 1.0
     height, width = images.shape[2:]
@@ -90,7 +91,7 @@ def cutmix(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def mixed_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The loss of a training batch."""
+    """The loss of a training batch with CutMix and label smoothing."""
     images, others, weight = cutmix(images, labels)
     logits = network(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING)
@@ -99,7 +100,7 @@ def mixed_loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def optimiser_of(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW and OneCycleLR, over a training of usual length: only its first steps are made here."""
+    """AdamW and OneCycleLR for a training of at least 1,000 steps, of which only the first are made."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LR, total_steps=max(steps, 1000), pct_start=0.1)
     return optimiser, schedule
@@ -108,19 +109,19 @@ def optimiser_of(network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer,
 def train(
     folder: str, width: int, batch: int, skip: int, steps: int, workers: int = 2, device: str = "cpu"
 ) -> dict[str, float]:
-    """Train so many steps, over the images again and again.
+    """Train with a plain PyTorch loop.
 
     Args:
-        folder: From ``samples.write_pngs``.
+        folder: Output of :func:`samples.write_pngs`.
         width: Channels of the stem.
-        batch: Images in a batch.
-        skip: Steps that do not count.
-        steps: Steps in all.
-        workers: Of the DataLoader.
+        batch: Images per batch.
+        skip: Warm-up steps.
+        steps: Total steps, over as many epochs as needed.
+        workers: Workers of the DataLoader.
         device: ``cpu`` or ``cuda``.
 
     Returns:
-        ``rate`` in images a second, ``first_step`` in seconds since the process started.
+        ``rate`` (images per second), ``first_step`` (seconds since the process started) and ``loss`` (mean).
     """
     loader = train_loader(folder, batch, workers, pinned=device == "cuda")
     classes = len(loader.dataset.classes)  # type: ignore[attr-defined]
@@ -145,7 +146,7 @@ def train(
 
 
 def train_lightning(folder: str, width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
-    """The same with a minimal LightningModule and a Trainer that does nothing else; arguments as in :func:`train`."""
+    """Train with a minimal LightningModule and Trainer; arguments and result as in :func:`train`."""
     import lightning as L
 
     loader = train_loader(folder, batch, workers=2)
@@ -164,10 +165,7 @@ def train_lightning(folder: str, width: int, batch: int, skip: int, steps: int) 
             optimiser, schedule = optimiser_of(self.network, steps)
             return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    class Clock(L.Callback):
-        def on_train_batch_end(
-            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-        ) -> None:
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
             watch.step(len(batch[1]))
 
     trainer = L.Trainer(
@@ -176,14 +174,13 @@ def train_lightning(folder: str, width: int, batch: int, skip: int, steps: int) 
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        callbacks=[Clock()],
     )
     trainer.fit(Module(), loader)
     return {"rate": watch.rate, "first_step": watch.first_step}
 
 
 def load(folder: str, batch: int, skip: int, steps: int) -> dict[str, float]:
-    """The training DataLoader alone, two workers; arguments as in :func:`train`."""
+    """Time the training DataLoader with two workers; arguments and ``rate`` as in :func:`train`."""
     watch = Stopwatch(skip, steps)
     loader = train_loader(folder, batch, workers=2)
     for _, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
@@ -193,13 +190,12 @@ def load(folder: str, batch: int, skip: int, steps: int) -> dict[str, float]:
 
 @torch.no_grad()
 def evaluate(folder: str, width: int, batch: int, skip: int, steps: int) -> dict[str, float]:
-    """Class probabilities of validation images, two workers; arguments as in :func:`train`."""
+    """Time class probabilities of validation images with two workers; arguments and ``rate`` as in :func:`train`."""
     images = PngFolder(Path(folder) / "validation", augmented=False)
     loader = DataLoader(images, batch, num_workers=2)
     network = PlainNet(3, len(images.classes), width).eval()
     watch = Stopwatch(skip, steps)
-    found = []
     for x, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
-        found.append(network(x).softmax(dim=1))
+        network(x).softmax(dim=1)
         watch.step(len(labels))
-    return {"rate": watch.rate, "mean": float(torch.cat(found).mean())}
+    return {"rate": watch.rate}

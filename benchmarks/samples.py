@@ -1,4 +1,4 @@
-"""The images that both sides work on: in the project's store, and as PNG files for the plain recipe."""
+"""The images of a benchmark: opened as training opens them, and written as PNG files for the baselines."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Which images to measure with.
+    """The images to measure with.
 
     Attributes:
-        root: A folder of images; None is the embedded data.
-        train: Training images of the embedded data.
-        validation: Its validation images.
-        side: Its images' side in pixels.
+        root: Folder of images; None selects the embedded data, which the other attributes describe.
+        train: Number of training images.
+        validation: Number of validation images.
+        side: Side of an image, pixels.
     """
 
     root: str | None = None
@@ -39,19 +39,24 @@ class Source:
             return SyntheticConfig(
                 train_size=self.train, validation_size=self.validation, test_size=0, image_size=self.side
             )
-        root = str(Path(self.root).absolute())
-        return UnibucConfig(root=root) if (Path(root) / "train.csv").is_file() else FolderConfig(root=root)
+        return files_config(self.root)
+
+
+def files_config(root: str) -> ImageFilesConfig:
+    """The ``data`` group of a folder: ``unibuc`` where it contains ``train.csv``, else ``folder``."""
+    path = Path(root).absolute()
+    return UnibucConfig(root=str(path)) if (path / "train.csv").is_file() else FolderConfig(root=str(path))
 
 
 def image_data(source: Source, batch: int, device: str = "cpu") -> ImageData:
-    """Images as ``deepfake_cls.train`` opens them, RGB.
+    """RGB images, opened as ``deepfake_cls.train`` opens them.
 
     Args:
-        source: Which images.
-        batch: Images in a batch.
-        device: Where they are to lie.
+        source: The images.
+        batch: Images per batch.
+        device: The device that trains.
     """
-    from deepfake_cls.data.datamodule import ImageData  # imports Lightning, which the neighbours do without
+    from deepfake_cls.data.datamodule import ImageData  # imports Lightning, which the neighbours do not need
 
     config = source.config()
     return ImageData(
@@ -72,14 +77,8 @@ def splits(source: Source) -> dict[str, SplitImages]:
     return {name: open_images(manifest, name, config, progress=False) for name in ("train", "validation")}
 
 
-def write_pngs(images: dict[str, SplitImages], folder: Path, most: int) -> None:
-    """Write ``<split>/<label>/<row>.png``.
-
-    Args:
-        images: By split.
-        folder: Where to.
-        most: Images of a split at most.
-    """
+def write_pngs(images: dict[str, SplitImages], folder: Path, limit: int) -> None:
+    """Write at most ``limit`` images of each split to ``<split>/<label>/<row>.png``."""
     for name, split in images.items():
         for label in set(split.labels.tolist()):
             (folder / name / str(label)).mkdir(parents=True)
@@ -89,4 +88,4 @@ def write_pngs(images: dict[str, SplitImages], folder: Path, most: int) -> None:
             Image.fromarray(split.store.images[row][..., :3]).save(file)
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(write, range(min(most, len(split)))))
+            list(pool.map(write, range(min(limit, len(split)))))

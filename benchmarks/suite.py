@@ -1,340 +1,316 @@
-"""The comparisons: what is run, how often, and the rows that come of it."""
+"""The comparisons of ``benchmarks.speed``: sizes, jobs and rows."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks import neighbours, startup
-from benchmarks.measure import alternate, fresh
-from benchmarks.plan import Plan
-from benchmarks.samples import splits, write_pngs
+from benchmarks import measure, neighbours
+from benchmarks.samples import Source, splits, write_pngs
 from benchmarks.table import Row, number
 from deepfake_cls.errors import InputError
 
-CONVOLUTIONS = "its convolutions alone"
-KERNELS = "all of torch's kernels, one by one"
 Job = Callable[[], dict[str, Any]]
-Found = dict[str, list[dict[str, Any]]]
+Results = dict[str, list[dict[str, Any]]]  # of each side, one per repetition
+TINY_DATA = [f"data.{name}" for name in ("train_size=40", "validation_size=20", "test_size=10", "workers=1")]
+STEP_REACHED = "the first training step"
+# The entry point itself; its first training step ends the process.
+UNTIL_FIRST_STEP = f"""
+import os, runpy
+from deepfake_cls.training.module import Classifier
+
+def stop(self, batch, batch_idx):
+    print({STEP_REACHED!r}, flush=True)
+    os._exit(0)
+
+Classifier.training_step = stop
+runpy.run_module("deepfake_cls.train", run_name="__main__", alter_sys=True)
+"""
 
 
-def aimed(row: Row, times: float) -> Row:
-    """The row with a target for its ratio."""
-    assert row.ratio is not None
-    return replace(row, target=f"{times:g}×", met=row.ratio >= times)
+class Training(NamedTuple):
+    """A network to train; ``seconds`` is the time budget of its repetitions."""
+
+    width: int
+    skip: int  # warm-up steps
+    steps: int  # total steps
+    repeats: int
+    seconds: float
 
 
-def at_most(row: Row, most: float, words: str) -> Row:
-    """The row with an upper bound for its median as target."""
-    return replace(row, more=False, target=words, met=statistics.median(row.ours) <= most)
+SMALL = Training(width=16, skip=2, steps=16, repeats=3, seconds=215)
+REFERENCE = Training(width=64, skip=1, steps=3, repeats=2, seconds=225)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes and counts; the defaults take at most 15 minutes on two idle cores.
+
+    ``..._seconds`` are time budgets (:func:`measure.alternate`).
+    """
+
+    embedded: Source = field(default_factory=Source)
+    repeats: int = 3
+    batch: int = 64
+    small: Training = SMALL
+    reference: Training = REFERENCE
+    pngs: int = 2500  # maximum per split: one epoch of the baselines, so that their workers start only once
+    loaded: tuple[int, int] = (4, 36)  # skip, steps
+    load_seconds: float = 52
+    evaluated: int = 4  # batches of ours, four times the size of training batches; the first is warm-up
+    evaluate_seconds: float = 85
+    knn: tuple[int, int] = (1250, 11_250)  # queries and references
+    knn_shape: tuple[int, int, int] = (100, 100, 3)  # of random pixels
+    knn_seconds: float = 110
+    reference_counts: tuple[int, ...] = (12_500, 25_000, 50_000, 200_000)
+    few_queries: int = 256
+    start_seconds: float = 60
+    matrices: tuple[int, ...] = (1024, 2048, 4096)
+    new_processes: bool = True
+
+
+QUICK = Plan(
+    embedded=Source(train=40, validation=20, side=32),
+    repeats=1,
+    batch=8,
+    small=Training(width=8, skip=1, steps=3, repeats=1, seconds=0),
+    reference=Training(width=8, skip=1, steps=2, repeats=1, seconds=0),
+    pngs=40,
+    loaded=(1, 4),
+    evaluated=2,
+    knn=(20, 200),
+    knn_shape=(10, 10, 3),
+    reference_counts=(400,),
+    few_queries=4,
+    matrices=(64, 128),
+    new_processes=False,
+)
 
 
 class Suite:
-    """All comparisons, in order; each hands out its rows.
+    """All comparisons, in order; each method yields its rows.
 
     Args:
         plan: Sizes and counts.
-        root: Folder of the images; None takes the embedded data, and random pixels for the neighbours.
-        folder: For all files.
-        tell: Called with a line of text after each measurement.
+        root: Folder of images; None selects the embedded data, and random pixels for KNN.
+        folder: For temporary files.
+        log: Called with a line of text after each measurement.
+        device: ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, plan: Plan, root: str | None, folder: Path, tell: Callable[[str], None]) -> None:
-        self.plan, self.folder, self.tell = plan, folder, tell
+    def __init__(
+        self, plan: Plan, root: str | None, folder: Path, log: Callable[[str], None], device: str = "cpu"
+    ) -> None:
+        self.plan, self.folder, self.log, self.device = plan, folder, log, device
+        self.run = measure.in_new_process if plan.new_processes else measure.in_this_process
         self.source = replace(plan.embedded, root=root)
         self.pngs = folder / "pngs"
+        self.side = plan.embedded.side  # of an image, pixels
         self.machine: dict[str, Any] = {}
-        self.side = plan.embedded.side  # of an image, in pixels
-        self.raw: dict[str, Found] = {}
-        self.rates: list[float] = []  # images/s of our training, small network
+        self.raw: dict[str, Results] = {}
 
-    def sections(self) -> dict[str, Callable[[], Iterator[Row]]]:
-        """The comparisons by name, in the order in which they are to be made."""
-        return {
-            "limits": self.limits,
-            "training, small network": self.small,
-            "training, reference network": self.reference,
-            "input": self.loading,
-            "evaluation": self.evaluation,
-            "nearest neighbours": self.knn,
-            "nearest neighbours, more images": self.line,
-            "start-up": self.starting,
-            "embedded data": self.drawing,
-        }
+    def rows(self) -> Iterator[Row]:
+        """Make all comparisons."""
+        yield from self.limits()
+        yield from self.training("small network", self.plan.small, ["plain PyTorch", "plain Lightning"])
+        yield from self.training("reference network", self.plan.reference, ["plain PyTorch"])
+        yield from self.loading()
+        yield from self.evaluation()
+        yield from self.knn(list(neighbours.MODULES))
+        yield from self.knn_growth()
+        yield from self.start_up()
 
-    def take(self, name: str, sides: dict[str, Job], repeats: int, seconds: float, shown: str = "rate") -> Found:
-        """Measure sides in turn, say so, and keep all that they return."""
+    def measure(self, name: str, sides: dict[str, Job], repeats: int, seconds: float = math.inf) -> Results:
+        """Measure the sides in turn, log each result, and record everything that they return."""
 
-        def tell(side: str, result: dict[str, Any]) -> None:
-            values = [f"{key} {number(value)}" for key, value in result.items() if key in shown.split()]
-            self.tell(f"{name}: {side} {', '.join(values)}")
+        def log(side: str, result: dict[str, Any]) -> None:
+            values = [f"{key} {number(result[key])}" for key in ("rate", "all_rate", "seconds") if key in result]
+            self.log(f"{name}: {side} {', '.join(values)}")
 
-        self.raw[name] = alternate(sides, repeats, seconds, tell)
+        self.raw[name] = measure.alternate(sides, repeats, seconds, log)
         return self.raw[name]
 
-    def rate_of(self, kind: str) -> float:
-        """The best FLOP a second of matrix products of a kind."""
-        return float(max(self.machine["matrix_flop_per_second"][kind].values()))
+    def matrix_rate(self, precision: str) -> float:
+        """The best rate of matrix products, FLOP per second."""
+        return float(max(self.machine["matrix_flop_per_second"][precision].values()))
+
+    @property
+    def training_precision(self) -> str:
+        """The precision of this project's training, as in the matrix rates."""
+        return "bf16" if self.machine["precision"] == "bf16-mixed" else "fp32"
 
     def limits(self) -> Iterator[Row]:
-        """What the machine allows; also prepares the images of both sides.
+        """Measure the rate of matrix products; also prepare the images of both sides.
 
         Raises:
-            InputError: There are too few images, or bad ones.
+            InputError: There are too few images.
         """
         plan = self.plan
         images = splits(self.source)
-        least = plan.batch * max(plan.small[2], plan.loaded[1])
-        if len(images["train"]) < least:
-            raise InputError(f"--data {self.source.root}: {len(images['train'])} training images; {least} are needed.")
+        needed = plan.batch * max(plan.small.steps, plan.loaded[1])
+        if len(images["train"]) < needed:
+            raise InputError(f"--data {self.source.root}: {len(images['train'])} training images; {needed} are needed.")
         self.side = images["train"].store.size[0]
-        self.machine = fresh("benchmarks.limits:job", sizes=plan.matrices, copied=plan.copied, repeats=3)
-        for kind in self.machine["matrix_flop_per_second"]:
-            yield Row(f"limit: {kind} matrix product, GFLOP/s", [self.rate_of(kind) / 1e9])
-        yield Row("limit: copy, GB/s read and written", [self.machine["copy_bytes_per_second"] / 1e9])
-        self.tell("limits: " + ", ".join(f"{k} {number(self.rate_of(k) / 1e9)} GFLOP/s" for k in self._kinds()))
+        self.machine = self.run("benchmarks.limits:machine", sizes=plan.matrices, repeats=3, device=self.device)
+        for precision in self.machine["matrix_flop_per_second"]:
+            yield Row(f"limit: {precision} matrix product, GFLOP/s", [self.matrix_rate(precision) / 1e9])
         write_pngs(images, self.pngs, plan.pngs)
 
-    def _kinds(self) -> list[str]:
-        return [*self.machine["matrix_flop_per_second"]]
-
-    def _training(self, name: str, sizes: tuple[int, int, int], sides: list[str], repeats: int, most: float) -> Found:
-        width, skip, steps = sizes
-        common = {"width": width, "batch": self.plan.batch, "skip": skip, "steps": steps}
-        png = {"folder": str(self.pngs), **common}
-        jobs: dict[str, Job] = {
-            "ours": partial(fresh, "benchmarks.ours:train", source=asdict(self.source), **common),
-            "plain PyTorch": partial(fresh, "benchmarks.plain:train", **png),
-            "plain Lightning": partial(fresh, "benchmarks.plain:train_lightning", **png),
+    def training(self, network: str, plan: Training, baselines: list[str]) -> Iterator[Row]:
+        """Compare training with the baselines, with its own kernels and with the rate of matrix products."""
+        common = {"width": plan.width, "batch": self.plan.batch, "skip": plan.skip, "steps": plan.steps}
+        sides: dict[str, Job] = {
+            "ours": partial(self.run, "benchmarks.ours:train", source=asdict(self.source), **common),
+            "plain PyTorch": partial(self.run, "benchmarks.plain:train", folder=str(self.pngs), **common),
+            "plain Lightning": partial(self.run, "benchmarks.plain:train_lightning", folder=str(self.pngs), **common),
         }
-        return self.take(name, {side: jobs[side] for side in ["ours", *sides]}, repeats, most)
-
-    def _training_limit(self, found: Found) -> tuple[float, float]:
-        """What the matrix rate allows in images/s, and operations for an image."""
-        flops = float(found["ours"][0]["flops"])
-        return self.rate_of("bf16" if self.machine["precision"] == "bf16-mixed" else "fp32") / flops, flops
-
-    def _of_kernels(self, name: str, width: int, rates: list[float]) -> Iterator[Row]:
-        """How near training comes to what torch's kernels take by themselves."""
-        size = {"width": width, "batch": self.plan.batch, "side": self.side, "repeats": 2}
-        sides: dict[str, Job] = {CONVOLUTIONS: partial(fresh, "benchmarks.limits:kernels", **size)}
-        found = self.take(f"{name}, limit", sides, 2, 60, "rate all_rate")
-        row = Row(f"{name}, images/s", rates, column(found, CONVOLUTIONS), CONVOLUTIONS)
-        yield replace(row, target="85 % of its convolutions", met=(row.ratio or 0) >= 0.85)
-        yield Row(f"{name}, images/s", rates, column(found, CONVOLUTIONS, "all_rate"), KERNELS)
-
-    def small(self) -> Iterator[Row]:
-        """The small network against both plain recipes, and memory."""
-        plan, name = self.plan, "training, small network"
-        found = self._training(name, plan.small, ["plain PyTorch", "plain Lightning"], plan.repeats, plan.small_seconds)
-        self.rates = column(found, "ours")
-        limit, _ = self._training_limit(found)
-        for peer in ("plain PyTorch", "plain Lightning"):
-            yield aimed(Row(f"{name}, images/s", self.rates, column(found, peer), peer, limit=limit), 3)
-        yield from self._of_kernels(name, plan.small[0], self.rates)
-        peaks = [result["peak"] / 1e6 for result in found["ours"]]
-        theirs = [result["peak"] / 1e6 for result in found["plain PyTorch"]]
+        name = f"training, {network}"
+        results = self.measure(name, {side: sides[side] for side in ["ours", *baselines]}, plan.repeats, plan.seconds)
+        ours = column(results, "ours")
+        limit = self.matrix_rate(self.training_precision) / results["ours"][0]["flops"]
+        for baseline in baselines:
+            yield Row(f"{name}, images/s", ours, column(results, baseline), baseline, limit=limit)
+        size = {"width": plan.width, "batch": self.plan.batch, "side": self.side, "repeats": 2}
+        job = partial(self.run, "benchmarks.limits:kernels", **size)
+        kernels = self.measure(f"{name}, kernels", {"ours": job}, 2, 60)
+        for key, kind in (("rate", "its convolutions only"), ("all_rate", "all of its kernels, timed one by one")):
+            yield Row(f"{name}, images/s", ours, column(kernels, "ours", key), kind)
+        peaks, plain = (megabytes(results, side, "peak") for side in ("ours", "plain PyTorch"))
         if all(peaks):
-            imports = number(statistics.median(result["before"] for result in found["ours"]) / 1e6)
-            row = Row(
-                f"{name}: anonymous memory, batch {plan.batch}, MB",
-                peaks,
-                theirs,
-                "plain PyTorch, without its workers",
-                more=False,
-                note=f"{imports} of them once torch and Lightning are imported",
-            )
-            yield at_most(row, 1200, "1.2 GB")
-
-    def reference(self) -> Iterator[Row]:
-        """The reference network against plain PyTorch, and against the hardware."""
-        plan, name = self.plan, "training, reference network"
-        found = self._training(name, plan.reference, ["plain PyTorch"], plan.reference_repeats, plan.reference_seconds)
-        limit, flops = self._training_limit(found)
-        row = Row(f"{name}, images/s", column(found, "ours"), column(found, "plain PyTorch"), "plain PyTorch")
-        yield aimed(replace(row, limit=limit), 3)
-        yield from self._of_kernels(name, plan.reference[0], column(found, "ours"))
-        done = [rate * flops / 1e9 for rate in row.ours]
-        row = Row(f"{name}, GFLOP/s", done, limit=limit * flops / 1e9, note=f"{flops / 1e9:.2f} GFLOP an image")
-        yield replace(row, target="85 % of the matrix rate", met=(row.share or 0) >= 0.85)
+            imports = number(statistics.median(megabytes(results, "ours", "before")))
+            note = f"{imports} of them after the import of torch and Lightning"
+            what = f"{name}: anonymous memory, batch {self.plan.batch}, MB"
+            yield Row(what, peaks, plain, "plain PyTorch, without its workers", more=False, note=note)
 
     def loading(self) -> Iterator[Row]:
-        """What happens before the first convolution, against the plain recipe's DataLoader."""
+        """Compare everything before the first convolution with the DataLoader of the baseline."""
         plan = self.plan
         skip, steps = plan.loaded
         common = {"batch": plan.batch, "skip": skip}
-        ours = partial(fresh, "benchmarks.ours:load", source=asdict(self.source), width=plan.small[0])
+        ours = partial(self.run, "benchmarks.ours:load", source=asdict(self.source), width=plan.small.width, **common)
         sides: dict[str, Job] = {
-            "ours": partial(ours, steps=3 * steps, **common),  # more steps, since they take less time
-            "plain DataLoader": partial(fresh, "benchmarks.plain:load", folder=str(self.pngs), steps=steps, **common),
+            "ours": partial(ours, steps=3 * steps),  # more steps, since they are faster
+            "baseline": partial(self.run, "benchmarks.plain:load", folder=str(self.pngs), steps=steps, **common),
         }
-        found = self.take("input", sides, plan.repeats, plan.load_seconds, "rate rotation flip")
-        theirs, peer = column(found, "plain DataLoader"), "plain DataLoader, 2 workers, with rotation"
-        rotated = column(found, "ours", "rotation")
-        yield aimed(Row("input with rotation, images/s", rotated, theirs, peer), 5)
-        yield aimed(Row("input, flips and CutMix alone, images/s", column(found, "ours", "flip"), theirs, peer), 15)
-        shares = [100 * statistics.median(self.rates) / rate for rate in rotated]
-        yield at_most(Row("input with rotation, % of a training step, small network", shares), 5, "below 5 %")
+        results = self.measure("input", sides, plan.repeats, plan.load_seconds)
+        name = "plain DataLoader, 2 workers, with rotation"
+        yield Row("input with rotation, images/s", column(results, "ours"), column(results, "baseline"), name)
 
     def evaluation(self) -> Iterator[Row]:
-        """Class probabilities, with and without TTA."""
+        """Compare class probabilities of validation images."""
         plan = self.plan
-        width, batches = plan.small[0], plan.evaluated
-        common = {"width": width, "batch": plan.batch}
+        common = {"width": plan.small.width, "batch": plan.batch}
+        ours = {"source": asdict(self.source), "skip": 1, "steps": plan.evaluated, **common}
+        plain = {"folder": str(self.pngs), "skip": 2, "steps": 3 * plan.evaluated, **common}
         sides: dict[str, Job] = {
-            "ours": partial(
-                fresh, "benchmarks.ours:evaluate", source=asdict(self.source), skip=1, steps=batches, **common
-            ),
-            "plain PyTorch": partial(
-                fresh, "benchmarks.plain:evaluate", folder=str(self.pngs), skip=2, steps=3 * batches, **common
-            ),
+            "ours": partial(self.run, "benchmarks.ours:evaluate", **ours),
+            "plain PyTorch": partial(self.run, "benchmarks.plain:evaluate", **plain),
         }
-        found = self.take("evaluation", sides, plan.repeats, plan.evaluate_seconds, "rate none flip")
-        ours, flipped = column(found, "ours", "none"), column(found, "ours", "flip")
-        yield Row("evaluation, images/s", ours, column(found, "plain PyTorch"), "plain PyTorch")
-        yield aimed(Row("evaluation, images/s", ours, self.rates, "our training"), 2)
-        row = Row("evaluation, times as long with flip TTA", [a / b for a, b in zip(ours, flipped, strict=True)])
-        yield at_most(row, 2, "at most 2×")
+        results = self.measure("evaluation", sides, plan.repeats, plan.evaluate_seconds)
+        yield Row("evaluation, images/s", column(results, "ours"), column(results, "plain PyTorch"), "plain PyTorch")
 
-    @cached_property
-    def pixels(self) -> neighbours.Pixels:
-        """Images for the neighbours: of those that were given as many as the plan says, or else random ones."""
+    def save_pixels(self, folder: Path) -> None:
+        """Save images for KNN: those of ``--data``, up to the planned counts, or random pixels."""
         queries, references = self.plan.knn
         if self.source.root is None:
-            return neighbours.random_pixels(self.folder, queries, references, self.plan.knn_shape)
+            neighbours.save_random(folder, queries, references, self.plan.knn_shape)
+            return
         images = splits(self.source)
-        file = self.folder / "labels.i64"
-        images["train"].labels.tofile(file)
-        files = {name: str(split.store.images.filename) for name, split in images.items()}  # type: ignore[attr-defined]
-        return neighbours.Pixels(
-            files["validation"],
-            min(queries, len(images["validation"])),
-            files["train"],
-            min(references, len(images["train"])),
-            str(file),
-            images["train"].store.images.shape[1:],
-        )
+        train, validation = images["train"], images["validation"]
+        pixels = (validation.store.images[:queries], train.store.images[:references])
+        neighbours.save(folder, *pixels, train.labels[:references])
 
-    def knn(self) -> Iterator[Row]:
-        """Exact neighbours against others, label by label, and memory."""
-        plan = self.plan
-        pixels = asdict(self.pixels)
-        modules = {"scikit-learn": "sklearn", "FAISS": "faiss", "torch.cdist": "torch"}
-        peers = [name for name, module in modules.items() if find_spec(module) is not None]
-        for name in sorted(modules.keys() - peers):
-            self.tell(f"nearest neighbours: {name} is not installed and is left out")
-        sides: dict[str, Job] = {"ours": partial(fresh, "benchmarks.neighbours:ours", pixels=pixels)}
-        for name in peers:
-            sides[name] = partial(fresh, "benchmarks.neighbours:peer", pixels=pixels, name=name)
-        found = self.take("nearest neighbours", sides, plan.repeats, plan.knn_seconds, "seconds")
-        exact = fresh("benchmarks.neighbours:oracle", pixels=pixels, most=plan.oracle)["labels"]
-        labels = found["ours"][0]["labels"]
-        wrong = differing(labels[: len(exact)], exact)
-        ours = column(found, "ours", "seconds")
-        size = self.pixels
-        kind = "int8" if "int8" in self._kinds() else "fp32"
-        limit = 2 * size.query_count * size.reference_count * size.values / self.rate_of(kind)
-        what = f"KNN, {size.query_count:,} × {size.reference_count:,} × {size.values:,}, s"
-        yield Row(f"{what}: all products at the measured {kind} rate", [limit])
-        if self.source.root is None:
-            what = f"{what}, random pixels"
-        else:
-            noise = self._noise()
-            row = Row(f"{what}: the same of random pixels, where no bound helps", noise, more=False)
-            yield replace(row, limit=limit)
-        for name, times in {"scikit-learn": 10, "FAISS": 5, "torch.cdist": 8}.items():
-            if name in peers:
-                note = f"{differing(labels, found[name][0]['labels'])} labels differ"
-                row = Row(what, ours, column(found, name, "seconds"), name, more=False, note=note)
-                yield aimed(row, times)
-        row = Row("KNN, labels other than by differences in int64", [wrong], note=f"of {len(exact)} images")
-        yield at_most(row, 0, "0")
-        if all(result["peak"] for result in found["ours"]):
-            beyond = [(result["peak"] - result["held"]) / 1e6 for result in found["ours"]]
-            torch = [(result["before"] - result["held"]) / 1e6 for result in found["ours"]]
-            note = f"{number(statistics.median(torch))} of them once torch is imported"
-            yield at_most(Row("KNN, anonymous memory beyond the pixels, MB", beyond, note=note), 300, "300 MB")
-            beyond = [a - b for a, b in zip(beyond, torch, strict=True)]
-            yield Row("KNN, anonymous memory beyond the pixels and torch, MB", beyond)
+    def knn(self, baselines: list[str]) -> Iterator[Row]:
+        """Compare exact KNN with the installed baselines: time, labels, memory."""
+        folder = self.folder / "knn"
+        self.save_pixels(folder)
+        common = {"folder": str(folder), "device": self.device}
+        sides: dict[str, Job] = {"ours": partial(self.run, "benchmarks.neighbours:ours", **common)}
+        for name in baselines:
+            if find_spec(neighbours.MODULES[name]) is None:
+                self.log(f"KNN: {name} is not installed; skipped")
+            else:
+                sides[name] = partial(self.run, "benchmarks.neighbours:baseline", name=name, **common)
+        results = self.measure("KNN", sides, self.plan.repeats, self.plan.knn_seconds)
+        precision = "int8" if "int8" in self.machine["matrix_flop_per_second"] else "fp32"
+        queries, references, _ = neighbours.load(str(folder))
+        limit = 2 * len(queries) * references.size / self.matrix_rate(precision)
+        what = f"KNN, {len(queries):,} × {len(references):,} × {references[0].size:,}, s"
+        yield Row(f"{what}: all products at the measured {precision} rate", [limit])
+        what += ", random pixels" if self.source.root is None else ""
+        ours, labels = column(results, "ours", "seconds"), results["ours"][0]["labels"]
+        for name in list(sides)[1:]:
+            differing = sum(a != b for a, b in zip(labels, results[name][0]["labels"], strict=True))
+            seconds = column(results, name, "seconds")
+            yield Row(what, ours, seconds, name, more=False, note=f"{differing} labels differ")
+        if self.device == "cpu" and all(column(results, "ours", "peak")):
+            peaks, before, held = (megabytes(results, "ours", key) for key in ("peak", "before", "held"))
+            imports = number(statistics.median(a - b for a, b in zip(before, held, strict=True)))
+            beyond = [a - b for a, b in zip(peaks, held, strict=True)]
+            note = f"{imports} of them after the import of torch"
+            yield Row("KNN, anonymous memory without the pixels, MB", beyond, note=note)
 
-    def _noise(self) -> list[float]:
-        """Seconds of the neighbours among as many random pixels."""
-        folder = self.folder / "noise"
-        folder.mkdir()
-        size = self.pixels
-        pixels = neighbours.random_pixels(folder, size.query_count, size.reference_count, size.shape)
-        sides: dict[str, Job] = {"ours": partial(fresh, "benchmarks.neighbours:ours", pixels=asdict(pixels))}
-        return column(self.take("nearest neighbours, random pixels", sides, 1, 0, "seconds"), "ours", "seconds")
-
-    def line(self) -> Iterator[Row]:
-        """Neighbours among more and more images, which lie in a file."""
-        for count in self.plan.line:
-            size = count * self.pixels.values
-            if size > 2**31 and room(self.folder) < 4 * size:
-                self.tell(f"nearest neighbours among {count:,} images: left out, they need more room on the disk")
+    def knn_growth(self) -> Iterator[Row]:
+        """Time KNN with a growing number of references, which stay in a file; after :meth:`knn`."""
+        source, folder = self.folder / "knn", self.folder / "repeated"
+        images = neighbours.load(str(source))[0]
+        queries = min(self.plan.few_queries, len(images))
+        for count in self.plan.reference_counts:
+            size = count * images[0].size
+            if size > 2**31 and shutil.disk_usage(self.folder).free < 4 * size:
+                self.log(f"KNN, {count:,} references: too little disk space; skipped")
                 continue
-            pixels = neighbours.repeated(
-                self.pixels, self.folder, min(self.plan.line_queries, self.pixels.query_count), count
-            )
-            name = f"nearest neighbours among {count:,}"
-            sides: dict[str, Job] = {
-                "ours": partial(fresh, "benchmarks.neighbours:ours", pixels=asdict(pixels), mapped=True)
-            }
-            result = self.take(name, sides, 1, 0, "seconds")["ours"][0]
-            cost = result["seconds"] / pixels.query_count
-            note = f"{number(1e6 * cost / count)} µs a pair, {number(result['peak'] / 1e6)} MB anonymous memory"
-            yield Row(f"KNN among {count:,} images in a file, s an image", [cost], note=note)
+            neighbours.save_repeated(source, folder, queries, count)
+            job = partial(self.run, "benchmarks.neighbours:ours", folder=str(folder), mapped=True)
+            result = self.measure(f"KNN, {count:,} references", {"ours": job}, 1)["ours"][0]
+            cost = result["seconds"] / queries
+            note = f"{number(1e6 * cost / count)} µs per pair, {number(result['peak'] / 1e6)} MB anonymous memory"
+            yield Row(f"KNN, {count:,} references in a file, s per query", [cost], note=note)
+            shutil.rmtree(folder)
 
-    def starting(self) -> Iterator[Row]:
-        """From the start of a process."""
-        plan, folder = self.plan, self.folder / "start-up"
+    def start_up(self) -> Iterator[Row]:
+        """Time the start of ``deepfake_cls.train`` on a tiny data set that is already decoded."""
+        folder = self.folder / "start-up"
         folder.mkdir()
-        startup.prepare(folder)
-        commands = startup.commands(folder)
-        for command in commands.values() if plan.warm else ():
-            startup.run(folder, command)
-        sides: dict[str, Job] = {name: partial(_seconds, folder, command) for name, command in commands.items()}
-        found = self.take("start-up", sides, plan.repeats, plan.start_seconds, "seconds")
-        lightning = column(found, "import lightning", "seconds")
-        row = Row("start-up: train until its first step, s", column(found, "train", "seconds"), lightning, more=False)
-        row = replace(row, peer_name="import lightning")
-        yield at_most(row, statistics.median(lightning) + 2, "import of Lightning + 2 s")
-        for name, words in {
-            "knn": "knn, a whole run",
-            "report": "report until it has read the records",
-            "report --help": "report --help",
-        }.items():
-            yield at_most(Row(f"start-up: {words}, s", column(found, name, "seconds")), 3, "3 s")
-        yield Row("report, the whole page with its figures, s", column(found, "page", "seconds"))
-
-    def drawing(self) -> Iterator[Row]:
-        """Images of the embedded data."""
-        sides: dict[str, Job] = {"ours": partial(fresh, "benchmarks.drawing:job", count=self.plan.drawn, workers=2)}
-        rates = column(self.take("embedded data", sides, 1, 0), "ours")
-        row = Row("embedded data, images/s drawn by two processes", rates)
-        yield replace(row, target="80", met=rates[0] >= 80)
+        settings = [*TINY_DATA, f'data.cache="{folder / "cache"}"', "trainer.progress=false", "run_dir=run"]
+        python = [sys.executable, "-c"]
+        train = partial(start, folder, [*python, UNTIL_FIRST_STEP, *settings, "force=true"], STEP_REACHED)
+        if self.plan.new_processes:
+            train()  # warm-up; it also generates the images
+        sides: dict[str, Job] = {
+            "import lightning": partial(start, folder, [*python, "import lightning, os; os._exit(0)"]),
+            "ours": train,
+        }
+        results = self.measure("start-up", sides, self.plan.repeats, self.plan.start_seconds)
+        ours, imports = (column(results, side, "seconds") for side in ("ours", "import lightning"))
+        yield Row("start-up: train to its first step, s", ours, imports, "import lightning", more=False)
 
 
-def column(found: Found, side: str, key: str = "rate") -> list[float]:
-    """A side's figures."""
-    return [float(result[key]) for result in found[side]]
+def start(folder: Path, command: list[str], reached: str = "") -> dict[str, Any]:
+    """Time a command.
+
+    Raises:
+        RuntimeError: It failed or did not print ``reached``.
+    """
+    process = measure.watched(command, folder)
+    if process.status != 0 or reached not in process.output:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{process.output[-4000:]}")
+    return {"seconds": process.seconds}
 
 
-def differing(first: list[int], second: list[int]) -> int:
-    """How many labels differ."""
-    return sum(a != b for a, b in zip(first, second, strict=True))
+def column(results: Results, side: str, key: str = "rate") -> list[float]:
+    """The values of a side, one per repetition."""
+    return [float(result[key]) for result in results[side]]
 
 
-def room(folder: Path) -> int:
-    """Free bytes on the disk."""
-    return shutil.disk_usage(folder).free
-
-
-def _seconds(folder: Path, command: list[str]) -> dict[str, Any]:
-    return {"seconds": startup.run(folder, command)}
+def megabytes(results: Results, side: str, key: str) -> list[float]:
+    """The values of a side in MB, one per repetition."""
+    return [value / 1e6 for value in column(results, side, key)]

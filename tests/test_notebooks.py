@@ -1,16 +1,18 @@
-"""The notebooks run from top to bottom on small data, and lie here without outputs."""
+"""The notebooks run from top to bottom on small data, and are committed without outputs."""
 
 from __future__ import annotations
 
 import base64
 import io
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import numpy as np
 import pytest
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
@@ -33,41 +35,49 @@ SYNTHETIC = (
 )
 
 
-@pytest.fixture(autouse=True)
-def kernel(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel of this interpreter with this checkout, which sees nothing of the user's Jupyter and leaves nothing."""
-    own = tmp_path_factory.mktemp("jupyter")
-    for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
-        monkeypatch.setenv(name, str(own / name))
-    monkeypatch.setenv("JUPYTER_PATH", "")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    """One kernel for all notebooks: this interpreter and checkout, without the user's Jupyter settings."""
+    settings = tmp_path_factory.mktemp("jupyter")
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+            environment.setenv(name, str(settings / name))
+        environment.setenv("JUPYTER_PATH", "")
+        environment.setenv("PYTHONPATH", str(ROOT))
+        environment.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        manager = KernelManager(kernel_name="python3")
+        manager.start_kernel(cwd=str(settings))
+        yield manager
+        manager.shutdown_kernel(now=True)
 
 
 def read(name: str) -> Any:
     return nbformat.read(ROOT / "notebooks" / name, as_version=4)  # type: ignore[no-untyped-call]
 
 
-def execute(book: Any, parameters: str, folder: Path) -> dict[str, list[Any]]:
-    """Run a notebook with other parameters; the outputs of each cell, by the cell's id."""
+def execute(kernel: KernelManager, book: Any, parameters: str, folder: Path) -> dict[str, list[Any]]:
+    """Run a notebook in ``folder`` with other parameters; return the outputs by cell id."""
     (cell,) = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
     cell.source = parameters
-    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    start = nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}", id="start")  # type: ignore[no-untyped-call]
+    book.cells.insert(0, start)
+    NotebookClient(book, km=kernel, timeout=120).execute()
     return {cell.id: cell.outputs for cell in book.cells if cell.cell_type == "code"}
 
 
 def figures(outputs: list[Any]) -> list[np.ndarray[Any, Any]]:
-    """The figures that a cell shows."""
-    shown = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in shown]
+    """The figures among the outputs of a cell."""
+    pngs = [output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in pngs]
 
 
-def write_runs(folder: Path, words: list[str], learning_rates: list[str]) -> None:
-    """Finished runs of two seeds for each learning rate, as training leaves them, without any training."""
+def write_runs(folder: Path, overrides: list[str], learning_rates: list[str]) -> None:
+    """Write finished runs of two seeds for each learning rate, in the format of training, without training."""
     rng = np.random.default_rng(0)
     for rate in learning_rates:
         for seed in range(2):
-            config = configure("train", TrainConfig, *words, f"lr={rate}", f"seed={seed}")
+            config = configure("train", TrainConfig, *overrides, f"lr={rate}", f"seed={seed}")
             manifest = read_manifest(config.data)
             split = open_images(manifest, "validation", config.data, progress=False)
             probs = rng.dirichlet(np.ones(5), len(split)).astype(np.float32)
@@ -85,12 +95,12 @@ def write_runs(folder: Path, words: list[str], learning_rates: list[str]) -> Non
             write_record(path, record)
 
 
-def test_there_are_two() -> None:
+def test_there_are_two_notebooks() -> None:
     assert [path.name for path in NOTEBOOKS] == ["01_data.ipynb", "02_results.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_they_are_kept_without_outputs(path: Path) -> None:
+def test_notebooks_are_committed_without_outputs(path: Path) -> None:
     book = read(path.name)
     nbformat.validate(book)
     assert book.nbformat == 4
@@ -101,28 +111,31 @@ def test_they_are_kept_without_outputs(path: Path) -> None:
             assert cell.outputs == []
             assert cell.execution_count is None
             assert before is not None
-            assert before.cell_type == "markdown"  # says what follows
-            assert not {"def ", "class "} & {word + " " for word in cell.source.split()}  # functions have tests
+            assert before.cell_type == "markdown"  # describes the code cell
+            assert not {"def ", "class "} & {
+                word + " " for word in cell.source.split()
+            }  # functions belong into the package, where they are tested
 
 
 @pytest.mark.parametrize("layout", ["synthetic", "unibuc"])
-def test_data(layout: str, tmp_path: Path, unibuc_like: Path) -> None:
+def test_data(layout: str, tmp_path: Path, unibuc_like: Path, kernel: KernelManager) -> None:
     parameters = SYNTHETIC
-    if layout == "unibuc":  # what its first lines promise
+    if layout == "unibuc":  # the first cell names this layout
         parameters = (
             f"from deepfake_cls.config import UnibucConfig\nDATA = UnibucConfig(root={str(unibuc_like)!r})\nK = 2"
         )
-    outputs = execute(read("01_data.ipynb"), parameters, tmp_path)
+    outputs = execute(kernel, read("01_data.ipynb"), parameters, tmp_path)
     assert repr(layout) in outputs["open"][0]["data"]["text/plain"]
     for cell in ("classes", "traces", "raw", "spectrum"):
         (figure,) = figures(outputs[cell])
-        assert figure.std() > 10  # something is drawn
+        assert figure.std() > 10  # not blank
 
 
-def test_results(tmp_path: Path) -> None:
-    words = [*SMALL_NET, *SMALL_DATA]
-    write_runs(tmp_path / "runs", words, ["1.3e-3", "4e-3"])
-    outputs = execute(read("02_results.ipynb"), f"RUNS, WORDS, TABLE = 'runs', {words}, 'table4_lr'", tmp_path)
+def test_results(tmp_path: Path, kernel: KernelManager) -> None:
+    overrides = [*SMALL_NET, *SMALL_DATA]
+    write_runs(tmp_path / "runs", overrides, ["1.3e-3", "4e-3"])
+    parameters = f"RUNS, OVERRIDES, TABLE = 'runs', {overrides}, 'table4_lr'"
+    outputs = execute(kernel, read("02_results.ipynb"), parameters, tmp_path)
     assert "4 records, 4 of them in table4_lr" in outputs["records"][0]["text"]
     table = outputs["table"][0]["data"]["text/markdown"]
     assert "### Table 4: Learning rate" in table
@@ -134,27 +147,27 @@ def test_results(tmp_path: Path) -> None:
 
 def test_the_settings_of_the_results_are_those_of_make_table4() -> None:
     (cell,) = [cell for cell in read("02_results.ipynb").cells if "parameters" in cell.metadata.get("tags", [])]
-    stated: dict[str, Any] = {}
-    exec(cell.source, stated)
+    variables: dict[str, Any] = {}
+    exec(cell.source, variables)
     commands = subprocess.run(["make", "-n", "table4", "DATA="], cwd=ROOT, capture_output=True, text=True, check=True)
     report = next(line for line in commands.stdout.splitlines() if "deepfake_cls.report" in line)
-    words = report.partition("deepfake_cls.report ")[2].split()
-    asked = [word for word in words[: words.index("output=reports/tables")] if "=" in word]
-    assert stated["WORDS"] == asked
+    arguments = report.partition("deepfake_cls.report ")[2].split()
+    overrides = [argument for argument in arguments[: arguments.index("output=reports/tables")] if "=" in argument]
+    assert variables["OVERRIDES"] == overrides
 
 
-def test_without_runs_one_line_says_what_to_type(tmp_path: Path) -> None:
+def test_without_runs_the_error_is_one_line_with_the_next_command(tmp_path: Path, kernel: KernelManager) -> None:
     book = read("02_results.ipynb")
     with pytest.raises(CellExecutionError):
-        execute(book, "RUNS, WORDS, TABLE = 'runs', [], 'table4_lr'", tmp_path)
+        execute(kernel, book, "RUNS, OVERRIDES, TABLE = 'runs', [], 'table4_lr'", tmp_path)
     (cell,) = [cell for cell in book.cells if cell.id == "records"]
     (line,) = cell.outputs[-1]["traceback"]
     assert line == "error: runs=runs: no finished run there. Start with: python -m deepfake_cls.knn"
 
 
-def test_without_a_run_of_a_table_its_own_command_is_named() -> None:
-    words = ["scale=tiny", "data=folder", "data.root=a b"]
+def test_without_a_run_of_a_table_the_error_names_the_command() -> None:
+    overrides = ["scale=tiny", "data=folder", "data.root=a b"]
     with pytest.raises(InputError, match="train experiment=table4_lr scale=tiny data=folder 'data.root=a b'$"):
-        runs_of(Experiment("table4_lr", 4, "Learning rate", "train", 0, [Arm("own")]), words)
+        runs_of(Experiment("table4_lr", 4, "Learning rate", "train", 0, [Arm("own")]), overrides)
     with pytest.raises(InputError, match="knn experiment=table1_knn data=folder 'data.root=a b'$"):  # has no scale
-        runs_of(Experiment("table1_knn", 1, "Nearest neighbours", "knn", 0, [Arm("own")]), words)
+        runs_of(Experiment("table1_knn", 1, "Nearest neighbours", "knn", 0, [Arm("own")]), overrides)
