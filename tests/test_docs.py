@@ -1,8 +1,8 @@
 """README, CONTRIBUTING and docs: commands run, examples are valid, and links lead somewhere.
 
-A block marked ``console`` is run line by line. A block marked ``sh`` is an example: a make target, or a command with a
-placeholder in capital letters, whose keys are checked. Blocks without a language are no code. ``docs/extend.md`` has a test of
-its own, which runs its Python and its commands.
+A block marked ``console`` is run line by line. A block marked ``sh`` is an example: a make target, or a command with
+a placeholder in capital letters, whose keys are checked. Blocks without a language are no code. ``docs/extend.md`` has
+a test of its own, which runs its Python and its commands.
 """
 
 from __future__ import annotations
