@@ -23,7 +23,8 @@ from scipy.special import stdtrit
 
 from deepfake_cls.records import write_atomically
 from deepfake_cls.stats.compare import crossed, difference_folds, mean_squares
-from deepfake_cls.stats.intervals import bootstrap, critical, wilson
+from deepfake_cls.stats.diagnostics import bootstrap
+from deepfake_cls.stats.intervals import critical, wilson
 from tests.stats.simulation import Noise
 
 RUNS = 2000
