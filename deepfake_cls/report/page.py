@@ -117,7 +117,7 @@ def _recall(models: Mapping[str, Record]) -> list[tuple[str, list[tuple[str, str
     for label, name in enumerate(next(iter(models.values())).data["classes"]):
         counts = [(record.confusion[label][label], sum(record.confusion[label])) for record in models.values()]
         cells = [(f"{100 * hits / count:.1f} %" if count else "–", f"{hits} of {count}") for hits, count in counts]
-        rows.append((f"{label}: {name}", cells))
+        rows.append((name if name == str(label) else f"{label}: {name}", cells))
     return rows
 
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepfake_cls.figures import mistakes_figure
-from deepfake_cls.report import plots
 from deepfake_cls.report.collect import collect, newest
 from deepfake_cls.report.page import write_page
 from deepfake_cls.report.plots import contact_sheet, table_plots
@@ -109,7 +108,7 @@ def test_the_contact_sheet_shows_the_most_confident_mistakes(tmp_path: Path, mon
             assert len(images) == len(confidence)
         return mistakes_figure(figure_rows)
 
-    monkeypatch.setattr(plots.figures, "mistakes_figure", recorded)
+    monkeypatch.setattr("deepfake_cls.figures.mistakes_figure", recorded)
     assert contact_sheet(entry) is not None
     assert sum(len(confidence) for _, confidence in rows) == int((~correct).sum())
     assert all(confidence == sorted(confidence, reverse=True) for _, confidence in rows)

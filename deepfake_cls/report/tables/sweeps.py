@@ -37,11 +37,6 @@ def arms_table(study: Study, name: str) -> Table:
     columns = ["arm", "accuracy %", "paper %", "difference, points (95 %)", "p (Holm)", "verdict"]
     rows = [_arm_cells(row, index == experiment.baseline) for index, row in enumerate(evidence.rows)]
     notes = study.no_match(*experiment.arms, experiment=experiment)
-    notes.append(
-        f"Runs at {study.scale_text}. Accuracy after the last epoch: mean ± standard deviation over n seeds."
-        " Difference: 95 % interval over seeds and images. p: corrected for the number of arms (Holm)."
-        f"{study.scale_caveat}"
-    )
     notes += [
         f"{row.arm.label}: {row.comparison.verdict.sentence}" for row in evidence.rows if row.comparison is not None
     ]
@@ -51,6 +46,10 @@ def arms_table(study: Study, name: str) -> Table:
         for seed, error in row.arm.failed.items()
     ]
     notes += [f"Omitted: {problem}" for problem in evidence.problems]
+    notes.append(
+        f"Runs at {study.scale_text}.{study.scale_caveat} Accuracy after the last epoch: mean ± standard deviation over"
+        " n seeds. Difference: 95 % interval over seeds and images. p: corrected for the number of arms (Holm)."
+    )
     data = [_arm_data(row) for row in evidence.rows]
     details = [_detail(row) for row in evidence.rows if row.comparison is not None]
     return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details)
@@ -78,7 +77,7 @@ def remarks_table(study: Study, name: str) -> Table:
         " standard deviation of the change in validation accuracy between epochs, second half of the training. Train:"
         " accuracy on training images without augmentation. ECE: expected calibration error."
     ]
-    title = f"{evidence.experiment.title}: training behaviour"
+    title = f"{evidence.experiment.title}, training behaviour"
     return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes)
 
 
