@@ -117,37 +117,37 @@ def write(
         labels = np.arange(len(correct), dtype=np.int64) % len(classes)
         probs = probabilities(correct, labels, len(classes))
         flipped_probs = None if flipped is None else probabilities(flipped, labels, len(classes))
-        scores = score(labels, probs)
+        _add_scores(record, labels, probs, flipped_probs)
         record.status = "ok"
-        record.metrics = scores.prefixed("validation")
-        record.recall, record.confusion = scores.recall, scores.confusion
-        record.data = {
-            "name": config["data"]["name"],
-            "fingerprint": fingerprint,
-            "sizes": {"train": 1000, "validation": len(correct)},
-            "size": [100, 100],
-            "classes": list(classes),
-            "alpha": False,
-        }
         record.device, record.precision, record.threads = hardware
         record.seconds = {"total": 70.0 + seed, "fit": 60.0 + seed}
+        record.data = {"name": config["data"]["name"], "fingerprint": fingerprint, "classes": list(classes)}
+        record.data |= {"sizes": {"train": 1000, "validation": len(correct)}, "size": [100, 100], "alpha": False}
         if kind == "cnn":
             record.metrics |= {"val_acc_best": max(history), "train_acc": train_acc}
             record.history = [
                 {"epoch": float(epoch), "train_loss": 1.0, "val_loss": 1.0, "val_acc": value, "seconds": 1.0}
                 for epoch, value in enumerate(history)
             ]
-            if flipped_probs is not None:
-                record.metrics["val_acc_flip"] = score(labels, flipped_probs).metrics["acc"]
-        else:
-            record.by_k = {str(k): {"val_acc": record.metrics["val_acc"] - 0.01 * k} for k in config["k"]}
-            record.metrics["contrast"] = 1.25
         names = tuple(ids) if ids is not None else tuple(f"image {index}" for index in range(len(correct)))
         write_predictions(path / "predictions.npz", names, labels, probs, probs_flip=flipped_probs)
     write_record(path, record)
     if time is not None:
         os.utime(path / "result.json", (time, time))
     return path
+
+
+def _add_scores(
+    record: Record, labels: NDArray[np.int64], probs: NDArray[np.float32], flipped: NDArray[np.float32] | None
+) -> None:
+    scores = score(labels, probs)
+    record.metrics = scores.prefixed("validation")
+    record.recall, record.confusion = scores.recall, scores.confusion
+    if flipped is not None:
+        record.metrics["val_acc_flip"] = score(labels, flipped).metrics["acc"]
+    if record.kind == "knn":
+        record.by_k = {str(k): {"val_acc": record.metrics["val_acc"] - 0.01 * k} for k in record.config["k"]}
+        record.metrics["contrast"] = 1.25
 
 
 def repeat(folder: Path, time: float) -> Path:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from deepfake_cls.figures import mistakes_figure
+from deepfake_cls.records import read_predictions, write_predictions
 from deepfake_cls.report.collect import collect, newest
 from deepfake_cls.report.page import write_page
 from deepfake_cls.report.plots import contact_sheet, table_plots
@@ -95,9 +96,12 @@ def test_the_contact_sheet_shows_the_most_confident_mistakes(tmp_path: Path, mon
 
     data = SyntheticConfig(train_size=40, validation_size=20, test_size=10, workers=1)
     split = open_images(read_manifest(data), "validation", data, progress=False)
-    correct = np.ones(20, dtype=np.bool_)
-    correct[split.labels == 0] = False
-    write(tmp_path, [*TINY, *SMALL_DATA], correct=correct, ids=split.ids)
+    correct = np.arange(20) % 5 > 1  # classes 0 and 1 are wrong
+    path = write(tmp_path, [*TINY, *SMALL_DATA], correct=correct, ids=split.ids)
+    _, labels, probs = read_predictions(path / "predictions.npz")
+    probs = probs ** np.linspace(1, 2, 20, dtype=np.float32)[:, None]  # later images are more confident
+    probs /= probs.sum(axis=1, keepdims=True)
+    write_predictions(path / "predictions.npz", split.ids, labels, probs)
     entry = collect(tmp_path)[0]
     entry.record.data["size"] = list(split.store.size)
     rows: list[tuple[str, list[float]]] = []
@@ -110,8 +114,10 @@ def test_the_contact_sheet_shows_the_most_confident_mistakes(tmp_path: Path, mon
 
     monkeypatch.setattr("deepfake_cls.figures.mistakes_figure", recorded)
     assert contact_sheet(entry) is not None
-    assert sum(len(confidence) for _, confidence in rows) == int((~correct).sum())
-    assert all(confidence == sorted(confidence, reverse=True) for _, confidence in rows)
+    assert [label for label, _ in rows] == ["true: a\npredicted:\nb", "true: b\npredicted:\nc"]
+    for label, (_, confidence) in enumerate(rows):
+        assert confidence == probs[label::5, label + 1][::-1].tolist()
+        assert confidence == sorted(confidence, reverse=True) != confidence[::-1]
     write(tmp_path, [*TINY, *SMALL_DATA], correct=correct, ids=[f"other {index}" for index in range(20)])
     assert contact_sheet(collect(tmp_path)[0]) is None  # the available images are different ones
     write(tmp_path, [*TINY, *SMALL_DATA], correct=np.ones(20, dtype=np.bool_), ids=split.ids)
