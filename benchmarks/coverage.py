@@ -21,7 +21,8 @@ from scipy.special import stdtrit
 
 from benchmarks.table import append_csv
 from deepfake_cls.stats.compare import crossed, difference_folds, mean_squares
-from deepfake_cls.stats.intervals import bootstrap, critical, wilson
+from deepfake_cls.stats.diagnostics import bootstrap
+from deepfake_cls.stats.intervals import critical, wilson
 from tests.stats.simulation import Noise
 
 RUNS = 2000

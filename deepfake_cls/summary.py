@@ -1,4 +1,4 @@
-"""Tables: records in, what people read out."""
+"""Print the result of a run, and the texts of commands that continue from it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from rich.table import Table
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
+SAME_DATA_KEYS = ("name", "cache", "workers", "verify", "val_fraction", "val_seed")  # not repeated by data_arguments
+
 
 def correct_of(record: Record) -> tuple[int, int]:
-    """Right predictions and all predictions of a record's confusion matrix."""
+    """Numbers of correct and of all predictions in a record's confusion matrix."""
     return sum(row[i] for i, row in enumerate(record.confusion)), sum(map(sum, record.confusion))
 
 
@@ -30,12 +32,12 @@ def accuracy_text(record: Record) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """A time as people read it."""
+    """``12.3 s``, ``4.5 min``."""
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
 def argument(key: str, value: object) -> str:
-    """``key=value`` as the shell and Hydra's parser both take it."""
+    """``key=value``, quoted for the shell and for Hydra's parser."""
     text = str(value)
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -44,33 +46,30 @@ def argument(key: str, value: object) -> str:
 
 
 def data_arguments(data: Any) -> str:
-    """The words that choose the same data again: ``data=folder data.root=PATH`` and what differs from the defaults.
+    """The overrides that select the same data: ``data=folder data.root=PATH`` and values other than the defaults.
 
     Args:
         data: The typed ``data`` group.
     """
-    words = [f"data={data.name}"]
+    overrides = [f"data={data.name}"]
     for entry in fields(data):
         value = getattr(data, entry.name)
-        if (
-            entry.name not in ("name", "cache", "workers", "verify", "val_fraction", "val_seed")
-            and value != entry.default
-        ):
-            words.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
-    return " ".join(words)
+        if entry.name not in SAME_DATA_KEYS and value != entry.default:
+            overrides.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
+    return " ".join(overrides)
 
 
 def plugin_arguments(plugins: list[str]) -> list[str]:
-    """The word that names the same plugins again; none without plugins."""
+    """The override that names the same plugins; none without plugins."""
     return [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
 
 
 def print_run(record: Record, folder: Path, next_command: str) -> None:
-    """The table at the end of a run, and what to type next.
+    """Print the results of a run and the next command.
 
     Args:
         record: The finished run.
-        folder: Where it lives.
+        folder: Its folder.
         next_command: A command that can be pasted as it is.
     """
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
@@ -89,9 +88,9 @@ def print_run(record: Record, folder: Path, next_command: str) -> None:
     table.add_row("time", ", ".join(f"{name} {minutes(value)}" for name, value in record.seconds.items()))
     table.add_row("hardware", f"{record.device}, {record.precision}, {record.threads} threads")
     if record.skipped:
-        table.add_row("set aside", f"{len(record.skipped)} files, listed in result.json")
+        table.add_row("skipped", f"{len(record.skipped)} files, listed in result.json")
     table.add_row("folder", str(folder))
-    # Wide enough that a folder or a command is never wrapped in the middle when the output is a file.
+    # Wide enough that a folder or command is not wrapped if the output is a file.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     console.print(table)
     print(f"next: {next_command}", flush=True)

@@ -1,4 +1,4 @@
-"""Experiments through the real command line: killed anywhere, they end with the same tables."""
+"""Sweeps of experiments on the command line: after a kill and a restart, the tables are the same."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, call
 
-WORDS = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=1"]
-SWEEP = ["deepfake_cls.train", *WORDS, "experiment=table6_alpha", "seed=range(1)"]
+OVERRIDES = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=1"]
+SWEEP = ["deepfake_cls.train", *OVERRIDES, "experiment=table6_alpha", "seed=range(1)"]
 
 pytestmark = pytest.mark.usefixtures("unibuc_like")
 
 
 def tables(runs: str, output: str) -> bytes:
-    call("deepfake_cls.report", *WORDS, f"runs={runs}", f"output={output}")
+    call("deepfake_cls.report", *OVERRIDES, f"runs={runs}", f"output={output}")
     return Path(output, "tables.csv").read_bytes()
 
 
-def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_tables() -> None:
+def test_a_killed_and_restarted_sweep_gives_the_same_tables() -> None:
     command = [sys.executable, "-m", *SWEEP, "run_dir=killed"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 300
@@ -34,21 +34,21 @@ def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_tables() ->
     sweep.wait()
     finished = len(list(Path("killed").glob("*/result.json")))
     assert 1 <= finished < 3
-    again = call(*SWEEP, "run_dir=killed")
-    assert again.stdout.count("already done") == finished
-    assert call(*SWEEP, "run_dir=whole").stdout.count("already done") == 0
+    restarted = call(*SWEEP, "run_dir=killed")
+    assert restarted.stdout.count("already done") == finished
+    assert call(*SWEEP, "run_dir=complete").stdout.count("already done") == 0
     records = [read_record(folder) for folder in Path("killed").glob("[!.]*")]
     assert sorted(record.config["channels"] for record in records) == ["RGB", "RGBA", "RGBA"]
-    first = tables("killed", "a")
-    assert first == tables("whole", "b")
+    csv = tables("killed", "a")
+    assert csv == tables("complete", "b")
     for record in records:
-        assert record.identity[:12].encode() in first
+        assert record.identity[:12].encode() in csv
     page = Path("a/index.html").read_text()
     assert "Table 6: Alpha channel" in page
-    assert "What does not add up" in page
+    assert "Discrepancies in the paper" in page
 
 
-def test_two_experiments_or_a_foreign_one_are_refused_in_one_line() -> None:
+def test_two_experiments_or_one_of_another_command_are_refused() -> None:
     both = call("deepfake_cls.train", "experiment=table4_lr,table5_dropout", check=False)
     assert both.returncode == 1
     assert both.stderr.strip() == (

@@ -1,6 +1,6 @@
 """From records to tables, figures and one page.
 
-``table`` registers a table: ``@table(number)`` above a function that makes one or several from a study.
+``@table(number)`` registers a function from a study to one or several tables.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""From the runs of an experiment to its evidence: means over seeds, paired differences, verdicts, curves in numbers."""
+"""Evidence of an experiment from its runs: means over seeds, paired differences, verdicts, training behaviour."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,31 +12,45 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_predictions
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.experiment import Arm, Experiment
-from deepfake_cls.stats.compare import (
-    Difference,
-    McNemar,
-    difference,
-    difference_folds,
-    holm,
-    mcnemar,
-    probability_better,
-)
-from deepfake_cls.stats.intervals import Summary, bootstrap, summarise
-from deepfake_cls.stats.verdict import Verdict, judge
+from deepfake_cls.stats.compare import Difference, difference, difference_folds
+from deepfake_cls.stats.diagnostics import McNemar, bootstrap, mcnemar, probability_better
+from deepfake_cls.stats.intervals import Summary, summarise
+from deepfake_cls.stats.verdict import Verdict, holm, judge
 
-Right = tuple[NDArray[np.str_], NDArray[np.bool_]]
+Correct = NDArray[np.bool_]  # (N,), whether each prediction is correct
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Predictions of two arms, paired by seed and image.
+
+    Attributes:
+        seeds: Seeds that both arms have.
+        correct: For each seed, of the arm and of the baseline.
+        folds: Each seed has its own images.
+    """
+
+    seeds: tuple[int, ...]
+    correct: list[tuple[Correct, Correct]]
+    folds: bool
+
+    def difference(self) -> Difference:
+        """Arm minus baseline, over seeds and images."""
+        if self.folds:
+            return difference_folds(self.correct)
+        return difference(np.stack([a for a, _ in self.correct]), np.stack([b for _, b in self.correct]))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against the baseline, over the seeds that both have.
+    """One arm compared with the baseline, over the seeds that both have.
 
     Attributes:
-        seeds: Which.
-        difference: Arm less baseline; its interval decides.
-        p_adjusted: After Holm's correction over the experiment's arms.
-        verdict: In words.
-        bootstrap: Diagnostic: percentile interval over seeds and images; None where each seed has its own images.
+        seeds: These seeds.
+        difference: Arm minus baseline; its interval decides.
+        p_adjusted: p value after Holm's correction over the experiment's arms.
+        verdict: Conclusion.
+        bootstrap: Diagnostic: percentile interval over seeds and images; None for folds.
         probability: Diagnostic: P(arm > baseline) over seeds.
         mcnemar: Diagnostic: exact McNemar test for each seed's pair of models.
     """
@@ -51,12 +66,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Curve:
-    """The paper's remarks about training as numbers: means over seeds.
+    """The paper's remarks on training as numbers, means over seeds.
 
     Attributes:
-        epochs_to_95: "Slow": epochs until the curve first reaches 95 % of its last accuracy.
+        epochs_to_95: "Slow": first epoch with 95 % of the final validation accuracy.
         oscillation: "Oscillates": standard deviation of the change from epoch to epoch, in the second half.
-        gap: "Overfitting": accuracy on clean training images less that on validation images.
+        gap: "Overfitting": accuracy on clean training images minus that on validation images.
         ece: "Overconfident": expected calibration error.
     """
 
@@ -72,9 +87,9 @@ class Row:
 
     Attributes:
         arm: The arm with its runs.
-        accuracy: Over seeds; None without a run.
+        accuracy: Validation accuracy over seeds; None without a run.
         train: Accuracy on clean training images.
-        curve: Remarks in numbers.
+        curve: Training behaviour.
         comparison: With the baseline; None for the baseline, and without a common seed.
     """
 
@@ -87,12 +102,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All rows of an experiment.
+    """The evidence of an experiment.
 
     Attributes:
-        experiment: What was declared.
+        experiment: The declaration.
         rows: One for each arm.
-        problems: What could not be used, and why.
+        problems: Arms that could not be compared, and why.
     """
 
     experiment: Experiment
@@ -101,109 +116,98 @@ class Evidence:
 
 
 def gather(experiment: Experiment) -> Evidence:
-    """Compare every arm with the baseline.
-
-    Args:
-        experiment: With its runs.
-    """
+    """Compare every arm of an experiment with its baseline."""
+    arms, baseline = experiment.arms, experiment.arms[experiment.baseline]
+    others = [index for index in range(len(arms)) if index != experiment.baseline]
     problems: list[str] = []
-    baseline = experiment.arms[experiment.baseline]
-    pairs: dict[int, tuple[tuple[int, ...], list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], bool]] = {}
-    for place, arm in enumerate(experiment.arms):
-        seeds = tuple(sorted(arm.runs.keys() & baseline.runs.keys()))
-        if arm is baseline or not seeds:
-            continue
+    pairs: dict[int, Pairs] = {}
+    for index in others:
         try:
-            pairs[place] = (seeds, *paired(arm, baseline, seeds))
+            if seeds := sorted(arms[index].runs.keys() & baseline.runs.keys()):
+                pairs[index] = pair_predictions(arms[index], baseline, seeds)
         except InputError as error:
-            problems.append(f"{arm.label}: {error}")
-    found = {place: measure(rights, own) for place, (_, rights, own) in pairs.items()}
-    # The declared family: an arm that has no runs yet counts too, or correction would grow with the runs.
-    family = [place for place, arm in enumerate(experiment.arms) if arm is not baseline]
-    adjusted = dict(zip(family, holm([found[place].p if place in found else 1.0 for place in family]), strict=True))
-    rows = []
-    for place, arm in enumerate(experiment.arms):
-        comparison = None
-        if place in found:
-            seeds, rights, own = pairs[place]
-            comparison = Comparison(
-                seeds=seeds,
-                difference=found[place],
-                p_adjusted=adjusted[place],
-                verdict=judge(found[place], adjusted[place]),
-                bootstrap=None if own else bootstrap(np.stack([a.astype(np.int8) - b for a, b in rights])),
-                probability=probability_better(
-                    [float(a.mean()) for a, _ in rights], [float(b.mean()) for _, b in rights]
-                ),
-                mcnemar=tuple(mcnemar(a, b) for a, b in rights),
-            )
-        rows.append(Row(arm, over_seeds(arm, "val_acc"), over_seeds(arm, "train_acc"), curve(arm), comparison))
+            problems.append(f"{arms[index].label}: {error}")
+    differences = {index: pair.difference() for index, pair in pairs.items()}
+    # Holm's family is the declared one: arms without runs count too, else the correction would grow with the runs.
+    p_values = holm([differences[index].p if index in differences else 1.0 for index in others])
+    comparisons = {
+        index: _compare(pairs[index], differences[index], p_adjusted)
+        for index, p_adjusted in zip(others, p_values, strict=True)
+        if index in pairs
+    }
+    rows = [
+        Row(arm, over_seeds(arm, "val_acc"), over_seeds(arm, "train_acc"), curve(arm), comparisons.get(index))
+        for index, arm in enumerate(arms)
+    ]
     return Evidence(experiment, rows, problems)
 
 
-def measure(rights: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], own_images: bool) -> Difference:
-    """The difference that decides: seeds and images crossed, or folds where each seed has its own images."""
-    if own_images:
-        return difference_folds(rights)
-    return difference(np.stack([a for a, _ in rights]), np.stack([b for _, b in rights]))
+def _compare(pairs: Pairs, difference: Difference, p_adjusted: float) -> Comparison:
+    a, b = ([float(side.mean()) for side in sides] for sides in zip(*pairs.correct, strict=True))
+    return Comparison(
+        seeds=pairs.seeds,
+        difference=difference,
+        p_adjusted=p_adjusted,
+        verdict=judge(difference, p_adjusted),
+        bootstrap=None if pairs.folds else bootstrap(np.stack([a.astype(np.int8) - b for a, b in pairs.correct])),
+        probability=probability_better(a, b),
+        mcnemar=tuple(mcnemar(a, b) for a, b in pairs.correct),
+    )
 
 
-def paired(
-    arm: Arm, baseline: Arm, seeds: tuple[int, ...], name: str = "probs", other: str = "probs"
-) -> tuple[list[tuple[NDArray[np.bool_], NDArray[np.bool_]]], bool]:
-    """Which predictions are right, of both arms, image by image.
+def pair_predictions(
+    arm: Arm, baseline: Arm, seeds: Sequence[int], name: str = "probs", baseline_name: str = "probs"
+) -> Pairs:
+    """Pair the predictions of two arms by seed and image.
 
     Args:
         arm: The arm.
-        baseline: What it is compared with.
+        baseline: The arm that it is compared with.
         seeds: Seeds that both have.
-        name: Which probabilities of the arm: ``probs``, or ``probs_flip`` for flip TTA.
-        other: Which of the baseline.
-
-    Returns:
-        A pair of bool (N,) for each seed, and whether each seed has images of its own.
+        name: Probabilities of the arm: ``probs``, or ``probs_flip`` for flip TTA.
+        baseline_name: Probabilities of the baseline.
 
     Raises:
-        InputError: Predictions are missing, or the two were made on different images.
+        InputError: Predictions are missing, or the two arms were scored on different images.
     """
-    rights, sets = [], []
+    correct, ids = [], []
     for seed in seeds:
-        ids, a = right(arm.runs[seed], name)
-        ids_b, b = right(baseline.runs[seed], other)
-        if not np.array_equal(ids, ids_b):
-            raise InputError(f"seed {seed} was scored on other images than the baseline's; they cannot be paired.")
-        rights.append((a, b))
-        sets.append(ids)
-    own = any(not np.array_equal(ids, sets[0]) for ids in sets)
-    if own and len({image for ids in sets for image in ids.tolist()}) < sum(map(len, sets)):
+        arm_ids, a = correct_predictions(arm.runs[seed], name)
+        baseline_ids, b = correct_predictions(baseline.runs[seed], baseline_name)
+        if not np.array_equal(arm_ids, baseline_ids):
+            raise InputError(f"seed {seed} was scored on other images than the baseline, so they cannot be paired.")
+        correct.append((a, b))
+        ids.append(arm_ids)
+    folds = any(not np.array_equal(of_seed, ids[0]) for of_seed in ids)
+    if folds and len({image for of_seed in ids for image in of_seed.tolist()}) < sum(map(len, ids)):
         raise InputError("some seeds share validation images and others do not: runs of several data sets are mixed.")
-    return rights, own
+    return Pairs(tuple(seeds), correct, folds)
 
 
-def right(entry: Finished, name: str = "probs") -> Right:
-    """Ids, and which predictions are right: bool (N,)."""
+def correct_predictions(entry: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:
+    """Image ids of a run, and whether each prediction is correct."""
     ids, labels, probs = read_predictions(entry.path / "predictions.npz", name)
     return ids, probs.argmax(axis=1) == labels
 
 
 def over_seeds(arm: Arm, metric: str) -> Summary | None:
-    """Mean, deviation and interval of a metric; None without a run that has it."""
+    """Mean, standard deviation and interval of a metric; None if no run has it."""
     values = [entry.record.metrics[metric] for entry in arm.runs.values() if metric in entry.record.metrics]
     return summarise(values) if values else None
 
 
 def curve(arm: Arm) -> Curve:
-    """The remarks in numbers."""
+    """Describe an arm's training in numbers."""
 
     def mean(values: list[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
     records = [entry.record for entry in arm.runs.values()]
     curves = [[row["val_acc"] for row in record.history] for record in records if record.history]
-    late = [np.diff(accuracies)[(len(accuracies) - 1) // 2 :] for accuracies in curves]
+    second_half = [np.diff(accuracies)[(len(accuracies) - 1) // 2 :] for accuracies in curves]
     return Curve(
         epochs_to_95=mean([1.0 + next(i for i, acc in enumerate(c) if acc >= 0.95 * c[-1]) for c in curves]),
-        oscillation=mean([float(changes.std(ddof=1)) for changes in late if len(changes) > 1]),
+        oscillation=mean([float(changes.std(ddof=1)) for changes in second_half if len(changes) > 1]),
         gap=mean([r.metrics["train_acc"] - r.metrics["val_acc"] for r in records if "train_acc" in r.metrics]),
         ece=mean([r.metrics["val_ece"] for r in records if "val_ece" in r.metrics]),
     )

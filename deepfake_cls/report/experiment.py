@@ -1,10 +1,26 @@
-"""A declared experiment, its arms, and the runs that were found for them."""
+"""Experiments as ``conf/experiment`` declares them, and the configurations of their arms."""
 
 from __future__ import annotations
 
+import copy
+import itertools
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake_cls.cli import expanded
+from deepfake_cls.config import conf_dir
 from deepfake_cls.report.collect import Finished
+
+KNN_GROUPS = ("data", "trainer")  # overrides of train that mean the same for knn
 
 
 @dataclass
@@ -12,9 +28,9 @@ class Arm:
     """One arm of an experiment.
 
     Attributes:
-        label: As tables name it.
-        words: What sets it apart, as on the command line.
-        reported: The paper's accuracy, a fraction; None where it gives none.
+        label: Name in tables.
+        overrides: What distinguishes the arm, as on the command line.
+        reported: The paper's accuracy, a fraction; None if the paper has none.
         reported_train: The paper's training accuracy.
         remark: The paper's remark.
         runs: Finished runs by seed.
@@ -22,7 +38,7 @@ class Arm:
     """
 
     label: str
-    words: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     reported: float | None = None
     reported_train: float | None = None
     remark: str = ""
@@ -32,12 +48,12 @@ class Arm:
 
 @dataclass
 class Experiment:
-    """A declared experiment and the runs that were found for it.
+    """A declared experiment with the runs of its arms.
 
     Attributes:
-        name: Its file in ``conf/experiment``.
-        table: Number of the table.
-        title: Its heading.
+        name: File name in ``conf/experiment``, without its suffix.
+        table: Number of its table.
+        title: Heading.
         entry: ``train`` or ``knn``.
         baseline: Index of the arm that the others are compared with.
         arms: In the order of the declaration.
@@ -51,3 +67,93 @@ class Experiment:
     baseline: int
     arms: list[Arm]
     by_k: dict[int, float] = field(default_factory=dict)
+
+    def command(self, overrides: Sequence[str]) -> str:
+        """The command that makes the runs of all arms.
+
+        Args:
+            overrides: What all arms share, as on the command line of ``train``.
+        """
+        arguments = [f"experiment={self.name}", *overrides_for(self.entry, overrides)]
+        return f"python -m deepfake_cls.{self.entry} {shlex.join(arguments)}"
+
+
+@contextmanager
+def hydra_ready() -> Iterator[None]:
+    """Make ``compose`` usable inside and outside an entry point."""
+    if GlobalHydra.instance().is_initialized():  # inside an entry point
+        yield
+    else:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+
+
+def read_experiments(base: DictConfig) -> dict[str, Experiment]:
+    """Read all declarations in ``conf/experiment``.
+
+    The arms of one are the product of its sweeper's parameters without the seed.
+
+    Args:
+        base: The main configuration, which a declaration may refer to, as in ``${sweep.lr}``.
+    """
+    return {file.stem: _read(file, base) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
+
+
+def _read(file: Path, base: DictConfig) -> Experiment:
+    declaration = OmegaConf.load(file)
+    params = declaration.hydra.sweeper.params
+    merged: Any = OmegaConf.merge(base, {"experiment": declaration.experiment, "params": params})
+    values: Any = OmegaConf.to_container(merged.experiment, resolve=True)
+    swept = []
+    for key, value in merged.params.items():
+        if key != "seed":
+            override = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
+            assert override.is_sweep_override()
+            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    arms = [
+        Arm(overrides=overrides, **arm)
+        for overrides, arm in zip(itertools.product(*swept), values.pop("arms"), strict=True)
+    ]
+    return Experiment(name=file.stem, arms=arms, **values)
+
+
+def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
+    """Select the overrides of ``train`` that another entry point has too."""
+    if entry == "train":
+        return [*overrides]
+    return [override for override in overrides if override.lstrip("+~").split("=")[0].split(".")[0] in KNN_GROUPS]
+
+
+def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:
+    """Compose the main configuration; the second value is the name of its scale."""
+    composed = compose("train", expanded(overrides), return_hydra_config=True)
+    return _without_hydra(composed), str(composed.hydra.runtime.choices.scale)
+
+
+def compose_base(entry: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of an entry point from those overrides of ``train`` that it has too."""
+    return _without_hydra(compose(entry, expanded(overrides_for(entry, overrides))))
+
+
+def compose_arm(entry: str, base: DictConfig, shared: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration of an arm.
+
+    Hydra needs 0.1 s for each composition. An arm that only sets values is the base with these values.
+
+    Args:
+        entry: The entry point.
+        base: Configuration that the shared overrides give.
+        shared: Overrides that all arms share.
+        overrides: Overrides of this arm.
+    """
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in parsed):
+        return _without_hydra(compose(entry, expanded([*overrides_for(entry, shared), *overrides])))
+    arm = copy.deepcopy(base)
+    for override in parsed:
+        OmegaConf.update(arm, override.key_or_group, override.value())
+    return arm
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])

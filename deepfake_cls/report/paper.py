@@ -1,15 +1,14 @@
-"""The report's own figures that are not declared with an experiment; fractions and counts, as it prints them."""
+"""Numbers of the paper that ``conf/experiment`` does not contain; fractions and counts, as the paper prints them."""
 
 from __future__ import annotations
 
-RECALL = ((232, 250), (237, 250), (235, 250), (250, 250), (182, 250))  # its text on errors by class: right, all
+RECALL = ((232, 250), (237, 250), (235, 250), (250, 250), (182, 250))  # errors by class: correct, all
 ACCURACY = 0.943
 KNN_ACCURACY = 0.297
-TRAINING = {"knn": "2 minutes", "cnn": "45 minutes"}  # its table 7
+TRAINING = {"knn": "2 minutes", "cnn": "45 minutes"}  # table 7
 TTA_GAIN = (0.003, 0.005)
-PARAMETERS = 11_087_749  # of the network as built: width 64, 4 channels, 5 classes
-MAPS = 12  # side of the last stage's maps in its table 2
-# Its table 2, at width 64: what goes in and out of each of our modules; its global average pool is no module.
+MAPS = 12  # side of the last stage's feature maps, table 2
+# Table 2, at width 64: shapes in and out, by our module names. The global average pool is not a module here.
 LAYERS = (
     ("conv", "4×100×100", "64×100×100"),
     ("stages.0.0", "64×100×100", "128×50×50"),
@@ -21,7 +20,7 @@ LAYERS = (
     ("fc1", "512", "128"),
     ("fc2", "128", "5"),
 )
-# Its table 3, by our keys.
+# Table 3, by our keys; (code): from the paper's code.
 SETTINGS = {
     "channels": "RGBA",
     "width": "64",

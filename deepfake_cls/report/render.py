@@ -1,11 +1,10 @@
-"""A table, the texts of its cells, and tables as Markdown, LaTeX, HTML and CSV."""
+"""A table, the text of its cells, and tables as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +13,11 @@ from deepfake_cls.stats.intervals import Summary
 from deepfake_cls.stats.verdict import points
 
 DASH = "–"
-
-_LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-_LATEX |= {
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "−": "$-$",
-    "–": "--",
-    "→": r"$\to$",
-    "⅓": r"$\frac13$",
-    "~": r"\textasciitilde{}",
-}
-_LATEX |= {"^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", ">": "$>$", "<": "$<$"}
+    | {"±": r"$\pm$", "×": r"$\times$", "−": "$-$", "–": "--", "→": r"$\to$", "⅓": r"$\frac13$"}
+)
 
 
 @dataclass(frozen=True)
@@ -33,13 +25,14 @@ class Table:
     """A table as text for readers, and its values as data.
 
     Attributes:
-        number: As in the paper; 10 is ours, and plugins may add more.
-        name: Word for files and anchors.
+        number: Number in the paper; 10 is our own, and plugins may add more.
+        name: Identifier in files and links.
         title: Heading.
-        columns: Headings of the columns.
-        rows: Cells as text; a dash stands for what was not run.
+        columns: Column headings.
+        rows: Cells as text; a dash where there is no run.
         notes: Sentences below the table.
-        data: The same as numbers, a row for each line of the CSV.
+        data: Rows of the CSV.
+        details: Further sentences, which the page shows on request.
     """
 
     number: int
@@ -49,6 +42,7 @@ class Table:
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -56,17 +50,17 @@ def percent(value: float | None, digits: int = 1) -> str:
     return DASH if value is None else f"{100 * value:.{digits}f}"
 
 
-def mean_text(found: Summary | None) -> str:
+def mean_text(summary: Summary | None) -> str:
     """``92.1 ± 0.4 (n = 3)``: mean and standard deviation over seeds, in per cent."""
-    if found is None:
+    if summary is None:
         return DASH
-    spread = "" if found.sd is None else f" ± {100 * found.sd:.1f}"
-    return f"{100 * found.mean:.1f}{spread} (n = {found.seeds})"
+    sd = "" if summary.sd is None else f" ± {100 * summary.sd:.1f}"
+    return f"{100 * summary.mean:.1f}{sd} (n = {summary.seeds})"
 
 
-def interval_text(found: Difference) -> str:
+def interval_text(difference: Difference) -> str:
     """``+0.4 (−1.2 to +2.0)``, in points."""
-    return f"{points(found.estimate)} ({points(found.low)} to {points(found.high)})"
+    return f"{points(difference.estimate)} ({points(difference.low)} to {points(difference.high)})"
 
 
 def plural(count: int, noun: str) -> str:
@@ -75,7 +69,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Tables for GitHub, each under a heading."""
+    """Tables as GitHub Markdown, each with a heading."""
     parts = []
     for table in tables:
         lines = [
@@ -88,18 +82,16 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """``table`` environments; they need the package booktabs."""
-
-    def escaped(text: str) -> str:
-        return "".join(_LATEX.get(sign, sign) for sign in text)
-
+    """Tables as LaTeX ``table`` environments; they need the package booktabs."""
     parts = []
     for table in tables:
-        lines = [" & ".join(map(escaped, row)) + r" \\" for row in [table.columns, *table.rows]]
-        body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-        notes = escaped(" ".join(table.notes))
+        head, *rows = [
+            " & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in [table.columns, *table.rows]
+        ]
+        body = "\n".join([r"\toprule", head, r"\midrule", *rows, r"\bottomrule"])
+        notes = " ".join(table.notes).translate(LATEX)
         parts.append(
-            f"\\begin{{table}}\n\\centering\n\\caption{{{escaped(table.title)}}}\n\\label{{tab:{table.name}}}\n"
+            f"\\begin{{table}}\n\\centering\n\\caption{{{table.title.translate(LATEX)}}}\n\\label{{tab:{table.name}}}\n"
             f"\\begin{{tabular}}{{{'l' * len(table.columns)}}}\n{body}\n\\end{{tabular}}\n\n"
             f"{{\\footnotesize {notes}}}\n"
             "\\end{table}\n"
@@ -107,23 +99,13 @@ def latex(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def as_html(table: Table) -> str:
-    """One table with its notes."""
-
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    return (
-        f'<h2 id="{table.name}">Table {table.number}: {html.escape(table.title)}</h2><div class="wide"><table>'
-        f"<thead>{row(table.columns, 'th')}</thead><tbody>{''.join(row(cells, 'td') for cells in table.rows)}</tbody>"
-        f'</table></div><ul class="notes">{notes}</ul>'
-    )
+def table_rows(tables: Sequence[Table]) -> list[dict[str, Any]]:
+    """The rows of ``tables.csv``."""
+    return [{"table": table.number, "experiment": table.name, **row} for table in tables for row in table.data]
 
 
-def as_csv(tables: Sequence[Table]) -> str:
-    """A row for each line of each table; the same records give the same bytes, since no time is in it."""
-    rows = [{"table": table.number, **row} for table in tables for row in table.data]
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV; the columns are all keys in the order of their first occurrence."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")

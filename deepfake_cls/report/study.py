@@ -1,185 +1,196 @@
-"""Which runs are which arm of which experiment: declarations from ``conf/``, runs from records.
+"""Assign runs to the arms of experiments.
 
-An experiment is declared before it is run, in ``conf/experiment``: its arms are the product of what its sweeper varies
-but for the seed. A run belongs to an arm when its configuration is the arm's. So arms that tables share are run once,
-and a run that was made without a sweep counts all the same.
+A run belongs to an arm if its configuration is the arm's. So an arm that several tables share is run once, and a run
+that was made without a sweep counts too.
 """
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import expanded, typed
-from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
+from deepfake_cls.cli import typed
+from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, gather
-from deepfake_cls.report.experiment import Arm, Experiment
+from deepfake_cls.report.experiment import (
+    Arm,
+    Experiment,
+    compose_arm,
+    compose_base,
+    compose_main,
+    hydra_ready,
+    read_experiments,
+)
 from deepfake_cls.report.render import plural
 from deepfake_cls.runs import hashed_config, plain
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
-KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
 
 
 @dataclass
 class Study:
-    """All experiments over one data set at one scale.
+    """All experiments on one data set at one scale.
 
     Attributes:
-        config: The central configuration, which every arm changes in one thing.
+        config: The main configuration, which the command line gives; most arms change one value of it.
         scale: Name of the scale.
         experiments: By name.
-        central: The arm that is the central configuration itself.
-        hardware: Device, precision and threads of the runs that count, by kind.
-        left_out: Runs of these arms that were made on other hardware, or on other data, and are not mixed in.
+        main: The arm with the main configuration.
+        overrides: The command line that gave the main configuration.
+        records: Number of runs that were read.
+        hardware: Device, precision and threads of the runs in use, by kind.
+        omitted: Number of runs of these arms that are not used, since their hardware or data differ.
     """
 
     config: TrainConfig
     scale: str
     experiments: dict[str, Experiment]
-    central: Arm
+    main: Arm
+    overrides: tuple[str, ...] = ()
+    records: int = 0
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
-    left_out: int = 0
+    omitted: int = 0
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
-        """The evidence of each experiment by name, computed when it is first asked for."""
+        """The evidence of each experiment by name, computed once."""
         return {name: gather(experiment) for name, experiment in self.experiments.items()}
 
     @property
     def scale_text(self) -> str:
-        """``scale tiny: width 8, 4 epochs``."""
-        return f"scale {self.scale}: width {self.config.width}, {plural(self.config.epochs, 'epoch')}"
+        """``scale tiny (width 8, 4 epochs)``."""
+        return f"scale {self.scale} (width {self.config.width}, {plural(self.config.epochs, 'epoch')})"
 
     @property
-    def verdict_prefix(self) -> str:
-        """What stands before a verdict: only runs at the paper's own scale say anything about the paper's claim."""
-        return "" if self.scale == "reference" else f"at scale {self.scale}: "
+    def scale_caveat(self) -> str:
+        """The sentence that limits a verdict to the scale of its runs; empty at the paper's own scale."""
+        return "" if self.scale == "reference" else f" Verdicts hold at scale {self.scale}, not at the paper's scale."
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The main arm and the arms of all experiments."""
+        return [self.main, *(arm for experiment in self.experiments.values() for arm in experiment.arms)]
 
     def includes(self, experiment: Experiment) -> bool:
-        """Whether an experiment has tables over this data: controls exist on embedded data only."""
+        """Whether an experiment has tables for this data: controls need the embedded data."""
         return self.config.data.name == "synthetic" or not experiment.name.endswith("_controls")
 
     def missing(self, seeds: int, table: int | None = None) -> list[str]:
-        """Runs that a table still needs, in words.
+        """Names of the runs that a table still needs.
 
         Args:
-            seeds: Of every trained arm; nearest neighbours need one run.
-            table: Its number; None asks for all.
+            seeds: Required for every trained arm; KNN needs one run.
+            table: Its number; None for all tables.
         """
-        wanted = [
-            (experiment.name, experiment.entry, arm)
+        required = [
+            (f"{experiment.name} ({arm.label})", experiment.entry, arm)
             for experiment in self.experiments.values()
             for arm in experiment.arms
             if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
             if self.includes(experiment)
         ]
         if table in (None, 7, 8, 9):
-            wanted.append(("the central arm", "train", self.central))
+            required.append(("main arm", "train", self.main))
         return [
-            f"{name} ({arm.label}), seed {seed}"
-            for name, entry, arm in wanted
+            f"{name}, seed {seed}"
+            for name, entry, arm in required
             for seed in range(seeds if entry == "train" else 1)
             if seed not in arm.runs
         ]
 
     def compares(self) -> bool:
-        """Whether some experiment has runs of two arms."""
+        """Whether an experiment has runs of two arms."""
         return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
 
+    def no_match(self, *arms: Arm, experiment: Experiment | None = None) -> list[str]:
+        """One sentence if no run belongs to these arms: the settings, and the command that makes the runs; else none.
 
-@contextmanager
-def _hydra() -> Iterator[None]:
-    if GlobalHydra.instance().is_initialized():  # inside an entry point
-        yield
-    else:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            yield
+        Args:
+            arms: The arms.
+            experiment: Their experiment; None for the main arm.
+        """
+        if any(arm.runs for arm in arms):
+            return []
+        others = [o for o in self.overrides if not o.startswith(("scale=", "data="))]
+        settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *others])
+        command = experiment.command(self.overrides) if experiment else self.main_command
+        return [f"0 of {self.records:,} runs match these settings: {settings}. To make them: {command}"]
+
+    @property
+    def main_command(self) -> str:
+        """The command that makes three runs of the main arm."""
+        return f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
 
 
-def declared(words: Sequence[str] = ()) -> Study:
+def declared(overrides: Sequence[str] = ()) -> Study:
     """Read the experiments, without runs.
 
     Args:
-        words: What holds for all arms, as on the command line of ``train``: ``data=unibuc``, ``scale=tiny``, ...
+        overrides: What all arms share, as on the command line of ``train``: ``data=unibuc``, ``scale=tiny``, ...
 
     Raises:
-        InputError: If the words mean nothing to an entry point.
+        InputError: If an override is not valid.
     """
-    with _hydra():
-        composed = compose("train", expanded(words), return_hydra_config=True)
-    scale = str(composed.hydra.runtime.choices.scale)
-    bare = _bare(composed)
-    files = sorted((conf_dir() / "experiment").glob("*.yaml"))
-    experiments = {file.stem: _read(file, bare) for file in files}
-    return Study(typed(bare, TrainConfig), scale, experiments, Arm("central"))
+    with hydra_ready():
+        base, scale = compose_main(overrides)
+    return Study(typed(base, TrainConfig), scale, read_experiments(base), Arm("main arm"), tuple(overrides))
 
 
-def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
-    """Read the experiments and sort the runs into their arms.
+def fill(overrides: Sequence[str], records: Sequence[Finished]) -> Study:
+    """Read the experiments and assign runs to their arms, see :func:`declared` and :func:`assign`."""
+    return assign(declared(overrides), records)
 
-    Only runs on the same device, in the same precision, with the same threads and over the same images stand in one
-    table: of several kinds of hardware the one with the most runs is taken, of several versions of the data, and of
-    several runs of one arm and seed, the newest. A seed has failed where no run of it is left.
+
+def assign(study: Study, records: Sequence[Finished]) -> Study:
+    """Assign runs to the arms of a study.
+
+    The runs of one table share device, precision, threads and images. The hardware with the most runs is used, the
+    newest version of the data, and the newest run of each arm and seed. A seed has failed if only failed runs exist.
 
     Args:
-        words: See :func:`declared`.
+        study: From :func:`declared`; it is changed.
         records: All runs, oldest first.
+
+    Returns:
+        The study.
     """
-    study = declared(words)
-    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.central]}
-    for experiment, arm in _arms(study):
-        same.setdefault((experiment.entry, arm.words), []).append(arm)
-    places: dict[str, list[Arm]] = {}
-    seeds = sorted({entry.record.seed for entry in records})
-    with _hydra():
-        bases = {point: _bare(compose(point, expanded(_known(point, words)))) for point in {point for point, _ in same}}
-        for (point, own), arms in same.items():
-            for key in _keys(point, _composed(point, bases[point], words, own), seeds):
-                places.setdefault(key, []).extend(arms)
-    matched = [(entry, places[key]) for entry in records if (key := _record_key(entry)) in places]
-    good = [entry for entry, _ in matched if entry.record.status == "ok"]
-    for kind in sorted({entry.record.kind for entry in good}):
-        groups = Counter(_hardware(entry) for entry in good if entry.record.kind == kind)
-        study.hardware[kind] = max(groups, key=lambda found: (groups[found], found))
-    here = [entry for entry in good if _hardware(entry) == study.hardware[entry.record.kind]]
-    newest = {_data_key(entry): entry.record.data["fingerprint"] for entry in here}
-    used = {id(entry) for entry in here if entry.record.data["fingerprint"] == newest[_data_key(entry)]}
-    study.left_out = len(good) - len(used)
-    for entry, arms in matched:
+    study.records = len(records)
+    arms_by_key = _arms_by_key(study, sorted({entry.record.seed for entry in records}))
+    matches = [(entry, arms_by_key[key]) for entry in records if (key := _record_key(entry)) in arms_by_key]
+    successful = [entry for entry, _ in matches if entry.record.status == "ok"]
+    for kind in sorted({entry.record.kind for entry in successful}):
+        counts = Counter(_hardware(entry) for entry in successful if entry.record.kind == kind)
+        study.hardware[kind] = max(counts, key=lambda hardware: (counts[hardware], hardware))
+    comparable = [entry for entry in successful if _hardware(entry) == study.hardware[entry.record.kind]]
+    newest_data = {_data_key(entry): entry.record.data["fingerprint"] for entry in comparable}
+    used = {id(entry) for entry in comparable if entry.record.data["fingerprint"] == newest_data[_data_key(entry)]}
+    study.omitted = len(successful) - len(used)
+    for entry, arms in matches:
         for arm in arms:
             if entry.record.status != "ok":
                 arm.failed[entry.record.seed] = entry.record.error or "failed"
             elif id(entry) in used:
                 arm.runs[entry.record.seed] = entry
-    for arm in itertools.chain.from_iterable(same.values()):
-        # By seed, and no seed twice: means and tables may not depend on the order in which runs were made.
-        arm.runs = dict(sorted(arm.runs.items()))
+    for arm in study.arms:
+        arm.runs = dict(sorted(arm.runs.items()))  # means and tables may not depend on the order of the runs
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return study
 
 
 def without_repeats(records: Sequence[Finished]) -> list[Finished]:
-    """Each result once: of several runs of one configuration on the same data and hardware, the newest.
+    """Drop older runs of one configuration on the same data and hardware.
 
-    A run is repeated under another identity after an edit of the sources that results depend on.
+    Such runs differ in their run keys after an edit of sources that results depend on.
 
     Args:
         records: All runs, oldest first; failed ones are kept.
@@ -190,97 +201,51 @@ def without_repeats(records: Sequence[Finished]) -> list[Finished]:
         result = (
             (_record_key(entry), record.data["fingerprint"], _hardware(entry)) if record.status == "ok" else entry.path
         )
-        newest.pop(result, None)  # so that the order is by time
+        newest.pop(result, None)  # keeps the order by time
         newest[result] = entry
     return list(newest.values())
 
 
-def runs_of(experiment: Experiment, words: Sequence[str] = ()) -> list[Finished]:
+def runs_of(experiment: Experiment, overrides: Sequence[str] = ()) -> list[Finished]:
     """The runs of an experiment, oldest first.
 
     Args:
         experiment: From :func:`fill`.
-        words: What it was filled with; they become part of the command that the error names.
+        overrides: The overrides that ``fill`` got.
 
     Raises:
-        InputError: If there is none, saying what to type.
+        InputError: If there is none; the message contains the command that makes them.
     """
     runs = [entry for arm in experiment.arms for entry in arm.runs.values()]
     if not runs:
-        command = shlex.join([f"experiment={experiment.name}", *_known(experiment.entry, words)])
-        start = f"python -m deepfake_cls.{experiment.entry} {command}"
-        raise InputError(f"{experiment.name}: no run of it with these words. Start with: {start}")
+        raise InputError(f"{experiment.name}: no run has these settings. To make them: {experiment.command(overrides)}")
     return sorted(runs, key=lambda entry: entry.time)
 
 
-def _arms(study: Study) -> Iterator[tuple[Experiment, Arm]]:
-    for experiment in study.experiments.values():
+def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
+    """Arms by the keys that their runs have, for each seed. Arms with the same overrides are composed once."""
+    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.main]}
+    for experiment in filter(study.includes, study.experiments.values()):
         for arm in experiment.arms:
-            if study.includes(experiment):
-                yield experiment, arm
-
-
-def _read(file: Path, base: DictConfig) -> Experiment:
-    """One declaration; its arms are the product of the sweeper's parameters, seeds aside.
-
-    Args:
-        file: In ``conf/experiment``.
-        base: The central configuration, which the declaration may refer to, as in ``${sweep.lr}``.
-    """
-    own = OmegaConf.load(file)
-    whole: Any = OmegaConf.merge(base, {"experiment": own.experiment, "params": own.hydra.sweeper.params})
-    told: Any = OmegaConf.to_container(whole.experiment, resolve=True)
-    swept = []
-    for key, value in whole.params.items():
-        if key != "seed":
-            override = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
-            assert override.is_sweep_override()
-            swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    arms = [Arm(words=words, **arm) for words, arm in zip(itertools.product(*swept), told["arms"], strict=True)]
-    entry, by_k = told["entry"], told.get("by_k", {})
-    return Experiment(file.stem, told["table"], told["title"], entry, told["baseline"], arms, by_k)
-
-
-def _composed(entry: str, base: DictConfig, words: Sequence[str], own: Sequence[str]) -> DictConfig:
-    """The configuration of an arm.
-
-    Hydra takes a tenth of a second for each composition; where an arm only sets values, the base with these values
-    is the same.
-
-    Args:
-        entry: The entry point.
-        base: The configuration that the words alone give.
-        words: What holds for all arms.
-        own: What sets this one apart.
-    """
-    overrides = OverridesParser.create().parse_overrides([*own])
-    if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in overrides):
-        return _bare(compose(entry, expanded([*_known(entry, words), *own])))
-    arm = copy.deepcopy(base)
-    for override in overrides:
-        OmegaConf.update(arm, override.key_or_group, override.value())
-    return arm
-
-
-def _known(entry: str, words: Sequence[str]) -> list[str]:
-    """The words that mean something to an entry point."""
-    if entry == "train":
-        return [*words]
-    return [word for word in words if word.lstrip("+~").split("=")[0].split(".")[0] in KNN_GROUPS]
-
-
-def _bare(composed: DictConfig) -> DictConfig:
-    """Without Hydra's own node."""
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            same.setdefault((experiment.entry, arm.overrides), []).append(arm)
+    arms_by_key: dict[str, list[Arm]] = {}
+    with hydra_ready():
+        bases = {entry: compose_base(entry, study.overrides) for entry in {entry for entry, _ in same}}
+        for (entry, overrides), arms in same.items():
+            composed = compose_arm(entry, bases[entry], study.overrides, overrides)
+            for key in _keys(entry, composed, seeds):
+                arms_by_key.setdefault(key, []).extend(arms)
+    return arms_by_key
 
 
 def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
-    """What the records of one arm are recognised by, for each seed."""
+    """The key of an arm's runs for each seed."""
     kind, schema = SCHEMAS[entry]
-    each = "seed}" in OmegaConf.to_yaml(composed)  # such as data.fold=${seed}; else one check of the types will do
+    # With interpolations such as data.fold=${seed}, types are checked for each seed; else once is enough.
+    per_seed = "seed}" in str(OmegaConf.to_container(composed))
     tree: dict[str, Any] = {}
     for seed in seeds:
-        if each or not tree:
+        if per_seed or not tree:
             OmegaConf.update(composed, "seed", seed)
             tree = plain(typed(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}

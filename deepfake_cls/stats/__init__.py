@@ -1,6 +1,6 @@
-"""Statistics of results: metrics, intervals, paired comparisons, verdicts. numpy and scipy only.
+"""Metrics, intervals, paired comparisons and verdicts; needs numpy and scipy only.
 
-``metric`` registers a metric: ``@metric("name")`` above a function of labels and probabilities.
+``@metric("name")`` registers a function of labels and probabilities as a metric.
 """
 
 from deepfake_cls.stats.metrics import metric

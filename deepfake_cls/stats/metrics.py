@@ -1,8 +1,7 @@
-"""From labels and probabilities to the numbers that are reported.
+"""Metrics of labels and probabilities; each is a registered function, so that a plugin can add one.
 
-Each metric is a registered function, so that a plugin can add one. They are written in numpy, and not with torchmetrics
-or scikit-learn: importing torchmetrics takes 12 s on the machine of ``experiments/LOG.md``, four times as long as
-nearest neighbours need for the embedded data. The tests compare them with scikit-learn.
+They use numpy only, since importing torchmetrics takes 12 s on the machine of ``experiments/LOG.md``: four times as
+long as KNN on the embedded data. The tests compare them with scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ ECE_BINS = 15
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.float32]], float | None]
 
-# Functions of labels, int64 (N,), all known, and probabilities, float32 (N, C). None: the metric is not defined there.
+# Functions of labels, int64 (N,), all known, and probabilities, float32 (N, C); None where the metric is not defined.
 metric: Registry[str, Metric] = Registry("metric")
 
 
@@ -31,7 +30,7 @@ class Scores:
     """Scores of one split.
 
     Attributes:
-        metrics: Every registered metric by name; a metric that is not defined for these predictions is absent.
+        metrics: Every registered metric by name, without those that are not defined for these predictions.
         recall: By class; None for a class without images.
         confusion: Counts; rows are true classes, columns predictions.
     """
@@ -41,53 +40,53 @@ class Scores:
     confusion: list[list[int]]
 
     def prefixed(self, split: str) -> dict[str, float]:
-        """Metrics under the names of a record: ``val_acc`` for validation, else ``<split>_acc``."""
+        """Metrics under their names in a record, see :func:`record_name`."""
         return {record_name(name, split): value for name, value in self.metrics.items()}
 
 
 def record_name(name: str, split: str) -> str:
-    """The name of a metric in a record: ``val_acc`` for validation, else ``<split>_acc``."""
+    """Name of a metric in a record: ``val_acc`` for validation, else ``<split>_acc``."""
     return f"{'val' if split == 'validation' else split}_{name}"
 
 
 def score(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> Scores:
-    """Score predictions by every registered metric.
+    """Compute every registered metric, the recall by class and the confusion matrix.
 
     Args:
         labels: int64 (N,), all known.
         probs: float32 (N, C); ties go to the smaller label.
     """
-    found = {name: compute(name, labels, probs) for name in metric}
+    values = {name: compute(name, labels, probs) for name in metric}
     counts = _confusion(labels, probs)
     recall = [
         int(hit) / int(count) if count else None for hit, count in zip(counts.diagonal(), counts.sum(1), strict=True)
     ]
-    return Scores({name: value for name, value in found.items() if value is not None}, recall, counts.tolist())
+    return Scores({name: value for name, value in values.items() if value is not None}, recall, counts.tolist())
 
 
 def compute(name: str, labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None:
-    """One metric; None where it is not defined or not finite, since JSON has no such numbers.
+    """Compute one metric; None where it is not defined, not finite (JSON has no such numbers), or raises an error.
 
     Args:
-        name: A registered name.
+        name: Registered name.
         labels: int64 (N,), all known.
         probs: float32 (N, C).
 
     Raises:
         InputError: If no metric has the name.
     """
-    compute_one = metric[name]
+    function = metric[name]
     try:
-        value = compute_one(labels, probs)
+        value = function(labels, probs)
         return float(value) if value is not None and isfinite(value) else None
-    except Exception as error:  # a metric of the user's own must not lose a training, or a report
-        _log.warning("The metric %s failed and is left out: %s: %s", name, type(error).__name__, error)
+    except Exception as error:  # a user's metric must not end a training or a report
+        _log.warning("The metric %s failed and is omitted: %s: %s", name, type(error).__name__, error)
         return None
 
 
 @metric("acc")
 def accuracy(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
-    """Share of images whose most probable class is the true one."""
+    """Share of images whose most probable class is correct."""
     return float((probs.argmax(axis=1) == labels).mean())
 
 
@@ -95,8 +94,8 @@ def accuracy(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
 def balanced_accuracy(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
     """Mean recall over the classes that have images."""
     counts = _confusion(labels, probs)
-    truths = counts.sum(axis=1)
-    return float((counts.diagonal()[truths > 0] / truths[truths > 0]).mean())
+    sizes = counts.sum(axis=1)
+    return float((counts.diagonal()[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 @metric("top2")
@@ -110,15 +109,15 @@ def top2(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
 def macro_f1(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
     """Mean F1 over the classes that have images or predictions."""
     counts = _confusion(labels, probs)
-    hits, both = counts.diagonal(), counts.sum(axis=1) + counts.sum(axis=0)
-    return float((2 * hits[both > 0] / both[both > 0]).mean())
+    hits, sizes = counts.diagonal(), counts.sum(axis=1) + counts.sum(axis=0)
+    return float((2 * hits[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 @metric("auroc")
 def auroc(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None:
     """Area under the ROC curve of each class against the rest, mean over classes; ties count half.
 
-    Classes without images, and a class that all images have, are left out; None if no class is left.
+    Classes of no image or of all images are omitted; None if no class remains.
     """
     areas = []
     for label, column in enumerate(probs.T):
@@ -126,16 +125,16 @@ def auroc(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None
         positives = int(positive.sum())
         negatives = len(labels) - positives
         if positives and negatives:
-            # Ranks from 1, ties at their mean. scipy.stats.rankdata gives the same, but its import takes 1 to 3 s.
-            _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
-            ranks = (counts.cumsum() - (counts - 1) / 2)[place]
+            # Mean ranks from 1, as scipy.stats.rankdata gives them; importing that takes 1 to 3 s.
+            _, positions, counts = np.unique(column, return_inverse=True, return_counts=True)
+            ranks = (counts.cumsum() - (counts - 1) / 2)[positions]
             areas.append((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
     return float(np.mean(areas)) if areas else None
 
 
 @metric("brier")
 def brier(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
-    """Brier score of all classes: squared error summed over classes, mean over images; 0 (best) to 2."""
+    """Brier score: squared error summed over classes, mean over images; 0 (best) to 2."""
     errors = probs.astype(np.float64)
     errors[np.arange(len(labels)), labels] -= 1
     return float(np.square(errors).sum(axis=1).mean())
@@ -144,17 +143,17 @@ def brier(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
 @metric("ece")
 def calibration_error(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
     """Expected calibration error over 15 bins of equal width (Guo et al. 2017, equation 3)."""
-    confidence, right = probs.max(axis=1).astype(np.float64), probs.argmax(axis=1) == labels
+    confidence, correct = probs.max(axis=1).astype(np.float64), probs.argmax(axis=1) == labels
     bins = np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    gaps = np.bincount(bins, right, ECE_BINS) - np.bincount(bins, confidence, ECE_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    gaps = np.bincount(bins, correct, ECE_BINS) - np.bincount(bins, confidence, ECE_BINS)
+    return float(np.abs(gaps).sum() / len(correct))
 
 
 @metric("nll")
 def log_loss(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None:
     """Mean negative log-likelihood in nats; None where a true class has probability 0."""
-    chosen = probs[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(chosen).mean()) if (chosen > 0).all() else None
+    p_true = probs[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(p_true).mean()) if (p_true > 0).all() else None
 
 
 def _confusion(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> NDArray[np.int64]:

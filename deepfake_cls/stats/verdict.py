@@ -1,33 +1,37 @@
-"""From the difference of two arms to words, by stated rules."""
+"""From the difference of two arms to a verdict in words, by fixed rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
+import numpy as np
+
 from deepfake_cls.stats.compare import Components, Difference, Spread
 
-MOST_SEEDS = 1_000  # more than this is not a plan
-MOST_IMAGES = 1_000_000
+MAX_SEEDS = 1_000  # a plan for more is not realistic
+MAX_IMAGES = 1_000_000
+
+Word = Literal["better", "worse", "equivalent", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a difference.
+    """Conclusion from a difference.
 
     Attributes:
         word: One of the four.
-        sentence: Plain English, in points (hundredths of accuracy).
-        seeds_needed: Where inconclusive: seeds in all that would settle it if the estimate and the variances stay as
-            they are; None where no number up to 1,000 does, or one seed says nothing of it.
-        images_needed: Likewise images in all (per seed), up to 1,000,000.
-        seeds_floor: Half-width that remains with infinitely many seeds on as many images; fraction. None at one seed.
-        images_floor: Half-width that remains with infinitely many images and as many seeds. None at one seed.
+        sentence: The verdict with its numbers, in points (hundredths of accuracy).
+        seeds_needed: If inconclusive: total seeds that would decide it if estimate and variances stay the same. None
+            for one seed, or if 1,000 are too few.
+        images_needed: Likewise total images per seed, up to 1,000,000.
+        seeds_floor: Half-width for infinitely many seeds and the same images, a fraction. None for one seed.
+        images_floor: Half-width for infinitely many images and the same seeds. None for one seed.
     """
 
-    word: Literal["better", "worse", "equivalent", "inconclusive"]
+    word: Word
     sentence: str
     seeds_needed: int | None = None
     images_needed: int | None = None
@@ -36,93 +40,116 @@ class Verdict:
 
 
 def points(fraction: float) -> str:
-    """A difference of fractions in points, with its sign: ``+1.2``, ``−1.2``; what rounds to zero is ``0.0``."""
+    """A difference of fractions in points, with its sign: ``+1.2``, ``−1.2``; ``0.0`` if it rounds to zero."""
     text = f"{100 * fraction:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
-def judge(found: Difference, p_adjusted: float | None = None, margin: float = 0.01) -> Verdict:
-    """Turn a difference into words, by these rules in this order.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for the number of comparisons (Holm 1979).
 
-    1. One seed decides nothing: inconclusive.
-    2. **equivalent** where the interval lies strictly within ±margin, even where it excludes 0: the margin says what is
-       too small to matter, and a surely tiny gain is told in the sentence. An interval of 95 % makes this stricter than
-       the usual two one-sided tests at 5 %, which need 90 % (Schuirmann 1987).
-    3. **better** or **worse** where the interval excludes 0 and the p value, adjusted if given, is below
-       1 − confidence.
-    4. **inconclusive** otherwise, with what would settle it if the estimate stayed where it is: a half-width below the
-       distance to 0 (at the level that the adjustment left) or to the nearer margin.
+    Rejecting adjusted values below 0.05 keeps the error rate of the whole family at 5 %.
 
     Args:
-        found: Of ``difference`` or ``difference_folds``.
-        p_adjusted: Of ``holm``, where this is one of several comparisons.
-        margin: Largest difference that does not matter; fraction.
+        p_values: Of one family of comparisons, in any order.
+
+    Returns:
+        Adjusted values in the same order.
+
+    Raises:
+        ValueError: A value outside [0, 1], or NaN.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p values lie between 0 and 1: {p.tolist()}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return [float(value) for value in adjusted]
+
+
+def judge(difference: Difference, p_adjusted: float | None = None, margin: float = 0.01) -> Verdict:
+    """Turn a difference into a verdict by the first of these rules that applies.
+
+    1. One seed: **inconclusive**.
+    2. The interval lies strictly within ±margin: **equivalent**, even if it excludes 0. A 95 % interval is stricter
+       than the common two one-sided tests at 5 %, which use a 90 % interval (Schuirmann 1987).
+    3. The interval excludes 0 and the p value (adjusted, if given) is below 1 − confidence: **better** or **worse**.
+    4. Else **inconclusive**, with the number of seeds or images that would decide it if the estimate stayed the same:
+       the half-width has to be smaller than the distance to 0 (at the level that the adjustment leaves) or to the
+       nearer margin.
+
+    Args:
+        difference: From ``compare.difference`` or ``compare.difference_folds``.
+        p_adjusted: From :func:`holm`, if this is one of several comparisons.
+        margin: Largest difference that does not matter, a fraction.
 
     Raises:
         ValueError: The margin is not positive, or the adjusted p value is below the plain one.
     """
     if not margin > 0:
         raise ValueError(f"the margin is a positive fraction, not {margin}")
-    if p_adjusted is not None and not found.p - 1e-12 <= p_adjusted <= 1:
-        raise ValueError(f"adjusting raises a p value, to 1 at most: {found.p:.3g} cannot become {p_adjusted:.3g}")
-    p = found.p if p_adjusted is None else p_adjusted
-    figures = f"{points(found.estimate)} points ({points(found.low)} to {points(found.high)})"
-    if found.seeds_ignored:
-        return Verdict("inconclusive", f"inconclusive: {figures} over images alone; one seed decides nothing")
-    apart = found.low > 0 or found.high < 0
-    if -margin < found.low and found.high < margin:
-        tiny = f", surely a {'gain' if found.low > 0 else 'loss'} but one too small to matter" if apart else ""
-        return Verdict("equivalent", f"equivalent within {_size(margin)} points: {figures}{tiny}")
-    if apart and p < found.alpha:
-        word: Literal["better", "worse"] = "better" if found.estimate > 0 else "worse"
-        return Verdict(word, f"{word}: {figures}")
-    return _inconclusive(found, p, margin, figures, apart)
+    if p_adjusted is not None and not difference.p - 1e-12 <= p_adjusted <= 1:
+        raise ValueError(f"adjustment cannot lower a p value or exceed 1: {difference.p:.3g} to {p_adjusted:.3g}")
+    p = difference.p if p_adjusted is None else p_adjusted
+    numbers = f"{points(difference.estimate)} points ({points(difference.low)} to {points(difference.high)})"
+    if difference.seeds_ignored:
+        return Verdict("inconclusive", f"inconclusive: {numbers}; the interval covers images only, since n = 1 seed")
+    excludes_0 = difference.low > 0 or difference.high < 0
+    if -margin < difference.low and difference.high < margin:
+        sign = "gain" if difference.low > 0 else "loss"
+        small = f"; a significant {sign}, but smaller than the margin" if excludes_0 else ""
+        return Verdict("equivalent", f"equivalent within {_size(margin)} points: {numbers}{small}")
+    if excludes_0 and p < difference.alpha:
+        word: Word = "better" if difference.estimate > 0 else "worse"
+        return Verdict(word, f"{word}: {numbers}")
+    correction = f", not significant after correction (adjusted p = {p:.2g})" if excludes_0 else ""
+    return _inconclusive(difference, p, margin, f"inconclusive: {numbers}{correction}")
 
 
-def _inconclusive(found: Difference, p: float, margin: float, figures: str, apart: bool) -> Verdict:
-    alpha = found.alpha
-    size = abs(found.estimate)
-    corrected = alpha * found.p / p
+def _inconclusive(difference: Difference, p: float, margin: float, text: str) -> Verdict:
+    alpha = difference.alpha
+    size = abs(difference.estimate)
+    corrected_alpha = alpha * difference.p / p
 
-    def settles(seeds: float, images: float) -> bool:
-        spread = _planned(found.components, seeds, images)
-        return bool(spread.half_width(corrected) < size or spread.half_width(alpha) < margin - size)
+    def half_width(seeds: float, images: float, level: float = alpha) -> float:
+        return float(_planned(difference.components, seeds, images).half_width(level))
 
-    seeds = _fewest(lambda count: settles(count, found.images), found.seeds + 1, MOST_SEEDS)
-    images = _fewest(lambda count: settles(found.seeds, count), found.images + 1, MOST_IMAGES)
-    seeds_floor = float(_planned(found.components, inf, found.images).half_width(alpha))
-    images_floor = float(_planned(found.components, found.seeds, inf).half_width(alpha))
+    def decides(seeds: int, images: int) -> bool:
+        return half_width(seeds, images, corrected_alpha) < size or half_width(seeds, images) < margin - size
+
+    seeds = _fewest(lambda count: decides(count, difference.images), difference.seeds + 1, MAX_SEEDS)
+    images = _fewest(lambda count: decides(difference.seeds, count), difference.images + 1, MAX_IMAGES)
+    seeds_floor, images_floor = half_width(inf, difference.images), half_width(difference.seeds, inf)
     if seeds is not None:
-        outlook = f"{seeds} seeds would settle it"
+        outlook = f"about {seeds} seeds would decide it"
     elif images is not None:
         outlook = (
-            f"more seeds cannot settle it: image noise alone is ±{_size(seeds_floor)} points; "
-            f"more images would (about {_rounded(images):,})"
+            f"more seeds cannot decide it (image noise alone is ±{_size(seeds_floor)} points);"
+            f" about {_rounded_up(images):,} images would"
         )
     else:
         outlook = (
-            f"neither more seeds nor more images alone would settle it: image noise alone is ±{_size(seeds_floor)} "
-            f"points, seed noise alone ±{_size(images_floor)}; it takes more of both"
+            f"it needs more seeds and more images (image noise alone is ±{_size(seeds_floor)} points,"
+            f" seed noise alone ±{_size(images_floor)})"
         )
-    correction = f", not beyond doubt after correction (adjusted p = {p:.2g})" if apart else ""
-    sentence = f"inconclusive: {figures}{correction}; {outlook}"
-    return Verdict("inconclusive", sentence, seeds, images, seeds_floor, images_floor)
+    return Verdict("inconclusive", f"{text}; {outlook}", seeds, images, seeds_floor, images_floor)
 
 
 def _planned(components: Components, seeds: float, images: float) -> Spread:
-    """What ``difference`` would find on average with so many seeds and images; either may be infinite."""
+    """Expected spread for that many seeds and images; either may be infinite."""
     parts = components.of_mean(seeds, images)
     floor = max((parts.image + parts.residual) / 2, images**-2.0)
     return Spread(parts.seed + parts.residual, parts.image, floor, seeds - 1, images - 1)
 
 
-def _fewest(settles: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Smallest count that settles it, by bisection; None where not even ``high`` does."""
-    if low > high or not settles(high):
+def _fewest(decides: Callable[[int], bool], low: int, high: int) -> int | None:
+    """Smallest count that decides, by bisection; None if ``high`` does not."""
+    if low > high or not decides(high):
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if settles(middle) else (middle + 1, high)
+        low, high = (low, middle) if decides(middle) else (middle + 1, high)
     return low
 
 
@@ -130,7 +157,7 @@ def _size(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _rounded(count: int) -> int:
-    """Two digits, upwards: more would feign a precision that the variances do not have."""
+def _rounded_up(count: int) -> int:
+    """Round up to two digits; the variances are not known more precisely."""
     step: int = 10 ** max(len(str(count)) - 2, 0)
     return -(-count // step) * step

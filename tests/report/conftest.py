@@ -5,26 +5,33 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_cls.report import study
+from deepfake_cls.report import experiment, study
 from deepfake_cls.report.study import Study
-from tests.report import lab
+from tests.report import fake_runs
 
 
 @pytest.fixture(scope="package", autouse=True)
-def composed_once() -> Iterator[None]:
+def cached_configurations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "compose", lab.compose_once)
+        patch.setattr(experiment, "compose", fake_runs.cached_compose)
+        patch.setattr(study, "typed", fake_runs.cached_typed)
         yield
 
 
 @pytest.fixture(scope="package")
-def all_runs(tmp_path_factory: pytest.TempPathFactory, composed_once: None) -> Path:
-    """Three seeds of every arm at scale tiny, on embedded data; to be read only."""
+def all_runs(tmp_path_factory: pytest.TempPathFactory, cached_configurations: None) -> Path:
+    """Three seeds of every arm at scale tiny, on embedded data; read-only."""
     root = tmp_path_factory.mktemp("all")
-    lab.write_all(root)
+    fake_runs.write_all(root)
     return root
 
 
 @pytest.fixture
-def full(all_runs: Path) -> Study:
-    return lab.study_of(all_runs)
+def full_study(all_runs: Path) -> Study:
+    return fake_runs.study_of(all_runs)
+
+
+@pytest.fixture
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation images are not available, and need not be rendered."""
+    monkeypatch.setattr("deepfake_cls.report.plots.validation_images", lambda record: None)

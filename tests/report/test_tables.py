@@ -17,45 +17,48 @@ from deepfake_cls.report import study as study_module
 from deepfake_cls.report import table as registered
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import Experiment
-from deepfake_cls.report.render import DASH, Table, interval_text, mean_text
-from deepfake_cls.report.study import Study, declared, fill
+from deepfake_cls.report.render import DASH, Table, mean_text
+from deepfake_cls.report.study import Study, declared
 from deepfake_cls.report.tables import all_tables, tables_of
 from deepfake_cls.report.tables.network import trace_network
 from deepfake_cls.stats.intervals import summarise, wilson
 from deepfake_cls.stats.verdict import points
 from tests.conftest import ROOT
-from tests.report.lab import CPU, FOLDS, TINY, arm, fold, some_right, study_of, write
+from tests.report.fake_runs import FOLDS, TINY, fold, random_correct, study_of, write
 
 
-def table(found: Study, name: str) -> Table:
-    return next(table for table in all_tables(found) if table.name == name)
+def table(study: Study, name: str) -> Table:
+    return next(table for table in all_tables(study) if table.name == name)
 
 
-def test_without_runs_all_tables_are_there_and_hold_dashes() -> None:
-    tables = all_tables(fill(TINY, []))
+def test_tables_without_runs_contain_dashes() -> None:
+    tables = all_tables(declared(TINY))
     assert sorted({table.number for table in tables}) == list(range(1, 11))
     assert [table.number for table in tables] == sorted(table.number for table in tables)
     assert len({table.name for table in tables}) == len(tables)
     for one in tables:
         assert all(len(row) == len(one.columns) for row in one.rows), one.name
     arms = next(one for one in tables if one.name == "table4_lr")
-    assert arms.rows[0] == ["a third", DASH, "91.2", DASH, DASH, DASH]
-    assert arms.rows[1] == ["the scale's own", DASH, "94.3", "baseline", DASH, DASH]
-    neighbours = next(one for one in tables if one.number == 1)
-    assert neighbours.rows[0] == ["3", DASH, DASH, "29.8"]
+    assert arms.rows[0] == ["1/3 of the default", DASH, "91.2", DASH, DASH, DASH]
+    assert arms.rows[1] == ["default", DASH, "94.3", "baseline", DASH, DASH]
+    knn = next(one for one in tables if one.number == 1)
+    assert knn.rows[0] == ["3", DASH, DASH, "29.8"]
     assert next(one for one in tables if one.number == 9).rows == [[DASH, DASH, DASH, DASH, "+0.3 to +0.5"]]
+    for one in tables:
+        needs_runs = one.number not in (2, 3) and not one.name.endswith("_remarks")
+        assert any(note.startswith("0 of 0 runs match these settings: ") for note in one.notes) == needs_runs
     assert not any("0.0" in cell for one in tables if one.number not in (2, 3, 5) for row in one.rows for cell in row)
 
 
-def test_cells_of_known_runs(tmp_path: Path) -> None:
+def test_cells_of_a_sweep(tmp_path: Path) -> None:
     shares = {"dropout=0.0": 0.5, "dropout=0.3": 0.9}
-    for word, share in shares.items():
+    for override, share in shares.items():
         for seed in (0, 1, 2):
-            write(tmp_path, [*TINY, word], seed, np.arange(200) < 200 * share + seed)
+            write(tmp_path, [*TINY, override], seed, np.arange(200) < 200 * share + seed)
     write(tmp_path, [*TINY, "dropout=0.5"], 1, error="ValueError: a\n  b | c")
-    found = study_of(tmp_path)
-    one = table(found, "table5_dropout")
-    # 100, 101, 102 and 180, 181, 182 of 200: means 50.5 and 90.5 %, deviation half a point.
+    study = study_of(tmp_path)
+    one = table(study, "table5_dropout")
+    # 100, 101, 102 and 180, 181, 182 of 200 are correct: means 50.5 and 90.5 %, standard deviation half a point.
     assert one.rows[0][:3] == ["dropout 0", "50.5 ± 0.5 (n = 3)", "91.5"]
     assert one.rows[1] == ["dropout 0.3", "90.5 ± 0.5 (n = 3)", "94.3", "baseline", DASH, DASH]
     assert one.rows[2] == ["dropout 0.5", DASH, "93.1", DASH, DASH, DASH]
@@ -63,26 +66,32 @@ def test_cells_of_known_runs(tmp_path: Path) -> None:
     assert one.rows[0][5] == "worse"
     assert f"{float(one.data[0]['p_holm']):.2g}" == one.rows[0][4]
     assert "Failed: dropout 0.5, seed 1: ValueError: a b | c" in one.notes
-    claims = [note for note in one.notes if note.startswith("dropout 0: ")]
-    assert len(claims) == 1
-    assert claims[0].startswith("dropout 0: at scale tiny: worse: −40.0 points")
-    assert "3 seeds, 200 images each" in claims[0]
+    (verdict,) = [note for note in one.notes if note.startswith("dropout 0: ")]
+    assert verdict.startswith("dropout 0: worse: −40.0 points (")
+    (detail,) = one.details
+    assert detail.startswith("dropout 0: 3 seeds, 200 images each.")
+    d = study.evidence["table5_dropout"].rows[0].comparison
+    assert d is not None
+    assert f"A true difference of {100 * d.difference.detectable:.1f} points" in detail
     assert one.data[2]["failed"] == 1
     assert one.data[2]["seeds"] == 0
     assert "accuracy" not in one.data[2]
-    remarks = table(found, "table5_dropout_remarks")
+    remarks = table(study, "table5_dropout_remarks")
     assert remarks.rows[0][3:5] == ["90.0 ± 0.0 (n = 3)", "98.1"]
     assert remarks.rows[0][5] == "+39.5"
     assert remarks.rows[0][7] == "high overfitting"
     assert remarks.rows[2] == ["dropout 0.5", DASH, DASH, DASH, "93.2", DASH, DASH, "low overfitting, learns slowly"]
-    small = table(replace(found, scale="small"), "table5_dropout")
-    assert any(note.startswith("dropout 0: at scale small: worse") for note in small.notes)
-    reference_scale = table(replace(found, scale="reference"), "table5_dropout")
-    assert any(note.startswith("dropout 0: worse: −40.0 points") for note in reference_scale.notes)
-    assert not any(": at scale" in note for note in reference_scale.notes)
 
 
-def test_the_csv_row_tells_all_seeds_from_common_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["table4_lr", "table9_tta"])
+def test_verdicts_below_the_paper_scale_say_so(full_study: Study, name: str) -> None:
+    for scale in ("tiny", "small"):
+        notes = " ".join(table(replace(full_study, scale=scale), name).notes)
+        assert f"Verdicts hold at scale {scale}, not at the paper's scale." in notes
+    assert "Verdicts hold" not in " ".join(table(replace(full_study, scale="reference"), name).notes)
+
+
+def test_the_csv_has_all_seeds_and_the_paired_ones(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         write(tmp_path, [*TINY, "dropout=0.0"], seed)
     for seed in (1, 2):
@@ -92,23 +101,16 @@ def test_the_csv_row_tells_all_seeds_from_common_ones(tmp_path: Path) -> None:
     assert len(str(one.data[0]["runs"]).split()) == 3
 
 
-def test_unproven_differences_stay_so(full: Study) -> None:
-    words = {note.split(": ")[1] for one in all_tables(full) for note in one.notes if "true difference" in note}
-    assert words == {"at scale tiny"}
-    verdicts = {row[5] for row in table(full, "table10_components").rows[1:]}
-    assert verdicts <= {"better", "worse", "equivalent", "inconclusive"}
-
-
-def test_layers_and_parameters_of_the_papers_network(full: Study) -> None:
+def test_layers_and_parameters_of_the_network(full_study: Study) -> None:
     layers, parameters = trace_network("resnet", "{}", 4, 5, 64, (100, 100))
-    assert parameters == paper.PARAMETERS == 11_087_749
+    assert parameters == 11_087_749
     assert sum(count for *_, count in layers) == parameters
     shapes = {name: (before, after) for name, before, after, _ in layers}
     assert {name for name, *_ in paper.LAYERS} <= shapes.keys()
     assert shapes["conv"] == ("4×100×100", "64×100×100")
     assert shapes["stages.2.1"] == ("512×13×13", "512×13×13")
     assert shapes["fc2"] == ("128", "5")
-    one = table(full, "table2_network")
+    one = table(full_study, "table2_network")
     cells = {row[0]: row[1:] for row in one.rows}
     assert cells["stages.2.1"][3] == "512×12×12 → 512×12×12"
     assert cells["conv"][1] == "8×100×100"
@@ -116,10 +118,10 @@ def test_layers_and_parameters_of_the_papers_network(full: Study) -> None:
         one.notes[0].split(" parameters")[0].split()[-1].replace(",", "")
     )
     assert "11,087,749" in one.notes[1]
-    assert "512×13×13 where the paper says 512×12×12" in one.notes[1]
+    assert "returns 512×13×13; the paper says 512×12×12" in one.notes[1]
 
 
-def test_the_page_of_the_architecture_takes_any_registered_network() -> None:
+def test_any_registered_network_can_be_traced() -> None:
     @network("two layers")
     class TwoLayers(nn.Module):
         def __init__(self, in_channels: int, num_classes: int, hidden: int = 3) -> None:
@@ -128,8 +130,8 @@ def test_the_page_of_the_architecture_takes_any_registered_network() -> None:
             self.head = nn.Linear(hidden, num_classes)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.head(self.body(images.float()))
-            return found
+            logits: torch.Tensor = self.head(self.body(images.float()))
+            return logits
 
     layers, parameters = trace_network("two layers", '{"hidden": 5}', 3, 2, 64, (8, 8))
     assert layers == [
@@ -140,8 +142,8 @@ def test_the_page_of_the_architecture_takes_any_registered_network() -> None:
     assert parameters == 192 * 5 + 5 + 12
 
 
-def test_settings_beside_the_papers() -> None:
-    rows = {row[0]: row[1:] for row in table(fill(["scale=reference"], []), "table3_settings").rows}
+def test_settings_next_to_the_paper() -> None:
+    rows = {row[0]: row[1:] for row in table(declared(["scale=reference"]), "table3_settings").rows}
     assert rows["lr"] == ["0.0003", "3e-4"]
     for key in ("width", "epochs", "dropout", "batch_size", "channels", "model.args.skips", "augment.rotation.degrees"):
         assert rows[key][0] == rows[key][1], key
@@ -149,15 +151,14 @@ def test_settings_beside_the_papers() -> None:
     assert rows["seed"] == [DASH, "none set (code)"]
 
 
-def test_settings_name_the_seeds_that_were_run(full: Study) -> None:
-    rows = {row[0]: row[1] for row in table(full, "table3_settings").rows}
+def test_settings_name_the_seeds_of_the_runs(full_study: Study) -> None:
+    rows = {row[0]: row[1] for row in table(full_study, "table3_settings").rows}
     assert (rows["seed"], rows["width"], rows["epochs"], rows["lr"]) == ("0, 1, 2", "8", "4", "0.004")
 
 
-def test_neighbours_by_k_with_intervals(full: Study) -> None:
-    one = table(full, "table1_knn")
-    right = int(some_right(0.85, 0).sum())
-    accuracy = right / 200 - 0.05
+def test_knn_by_k_with_intervals(full_study: Study) -> None:
+    one = table(full_study, "table1_knn")
+    accuracy = int(random_correct(0.85, 0).sum()) / 200 - 0.05
     low, high = wilson(round(accuracy * 200), 200)
     row = next(row for row in one.rows if row[0] == "5")
     assert row[1] == f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
@@ -166,43 +167,43 @@ def test_neighbours_by_k_with_intervals(full: Study) -> None:
     assert "1.25 times" in one.notes[1]
 
 
-def test_neighbours_and_network_side_by_side(full: Study) -> None:
-    knn, cnn = table(full, "table7_methods").rows
+def test_knn_and_cnn(full_study: Study) -> None:
+    knn, cnn = table(full_study, "table7_methods").rows
     assert knn[2:] == ["29.7", "60.0 s", "2 minutes", "some cpu, 32-true, 2 threads"]
     assert cnn[2:] == ["94.3", "61.0 s", "45 minutes", "some cpu, 32-true, 2 threads"]
-    accuracies = [some_right(0.85, seed).mean() for seed in range(3)]
+    accuracies = [random_correct(0.85, seed).mean() for seed in range(3)]
     assert cnn[1] == mean_text(summarise([float(a) for a in accuracies]))
 
 
-def test_recall_stands_beside_the_reports_only_on_its_data(tmp_path: Path, full: Study) -> None:
-    ours = table(full, "table8_recall")
-    assert [row[2] for row in ours.rows] == [DASH] * 5
-    assert any("no figure of its own" in note for note in ours.notes)
+def test_recall_is_compared_with_the_paper_only_on_its_data(tmp_path: Path, full_study: Study) -> None:
+    embedded = table(full_study, "table8_recall")
+    assert [row[2] for row in embedded.rows] == [DASH] * 5
+    assert any("not comparable" in note for note in embedded.notes)
     write(tmp_path, fold(0), 0, np.arange(200) % 5 != 3)
-    theirs = table(study_of(tmp_path, FOLDS), "table8_recall")
-    assert [row[2] for row in theirs.rows] == ["92.8", "94.8", "94.0", "100.0", "72.8"]
-    assert [row[1] for row in theirs.rows] == [
-        f"{share} (n = 1)" for share in ("100.0", "100.0", "100.0", "0.0", "100.0")
-    ]
-    assert theirs.rows[3][3] == "e_<&>%#|$ (40 of 40 errors)"
-    assert theirs.rows[0][3] == DASH
+    competition = table(study_of(tmp_path, FOLDS), "table8_recall")
+    assert [row[2] for row in competition.rows] == ["92.8", "94.8", "94.0", "100.0", "72.8"]
+    recall = ("100.0", "100.0", "100.0", "0.0", "100.0")
+    assert [row[1] for row in competition.rows] == [f"{share} (n = 1)" for share in recall]
+    assert competition.rows[3][3] == "e_<&>%#|$ (40 of 40 errors)"
+    assert competition.rows[0][3] == DASH
+    assert not any("not comparable" in note for note in competition.notes)
 
 
-def test_flip_tta_is_paired_with_plain(tmp_path: Path) -> None:
+def test_flip_tta_is_compared_on_the_same_images(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
-        right = some_right(0.6, seed)
-        write(tmp_path, TINY, seed, right, flipped=right | (np.arange(200) % 10 == 0))
-    found = study_of(tmp_path)
-    one = table(found, "table9_tta")
-    gain = np.mean([(~some_right(0.6, seed) & (np.arange(200) % 10 == 0)).mean() for seed in range(3)])
+        correct = random_correct(0.6, seed)
+        write(tmp_path, TINY, seed, correct, flipped=correct | (np.arange(200) % 10 == 0))
+    study = study_of(tmp_path)
+    one = table(study, "table9_tta")
+    gain = np.mean([(~random_correct(0.6, seed) & (np.arange(200) % 10 == 0)).mean() for seed in range(3)])
     assert one.data[0]["difference"] == pytest.approx(gain)
     assert one.rows[0][2].startswith(points(float(gain)))
     assert one.rows[0][3] == one.data[0]["verdict"]
-    assert one.notes[1].startswith("flip TTA: at scale tiny: ")
-    (found.central.runs[1].path / "predictions.npz").unlink()
-    torn = table(found, "table9_tta")
-    assert torn.rows[0][2:4] == [DASH, DASH]
-    assert torn.notes[1].startswith("Left out: ")
+    assert one.notes[1].startswith(f"flip TTA: {one.rows[0][3]}")
+    (study.main.runs[1].path / "predictions.npz").unlink()
+    incomplete = table(study, "table9_tta")
+    assert incomplete.rows[0][2:4] == [DASH, DASH]
+    assert incomplete.notes[1].startswith("Omitted: ")
 
 
 def test_runs_without_flip_tta_leave_table_9_empty(tmp_path: Path) -> None:
@@ -214,47 +215,41 @@ def test_runs_without_flip_tta_leave_table_9_empty(tmp_path: Path) -> None:
 def test_texts_of_numbers(tmp_path: Path) -> None:
     assert mean_text(summarise([0.5])) == "50.0 (n = 1)"
     assert mean_text(None) == DASH
-    for word in ([], ["dropout=0.0"]):
-        write(tmp_path, [*TINY, *word], 0)
+    for overrides in ([], ["dropout=0.0"]):
+        write(tmp_path, [*TINY, *overrides], 0)
     one = table(study_of(tmp_path), "table5_dropout")
     assert re.fullmatch(r"0\.0 \(−\d+\.\d to \+\d+\.\d\)", one.rows[0][3])
-    assert interval_text.__doc__
 
 
-def test_embedded_controls_have_a_table_only_on_embedded_data() -> None:
+def test_controls_have_a_table_only_on_embedded_data() -> None:
     assert any(one.name == "table6_controls" for one in all_tables(declared(TINY)))
     assert not any("controls" in one.name for one in all_tables(declared(FOLDS)))
 
 
-def test_hardware_is_named(full: Study) -> None:
-    assert full.hardware == {"cnn": CPU, "knn": CPU}
-    assert arm(full, "table1_knn", "as they are").runs
-
-
-def test_registering_a_table_costs_no_heavy_import() -> None:
+def test_registering_a_table_needs_no_heavy_import() -> None:
     code = "import sys\nfrom deepfake_cls.report import table\n"
     code += "sys.exit(bool({'torch', 'numpy', 'matplotlib', 'hydra'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 @pytest.mark.usefixtures("registries")
-def test_a_registered_table_takes_its_place_among_all(full: Study) -> None:
+def test_registered_tables_are_ordered_by_number(full_study: Study) -> None:
     @registered(0)
     def first(study: Study) -> Table:
-        return Table(0, "first", "First", ["runs"], [[str(len(study.central.runs))]])
+        return Table(0, "first", "First", ["runs"], [[str(len(study.main.runs))]])
 
     @registered(4)
     def shared(study: Study) -> list[Table]:
         return [Table(4, "a", "A", [], []), Table(4, "b", "B", [], [])]
 
-    assert [one.name for one in tables_of(full, 4)] == ["a", "b", "table4_lr", "table4_lr_remarks"]
-    everything = all_tables(full)
+    assert [one.name for one in tables_of(full_study, 4)] == ["a", "b", "table4_lr", "table4_lr_remarks"]
+    everything = all_tables(full_study)
     assert everything[0].rows == [["3"]]
     assert [one.number for one in everything] == sorted(one.number for one in everything)
     assert len(everything) == 16 + 3
 
 
-def test_evidence_is_gathered_once(full: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_is_computed_once(full_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[str] = []
 
     def counted(experiment: Experiment) -> Evidence:
@@ -262,6 +257,6 @@ def test_evidence_is_gathered_once(full: Study, monkeypatch: pytest.MonkeyPatch)
         return gather(experiment)
 
     monkeypatch.setattr(study_module, "gather", counted)
-    all_tables(full)
-    all_tables(full)
-    assert gathered == [*full.experiments]
+    all_tables(full_study)
+    all_tables(full_study)
+    assert gathered == [*full_study.experiments]

@@ -1,4 +1,4 @@
-"""Experiments of which the true difference is known, many at once; ``benchmarks.coverage`` draws them too."""
+"""Simulated experiments with a known true difference, many at once; ``benchmarks.coverage`` uses them too."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class Noise:
-    """How two arms differ, by a latent score that is right where positive.
+    """Noise model of two arms: a prediction is correct where its latent score is positive.
 
     score[arm, s, i] = mean[arm] + difficulty[i] + interaction[arm, i] + seed[arm, s] + noise[arm, s, i], all normal,
-    the noise of unit variance. So the accuracy over all seeds and images is known: Phi(mean / sd of the rest).
+    the noise with variance 1. So the true accuracy is known: Phi(mean / standard deviation of the other terms).
 
     Attributes:
         images: N.
         accuracy: Of arm B.
         gap: True difference, A − B; fraction.
-        seed_sd: Of each arm's accuracy between seeds, about; fraction.
-        difficulty: Sd of what images share in both arms; the larger, the fewer images are answered differently.
-        interaction: Sd of what an image does in one arm only.
+        seed_sd: Approximate standard deviation of an arm's accuracy between seeds; fraction.
+        difficulty: Standard deviation of an image's effect on both arms; a larger one gives fewer disagreements.
+        interaction: Standard deviation of an image's effect on one arm only.
     """
 
     images: int
@@ -37,16 +37,16 @@ class Noise:
 
     def draw(self, seeds: int, count: int, rng: np.random.Generator) -> NDArray[np.int8]:
         """Differences in correctness, int8 (count, seeds, images)."""
-        right = [self._arm(accuracy, seeds, count) for accuracy in (self.accuracy + self.gap, self.accuracy)]
+        arms = [self._arm(accuracy, seeds, count) for accuracy in (self.accuracy + self.gap, self.accuracy)]
         shared = self.difficulty * rng.standard_normal((count, 1, self.images), dtype=np.float32)
-        a, b = (arm(shared, rng) for arm in right)
+        a, b = (arm(shared, rng) for arm in arms)
         return a.astype(np.int8) - b.astype(np.int8)
 
     def _arm(self, accuracy: float, seeds: int, count: int) -> _Arm:
-        still = sqrt(1 + self.difficulty**2 + self.interaction**2)
+        sd = sqrt(1 + self.difficulty**2 + self.interaction**2)
         centre = NORMAL.inv_cdf(accuracy)
-        effect = self.seed_sd / NORMAL.pdf(centre) * still
-        return _Arm(centre * sqrt(still**2 + effect**2), effect, self.interaction, (count, seeds, self.images))
+        effect = self.seed_sd / NORMAL.pdf(centre) * sd
+        return _Arm(centre * sqrt(sd**2 + effect**2), effect, self.interaction, (count, seeds, self.images))
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class _Arm:
 
     def __call__(self, shared: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
         count, seeds, images = self.shape
-        own = self.interaction * rng.standard_normal((count, 1, images), dtype=np.float32)
+        by_image = self.interaction * rng.standard_normal((count, 1, images), dtype=np.float32)
         by_seed = self.effect * rng.standard_normal((count, seeds, 1), dtype=np.float32)
         noise = rng.standard_normal(self.shape, dtype=np.float32)
-        right: NDArray[np.bool_] = noise + shared + own + by_seed > -self.mean
-        return right
+        correct: NDArray[np.bool_] = noise + shared + by_image + by_seed > -self.mean
+        return correct

@@ -1,4 +1,4 @@
-"""The tables of a declared experiment: its arms with their evidence, and the paper's remarks as numbers."""
+"""The tables of a declared experiment: its arms with their evidence, and their training behaviour."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from deepfake_cls.stats.verdict import points
 
 
 def sweep_tables(study: Study, number: int) -> list[Table]:
-    """The tables of all trained experiments that are declared with a number.
+    """Make the tables of all trained experiments with a table number.
 
     Args:
         study: Experiments with their runs.
         number: Of the tables.
     """
-    names = [name for name, one in study.experiments.items() if one.table == number and one.entry == "train"]
     return [
         make(study, name)
-        for name in names
-        if study.includes(study.experiments[name])
+        for name, experiment in study.experiments.items()
+        if experiment.table == number and experiment.entry == "train" and study.includes(experiment)
         for make in (arms_table, remarks_table)
     ]
 
@@ -33,93 +32,93 @@ def arms_table(study: Study, name: str) -> Table:
         study: Experiments with their runs.
         name: Of the experiment.
     """
-    found = study.evidence[name]
-    experiment = found.experiment
-    columns = ["arm", "accuracy %", "report %", "difference, points (95 %)", "p (Holm)", "verdict"]
-    rows = [_arm_cells(row, place == experiment.baseline) for place, row in enumerate(found.rows)]
-    data = [_arm_data(row, experiment.name) for row in found.rows]
-    notes = [
-        f"Runs at {study.scale_text}; accuracy after the last epoch: mean ± standard deviation over n seeds."
-        " The interval of a difference accounts for seeds and for images; p is corrected over the arms (Holm)."
+    evidence = study.evidence[name]
+    experiment = evidence.experiment
+    columns = ["arm", "accuracy %", "paper %", "difference, points (95 %)", "p (Holm)", "verdict"]
+    rows = [_arm_cells(row, index == experiment.baseline) for index, row in enumerate(evidence.rows)]
+    notes = study.no_match(*experiment.arms, experiment=experiment)
+    notes += [
+        f"{row.arm.label}: {row.comparison.verdict.sentence}" for row in evidence.rows if row.comparison is not None
     ]
-    notes += [f"{row.arm.label}: {_claim(row, study)}" for row in found.rows if row.comparison is not None]
     notes += [
         f"Failed: {row.arm.label}, seed {seed}: {' '.join(error.split())}"
-        for row in found.rows
+        for row in evidence.rows
         for seed, error in row.arm.failed.items()
     ]
-    notes += [f"Left out: {problem}" for problem in found.problems]
-    return Table(experiment.table, experiment.name, experiment.title, columns, rows, notes, data)
+    notes += [f"Omitted: {problem}" for problem in evidence.problems]
+    notes.append(
+        f"Runs at {study.scale_text}.{study.scale_caveat} Accuracy after the last epoch: mean ± standard deviation over"
+        " n seeds. Difference: 95 % interval over seeds and images. p: corrected for the number of arms (Holm)."
+    )
+    data = [_arm_data(row) for row in evidence.rows]
+    details = [_detail(row) for row in evidence.rows if row.comparison is not None]
+    return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details)
 
 
 def remarks_table(study: Study, name: str) -> Table:
-    """What the paper says in words about each arm, as numbers.
+    """The training behaviour of each arm, next to the paper's remark on it.
 
     Args:
         study: Experiments with their runs.
         name: Of the experiment.
     """
-    found = study.evidence[name]
+    evidence = study.evidence[name]
     rows = []
-    for row in found.rows:
+    for row in evidence.rows:
         curve = row.curve
         cells = [row.arm.label, DASH if curve.epochs_to_95 is None else f"{curve.epochs_to_95:.1f}"]
         cells += [percent(curve.oscillation), mean_text(row.train), percent(row.arm.reported_train)]
         cells += [DASH if curve.gap is None else points(curve.gap), DASH if curve.ece is None else f"{curve.ece:.3f}"]
         rows.append([*cells, row.arm.remark or DASH])
-    columns = ["arm", "slow: epochs to 95 %", "oscillates: points", "train %", "report, train %"]
-    columns += ["overfits: train − validation, points", "overconfident: ECE", "report's remark"]
+    columns = ["arm", "epochs to 95 %", "oscillation, points", "train %", "paper, train %"]
+    columns += ["train − validation, points", "ECE", "paper's remark"]
     notes = [
-        "Epochs until validation accuracy first reaches 95 % of its last value; standard deviation of its change from"
-        " epoch to epoch in the second half; accuracy on clean training images; expected calibration error."
-        " Means over seeds."
+        "Means over seeds. Epochs to 95 %: first epoch with 95 % of the final validation accuracy. Oscillation:"
+        " standard deviation of the change in validation accuracy between epochs, second half of the training. Train:"
+        " accuracy on training images without augmentation. ECE: expected calibration error."
     ]
-    experiment = found.experiment
-    return Table(
-        experiment.table, f"{experiment.name}_remarks", f"{experiment.title}, in numbers", columns, rows, notes
-    )
+    title = f"{evidence.experiment.title}, training behaviour"
+    return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes)
 
 
 def _arm_cells(row: Row, baseline: bool) -> list[str]:
     comparison = row.comparison
     cells = [row.arm.label, mean_text(row.accuracy), percent(row.arm.reported)]
-    if comparison is not None:
-        cells += [interval_text(comparison.difference), f"{comparison.p_adjusted:.2g}", comparison.verdict.word]
-    else:
-        cells += ["baseline" if baseline else DASH, DASH, DASH]
-    return cells
+    if comparison is None:
+        return [*cells, "baseline" if baseline else DASH, DASH, DASH]
+    return [*cells, interval_text(comparison.difference), f"{comparison.p_adjusted:.2g}", comparison.verdict.word]
 
 
-def _claim(row: Row, study: Study) -> str:
-    """The verdict, and what it rests on."""
+def _detail(row: Row) -> str:
+    """How much data a verdict rests on."""
     comparison = row.comparison
     assert comparison is not None
-    found = comparison.difference
+    d = comparison.difference
     return (
-        f"{study.verdict_prefix}{comparison.verdict.sentence} ({plural(found.seeds, 'seed')},"
-        f" {found.images:,} images each; {100 * found.shares.seed:.0f} % of the squared standard error is between"
-        f" seeds, {100 * found.shares.image:.0f} % between images; a true difference of {100 * found.detectable:.1f}"
-        f" points would be found in 4 of 5 such experiments; P(arm > baseline) = {comparison.probability:.2f})"
+        f"{row.arm.label}: {plural(d.seeds, 'seed')}, {d.images:,} images each. Variance of the difference:"
+        f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images, the rest residual."
+        f" A true difference of {100 * d.detectable:.1f} points would be found with a probability of 80 %."
+        f" P(arm > baseline) = {comparison.probability:.2f}."
     )
 
 
-def _arm_data(row: Row, experiment: str) -> dict[str, Any]:
-    data: dict[str, Any] = {"experiment": experiment, "arm": row.arm.label, "words": " ".join(row.arm.words)}
-    data |= {"runs": " ".join(row.arm.runs[seed].record.identity[:12] for seed in sorted(row.arm.runs))}
-    data |= {"seeds": len(row.arm.runs), "failed": len(row.arm.failed), "reported": row.arm.reported}
+def _arm_data(row: Row) -> dict[str, Any]:
+    arm, curve, comparison = row.arm, row.curve, row.comparison
+    data: dict[str, Any] = {"arm": arm.label, "words": " ".join(arm.overrides)}
+    data |= {"runs": " ".join(arm.runs[seed].record.identity[:12] for seed in sorted(arm.runs))}
+    data |= {"seeds": len(arm.runs), "failed": len(arm.failed), "reported": arm.reported}
     for name, summary in (("accuracy", row.accuracy), ("train", row.train)):
         if summary is not None:
             data |= {name: summary.mean, f"{name}_sd": summary.sd, f"{name}_low": summary.low}
             data |= {f"{name}_high": summary.high}
-    curve = row.curve
     data |= {"epochs_to_95": curve.epochs_to_95, "oscillation": curve.oscillation, "gap": curve.gap, "ece": curve.ece}
-    if row.comparison is not None:
-        found = row.comparison.difference
-        data |= {"pairs": found.seeds, "difference": found.estimate, "low": found.low, "high": found.high, "p": found.p}
-        data |= {"p_holm": row.comparison.p_adjusted, "verdict": row.comparison.verdict.word}
-        data |= {"df": found.df, "share_seed": found.shares.seed, "share_image": found.shares.image}
-        data |= {"detectable": found.detectable, "probability_better": row.comparison.probability}
-        if row.comparison.bootstrap is not None:
-            data |= dict(zip(("bootstrap_low", "bootstrap_high"), row.comparison.bootstrap, strict=True))
-        data["mcnemar_p"] = " ".join(f"{test.p:.3g}" for test in row.comparison.mcnemar)
+    if comparison is not None:
+        d = comparison.difference
+        data |= {"pairs": d.seeds, "difference": d.estimate, "low": d.low, "high": d.high, "p": d.p}
+        data |= {"p_holm": comparison.p_adjusted, "verdict": comparison.verdict.word}
+        data |= {"df": d.df, "share_seed": d.shares.seed, "share_image": d.shares.image}
+        data |= {"detectable": d.detectable, "probability_better": comparison.probability}
+        if comparison.bootstrap is not None:
+            data |= dict(zip(("bootstrap_low", "bootstrap_high"), comparison.bootstrap, strict=True))
+        data["mcnemar_p"] = " ".join(f"{test.p:.3g}" for test in comparison.mcnemar)
     return data

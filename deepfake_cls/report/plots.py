@@ -1,0 +1,187 @@
+"""The figures of the page, with their captions, from runs and studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deepfake_cls import figures
+from deepfake_cls.data import source
+from deepfake_cls.data.images import SplitImages, open_images
+from deepfake_cls.data.sources import read_manifest
+from deepfake_cls.errors import InputError
+from deepfake_cls.records import Record, read_predictions
+from deepfake_cls.report.collect import Finished
+from deepfake_cls.report.evidence import Evidence
+from deepfake_cls.report.render import Table, plural
+from deepfake_cls.report.study import Study
+from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
+from deepfake_cls.stats.intervals import wilson
+from deepfake_cls.summary import correct_of
+
+Plot = tuple[Figure, str]  # figure and caption
+
+SPECTRUM_IMAGES = 200  # images of a class for its mean spectrum
+CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
+SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
+
+
+def accuracy_plot(records: Mapping[str, Record], names: Mapping[str, str]) -> Plot:
+    """Validation accuracies with their intervals; for KNN, one for each k.
+
+    Args:
+        records: By kind.
+        names: Of the kinds.
+    """
+    rows: list[figures.Estimate] = []
+    for kind, record in records.items():
+        correct, count = correct_of(record)
+        if kind == "knn":
+            hits = {f"KNN, k = {k}": round(metrics["val_acc"] * count) for k, metrics in record.by_k.items()}
+        else:
+            hits = {names[kind]: correct}
+        rows += [(name, correct / count, *wilson(correct, count)) for name, correct in hits.items()]
+    chance = 1 / len(next(iter(records.values())).data["classes"])
+    return figures.accuracy_figure(
+        rows, chance
+    ), "Validation accuracy with 95 % Wilson intervals over images, one run each."
+
+
+def confusion_plot(record: Record, title: str) -> Plot:
+    """Confusion matrix of one run."""
+    return figures.confusion_figure(np.array(record.confusion), record.data["classes"], title), ""
+
+
+def learning_plot(record: Record) -> Plot | None:
+    """Learning curves of one run; None without a history."""
+    if not record.history:
+        return None
+    caption = "The training loss is higher, since its images are augmented and mixed and its labels smoothed."
+    return figures.learning_figure({"CNN": record.history}), caption
+
+
+def classes_plot(record: Record) -> Plot | None:
+    """Examples and mean spectra of each class; None if the run's images are not available."""
+    split = validation_images(record)
+    names = record.data["classes"]
+    if split is None or not set(range(len(names))) <= set(split.labels.tolist()):
+        return None
+    samples = figures.by_class(split.store.images, split.labels, names, SPECTRUM_IMAGES)
+    caption = (
+        "Each row: three images of a class; the residual of the first (image minus its Gaussian blur, σ = 1, times 6);"
+        " the class's mean log power spectrum of residuals minus the mean over classes (red: more power; zero frequency"
+        " in the centre)."
+    )
+    return figures.classes_figure(samples), caption
+
+
+def table_plots(table: Table, study: Study) -> list[Plot]:
+    """The figures below a table."""
+    if table.number == 1:
+        return _knn_plots(study)
+    if table.name in study.experiments:
+        return arm_figures(study.evidence[table.name])
+    if table.number == 8 and study.main.runs:
+        return _main_arm_plots(study, list(study.main.runs.values()))
+    if table.number == 9:
+        with suppress(InputError):  # the table's notes contain the error
+            if (d := compare_tta(study)) is not None:
+                figure = figures.forest_figure([("flip TTA", d.estimate, d.low, d.high)], "plain")
+                return [(figure, "Gain from flip TTA. Grey band: within one point (equivalent).")]
+    return []
+
+
+def arm_figures(evidence: Evidence) -> list[Plot]:
+    """An experiment's figures: differences from the baseline, and learning curves; only those that have runs."""
+    plots = []
+    differences = [(row.arm.label, row.comparison.difference) for row in evidence.rows if row.comparison is not None]
+    if differences:
+        baseline = evidence.experiment.arms[evidence.experiment.baseline].label
+        rows = [(label, d.estimate, d.low, d.high) for label, d in differences]
+        caption = "Differences from the baseline with 95 % intervals. Grey band: within one point (equivalent)."
+        plots.append((figures.forest_figure(rows, baseline), caption))
+    curves = {
+        row.arm.label: [[line["val_acc"] for line in entry.record.history] for entry in row.arm.runs.values()]
+        for row in evidence.rows
+        if row.arm.runs
+    }
+    if curves:
+        caption = "Learning curves: mean over seeds; the band spans the lowest and the highest seed."
+        plots.append((figures.bands_figure(curves), caption))
+    return plots
+
+
+def _knn_plots(study: Study) -> list[Plot]:
+    experiment = study.experiments["table1_knn"]
+    curves: dict[str, dict[int, tuple[float, float, float]]] = {}
+    for arm in experiment.arms:
+        for entry in arm.runs.values():
+            count = correct_of(entry.record)[1]
+            curves[arm.label] = {
+                int(k): (metrics["val_acc"], *wilson(round(metrics["val_acc"] * count), count))
+                for k, metrics in entry.record.by_k.items()
+            }
+    if not curves:
+        return []
+    if study.config.data.name == "unibuc":
+        curves["paper"] = {k: (value, value, value) for k, value in experiment.by_k.items()}
+    return [(figures.neighbours_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
+
+
+def _main_arm_plots(study: Study, runs: Sequence[Finished]) -> list[Plot]:
+    names = runs[0].record.data["classes"]
+    recall = np.array([[np.nan if r is None else r for r in entry.record.recall] for entry in runs])
+    counts = np.sum([entry.record.confusion for entry in runs], axis=0)
+    plots = [
+        (figures.recall_figure(names, recall, paper_recall(study, len(names))), "Recall by class of the main arm."),
+        (
+            figures.confusion_figure(counts, names),
+            f"Confusion matrix of the main arm, summed over {plural(len(runs), 'seed')}: counts and % of true class.",
+        ),
+    ]
+    sheet = contact_sheet(runs[0])
+    return plots if sheet is None else [*plots, (sheet, SHEET.format(runs[0].record.seed))]
+
+
+def contact_sheet(entry: Finished) -> Figure | None:
+    """The most confident mistakes for each of the most confused pairs; None without mistakes, images or predictions.
+
+    Args:
+        entry: A run.
+    """
+    split = validation_images(entry.record)
+    if split is None:
+        return None
+    try:
+        ids, labels, probs = read_predictions(entry.path / "predictions.npz")
+    except InputError:
+        return None
+    if tuple(ids.tolist()) != split.ids:
+        return None
+    predicted = probs.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    if not len(pairs):
+        return None
+    names, rows = entry.record.data["classes"], []
+    for true, guess in pairs[np.argsort(-counts, kind="stable")][:CONFUSED_PAIRS]:
+        mistakes = wrong[(labels[wrong] == true) & (predicted[wrong] == guess)]
+        confident = mistakes[np.argsort(-probs[mistakes, guess], kind="stable")][:MISTAKES_PER_PAIR]
+        label = f"true: {names[true]}\npredicted:\n{names[guess]}"
+        rows.append((label, split.store.images[confident], [float(p) for p in probs[confident, guess]]))
+    return figures.mistakes_figure(rows)
+
+
+def validation_images(record: Record) -> SplitImages | None:
+    """The validation images of a run, or None if they are no longer available."""
+    settings: dict[str, Any] = record.config["data"]
+    try:
+        config = source[settings["name"]].Config(**settings)
+        height, width = record.data["size"]
+        return open_images(read_manifest(config), "validation", config, progress=False, size=(height, width))
+    except InputError:
+        return None

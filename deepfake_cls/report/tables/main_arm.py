@@ -1,0 +1,87 @@
+"""Table 8, recall by class, and table 9, test-time augmentation; both on the runs of the main arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from deepfake_cls.errors import InputError
+from deepfake_cls.records import Record
+from deepfake_cls.report import paper, table
+from deepfake_cls.report.evidence import over_seeds, pair_predictions
+from deepfake_cls.report.render import DASH, Table, interval_text, mean_text, percent, plural
+from deepfake_cls.report.study import Study
+from deepfake_cls.stats.compare import Difference
+from deepfake_cls.stats.intervals import summarise
+from deepfake_cls.stats.verdict import judge, points
+
+
+def paper_recall(study: Study, classes: int) -> list[float | None]:
+    """The paper's recall by class; None where the classes are not the paper's."""
+    if study.config.data.name != "unibuc":
+        return [None] * classes
+    recall: list[float | None] = [correct / count for correct, count in paper.RECALL[:classes]]
+    return recall + [None] * (classes - len(recall))
+
+
+@table(8)
+def recall_table(study: Study) -> Table:
+    """Table 8: recall by class."""
+    records = [entry.record for entry in study.main.runs.values()]
+    names = records[0].data["classes"] if records else [str(label) for label in range(len(paper.RECALL))]
+    reported = paper_recall(study, len(names))
+    rows, data = [], []
+    for label, name in enumerate(names):
+        values = [value for record in records if (value := record.recall[label]) is not None]
+        recall = summarise(values) if values else None
+        confused = _most_confused(records, label, names)
+        rows.append([name, mean_text(recall), percent(reported[label]), confused])
+        data.append({"arm": name, "accuracy": None if recall is None else recall.mean})
+    notes = study.no_match(study.main)
+    notes.append(f"Runs at {study.scale_text}: mean ± standard deviation over n seeds.")
+    if study.config.data.name != "unibuc":
+        notes.append("The paper's classes are those of data=unibuc, so its recall is not comparable with this data.")
+    columns = ["class", "recall %", "paper %", "most often confused with"]
+    return Table(8, "table8_recall", "Recall by class", columns, rows, notes, data)
+
+
+def _most_confused(records: Sequence[Record], label: int, names: Sequence[str]) -> str:
+    errors = [sum(r.confusion[label][other] for r in records) if other != label else 0 for other in range(len(names))]
+    most = max(range(len(names)), key=lambda other: errors[other])
+    return f"{names[most]} ({errors[most]} of {sum(errors)} errors)" if errors[most] else DASH
+
+
+def compare_tta(study: Study) -> Difference | None:
+    """Accuracy with flip TTA minus accuracy without, on the main arm; None if no run was scored with flip TTA.
+
+    Raises:
+        InputError: Predictions are missing.
+    """
+    main = study.main
+    seeds = [seed for seed, entry in main.runs.items() if "val_acc_flip" in entry.record.metrics]
+    return pair_predictions(main, main, seeds, "probs_flip", "probs").difference() if seeds else None
+
+
+@table(9)
+def tta_table(study: Study) -> Table:
+    """Table 9: flip TTA."""
+    notes = study.no_match(study.main)
+    notes.append(f"Runs at {study.scale_text}. Flip TTA: mean softmax of an image and its mirror image, same weights.")
+    try:
+        difference = compare_tta(study)
+    except InputError as error:
+        difference = None
+        notes.append(f"Omitted: {error}")
+    plain, flipped = over_seeds(study.main, "val_acc"), over_seeds(study.main, "val_acc_flip")
+    low, high = (points(gain) for gain in paper.TTA_GAIN)
+    gain, word = DASH, DASH
+    data: dict[str, Any] = {"arm": "flip", "accuracy": None if flipped is None else flipped.mean}
+    if difference is not None:
+        verdict = judge(difference)
+        gain, word = interval_text(difference), verdict.word
+        data |= {"difference": difference.estimate, "low": difference.low, "high": difference.high, "verdict": word}
+        size = f"{plural(difference.seeds, 'seed')}, {difference.images:,} images each"
+        notes.append(f"flip TTA: {verdict.sentence} ({size}).{study.scale_caveat}")
+    cells = [mean_text(plain), mean_text(flipped), gain, word, f"{low} to {high}"]
+    columns = ["plain %", "flip TTA %", "gain, points (95 %)", "verdict", "paper's gain, points"]
+    return Table(9, "table9_tta", "Test-time augmentation", columns, [cells], notes, [data])
