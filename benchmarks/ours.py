@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import choose
 from deepfake_cls.inference import predict_all
 from deepfake_cls.models.resnet import ResidualNet
-from deepfake_cls.runs import Run, plain
+from deepfake_cls.runs import Run
 from deepfake_cls.training.fit import build_trainer
 from deepfake_cls.training.module import Classifier
 
@@ -55,7 +56,7 @@ def classifier(images: ImageData, width: int, steps: int, **changed: Any) -> Cla
         steps=steps,
         seed=0,
         augment={**augment, **changed},
-        recipe=plain(RecipeConfig()),
+        recipe=asdict(RecipeConfig()),
     )
 
 
@@ -91,7 +92,9 @@ def train(source: dict[str, Any], width: int, batch: int, skip: int, steps: int)
     images = image_data(Source(**source), batch)
     watch = Stopwatch(skip, steps)
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = build_trainer(config, hardware, Run(Path(folder), "benchmark"), len(images.train_dataloader()))
+        trainer: Any = build_trainer(
+            config, hardware, Run("cnn", Path(folder), "benchmark"), len(images.train_dataloader())
+        )
         trainer.callbacks.append(Clock(watch))
         trainer.limit_train_batches, trainer.limit_val_batches = steps, 0
         trainer.fit(classifier(images, width, len(images.train_dataloader())), datamodule=images)

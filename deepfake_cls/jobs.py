@@ -139,7 +139,7 @@ def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
             if message == READY:
                 stops.pass_on_to(process.pid)
         process.join()
-    claimed = next((message for message in messages if isinstance(message, runs.Claimed)), None)
+    claimed = next((message for message in messages if isinstance(message, runs.Run)), None)
     outcome = next((message for message in messages if isinstance(message, Outcome)), None)
     if outcome is None and stops.received:  # stopped before or after its training, where there is nothing to keep
         tell("\nStopped.")
@@ -189,7 +189,7 @@ class _Stops:
             self.pass_on_to(self._pid)
 
 
-def _crashed(status: int, config: Any, overrides: str, claimed: runs.Claimed | None) -> Outcome:
+def _crashed(status: int, config: Any, overrides: str, claimed: runs.Run | None) -> Outcome:
     """The outcome of a job whose process has ended without giving one."""
     if status < 0:
         how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"

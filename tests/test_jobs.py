@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.jobs import attempt, out_of_memory
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import Claimed, plain, record_failure
+from deepfake_cls.runs import Run, record_failure
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_distributed import torchrun_variables
 
@@ -28,6 +29,7 @@ KILLER = """
     import os
     import sys
     import time
+from dataclasses import asdict
 
     seen = []
 
@@ -192,12 +194,12 @@ def test_a_job_ends_when_the_process_that_waits_for_it_is_killed(unibuc_like: Pa
 
 def test_a_failure_is_not_recorded_over_a_result() -> None:
     config = KnnConfig(seed=3)
-    claimed = Claimed("knn", Path("runs/knn/ab"), "ab" * 32)
+    claimed = Run("knn", Path("runs/knn/ab"), "ab" * 32)
     claimed.path.mkdir(parents=True)
     record_failure(claimed, config, "The process died.")
     record = read_record(claimed.path)
     assert (record.status, record.error, record.seed) == ("failed", "The process died.", 3)
-    write_record(claimed.path, Record("knn", "ok", claimed.identity, plain(config)))
+    write_record(claimed.path, Record("knn", "ok", claimed.identity, asdict(config)))
     record_failure(claimed, config, "The process died.")
     assert read_record(claimed.path).status == "ok"
 

@@ -15,6 +15,7 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.knn import nearest, votes
 from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.stats.contrast import relative_contrast
 from tests.conftest import SMALL_DATA, call, configure
 
 
@@ -80,9 +81,9 @@ def test_impossible_values_are_refused(override: str, message: str) -> None:
 
 def test_shift_moves_right_and_down_and_repeats_the_edge() -> None:
     images = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
-    moved = knn.shifted(images, 1)[0, :, :, 0]
+    moved = knn.shift(images, 1)[0, :, :, 0]
     assert moved.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
-    assert knn.shifted(images, 0) is images
+    assert knn.shift(images, 0) is images
 
 
 def test_a_shift_is_a_run_of_its_own() -> None:
@@ -103,8 +104,8 @@ def test_contrast_is_the_median_of_mean_over_nearest_distance() -> None:
     squared = ((q[:, None] - flat) ** 2).sum(axis=2)
     expected = np.median(np.sqrt(squared.mean(axis=1) / squared.min(axis=1)))
     distances, _ = nearest(queries, references, 1)
-    assert knn.relative_contrast(queries, references, distances[:, 0]) == pytest.approx(expected)
-    assert knn.relative_contrast(references[:5], references, np.zeros(5, np.int64)) is None
+    assert relative_contrast(queries, references, distances[:, 0]) == pytest.approx(expected)
+    assert relative_contrast(references[:5], references, np.zeros(5, np.int64)) is None
 
 
 def test_knn_starts_without_lightning() -> None:

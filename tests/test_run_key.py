@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from deepfake_cls import config as schemas
-from deepfake_cls import knn, runs, train
+from deepfake_cls import knn, run_key, train
 from deepfake_cls.config import KnnConfig, RecipeConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_record
@@ -35,7 +35,7 @@ def test_a_comment_in_the_package_repeats_nothing() -> None:
     shutil.copytree(ROOT / "conf", "copy/conf")
     copy = {"PYTHONPATH": str(Path("copy").resolve()), "PYTHONSAFEPATH": "1"}
     call("deepfake_cls.train", *WORDS, env=copy)
-    for module in ("models/resnet.py", "training/module.py", "runs.py"):
+    for module in ("models/resnet.py", "training/module.py", "run_key.py"):
         with Path("copy/deepfake_cls", module).open("a") as file:
             file.write("\nassert 'copy' in __file__  # a comment\n")
     done = call("deepfake_cls.train", *WORDS, env=copy)
@@ -64,16 +64,16 @@ def test_a_later_key_at_its_default_repeats_nothing(
     fit()
     first = read_record(results()[0].parent)
     monkeypatch.setitem(schemas.SCHEMAS, "train", LaterConfig)
-    runs._defaults.cache_clear()
+    run_key._defaults.cache_clear()
     try:
         fit(schema=LaterConfig)
         assert capsys.readouterr().out.count("already done") == 1
-        assert runs.run_key_of(first) == first.identity
+        assert run_key.run_key_of(first) == first.identity
         for word in ("+mixup=0.2", "+recipe.ema=0.9"):
             fit(word, schema=LaterConfig)
         assert "already done" not in capsys.readouterr().out
     finally:
-        runs._defaults.cache_clear()
+        run_key._defaults.cache_clear()
     assert len({read_record(file.parent).identity for file in results()}) == 3
 
 
@@ -151,7 +151,7 @@ def test_a_run_of_schema_1_is_read_and_not_repeated(arm: str, capsys: pytest.Cap
     after = read_record(Path("runs/cnn/555555555555"))
     assert after.schema == 1
     assert (after.metrics, after.confusion, after.digests) == (before.metrics, before.confusion, {})
-    assert runs.run_key_of(after) == before.identity
+    assert run_key.run_key_of(after) == before.identity
     capsys.readouterr()
     fit(f"arm={arm}")
     assert "runs/cnn/555555555555: already done; force=true repeats it." in capsys.readouterr().out

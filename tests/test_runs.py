@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ from deepfake_cls.config import FolderConfig, KnnConfig, ModelConfig, TrainConfi
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import claim, defaults_of, hashed_config, key_here, plain
+from deepfake_cls.run_key import defaults_of, hashed_config, run_key
+from deepfake_cls.runs import claim
 from tests.conftest import call
 
 ID = "ab" * 32
@@ -27,7 +28,7 @@ def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(monkeypat
             order.append("first in")
             while not said:  # until the second one waits
                 time.sleep(0.01)
-            write_record(run.path, Record("knn", "ok", ID, plain(config)))
+            write_record(run.path, Record("knn", "ok", ID, asdict(config)))
             order.append("first out")
 
     thread = threading.Thread(target=first)
@@ -39,7 +40,7 @@ def test_two_that_want_one_run_take_turns_and_the_second_finds_it_done(monkeypat
         assert run.done is not None
     thread.join()
     assert order == ["first in", "first out", "second in"]
-    assert "another process is at work there" in said[0]
+    assert "another process works on this run" in said[0]
 
 
 def test_a_failure_is_recorded_and_tried_again() -> None:
@@ -79,16 +80,16 @@ def test_a_file_in_the_way_is_refused() -> None:
 
 def test_the_key_names_what_the_result_was_computed_on() -> None:
     config = TrainConfig()
-    one = key_here("cnn", config, "f", Hardware("cpu", "32-true", 2, "x"))
-    assert one == key_here("cnn", config, "f", Hardware("cpu", "32-true", 2, "another name"))
+    one = run_key("cnn", config, "f", Hardware("cpu", "32-true", 2, "x"))
+    assert one == run_key("cnn", config, "f", Hardware("cpu", "32-true", 2, "another name"))
     for other in (("cuda", "32-true", 2), ("cpu", "bf16-mixed", 2), ("cpu", "32-true", 1)):
-        assert key_here("cnn", config, "f", Hardware(*other, "x")) != one
+        assert run_key("cnn", config, "f", Hardware(*other, "x")) != one
     # Of a GPU its name counts, and the threads of the CPU beside it do not.
-    card = key_here("cnn", config, "f", Hardware("cuda", "32-true", 2, "T4"))
-    assert card == key_here("cnn", config, "f", Hardware("cuda", "32-true", 8, "T4"))
-    assert card != key_here("cnn", config, "f", Hardware("cuda", "32-true", 2, "H100"))
+    card = run_key("cnn", config, "f", Hardware("cuda", "32-true", 2, "T4"))
+    assert card == run_key("cnn", config, "f", Hardware("cuda", "32-true", 8, "T4"))
+    assert card != run_key("cnn", config, "f", Hardware("cuda", "32-true", 2, "H100"))
     # Nearest neighbours are exact on any of them.
-    keys = {key_here("knn", KnnConfig(), "f", Hardware("cpu", "32-true", threads, "x")) for threads in (1, 2)}
+    keys = {run_key("knn", KnnConfig(), "f", Hardware("cpu", "32-true", threads, "x")) for threads in (1, 2)}
     assert len(keys) == 1
 
 
@@ -104,13 +105,13 @@ def test_a_schema_may_have_keys_without_a_default() -> None:
 
     found = defaults_of(Listed)
     assert "listing" not in found
-    assert found == plain(FolderConfig())
-    assert defaults_of(TrainConfig) == plain(TrainConfig())
+    assert found == asdict(FolderConfig())
+    assert defaults_of(TrainConfig) == asdict(TrainConfig())
 
 
 def test_arguments_that_no_file_of_the_project_names_are_part_of_the_key() -> None:
-    configs = [plain(TrainConfig(model=ModelConfig("own", args))) for args in ({}, {"kernel": 3}, {"kernel": 5})]
+    configs = [asdict(TrainConfig(model=ModelConfig("own", args))) for args in ({}, {"kernel": 3}, {"kernel": 5})]
     found = [hashed_config("cnn", config)["model"]["args"] for config in configs]
     assert found == [{}, {"kernel": 3.0}, {"kernel": 5.0}]
-    usual = plain(TrainConfig(model=ModelConfig("resnet", {"skips": True})))
+    usual = asdict(TrainConfig(model=ModelConfig("resnet", {"skips": True})))
     assert hashed_config("cnn", usual)["model"]["args"] == {}

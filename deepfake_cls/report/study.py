@@ -14,7 +14,7 @@ import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.report.render import plural
-from deepfake_cls.runs import hashed_config, plain
+from deepfake_cls.run_key import hashed_config
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
 KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
@@ -282,7 +282,7 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
     for seed in seeds:
         if each or not tree:
             OmegaConf.update(composed, "seed", seed)
-            tree = plain(typed(composed, schema))
+            tree = asdict(typed(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
         yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
 

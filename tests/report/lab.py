@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from deepfake_cls.records import Record, read_record, write_predictions, write_r
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm
 from deepfake_cls.report.study import Study, fill
-from deepfake_cls.runs import plain
 from deepfake_cls.stats.metrics import score
 
 IMAGES = 200
@@ -58,7 +57,8 @@ def compose_once(entry: str, words: Sequence[str], return_hydra_config: bool = F
 @cache
 def _plain(kind: str, words: tuple[str, ...]) -> dict[str, Any]:
     entry, schema = ("knn", KnnConfig) if kind == "knn" else ("train", TrainConfig)
-    return plain(typed(compose_once(entry, words), schema))
+    config: Any = typed(compose_once(entry, words), schema)
+    return asdict(config)
 
 
 def composed(kind: str, *words: str) -> dict[str, Any]:

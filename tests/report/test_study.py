@@ -14,7 +14,7 @@ from deepfake_cls.records import Record, read_record
 from deepfake_cls.report import study
 from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.study import declared, fill, without_repeats
-from deepfake_cls.runs import hashed_config
+from deepfake_cls.run_key import hashed_config
 from tests.conftest import ROOT
 from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, repeat, study_of, write, write_all
 

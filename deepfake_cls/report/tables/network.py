@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,6 @@ from deepfake_cls.report import paper, table
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.render import DASH, Table
 from deepfake_cls.report.study import Study
-from deepfake_cls.runs import plain
 
 
 @table(2)
@@ -86,7 +86,7 @@ def trace_network(
 @table(3)
 def settings_table(study: Study) -> Table:
     """Table 3: the resolved configuration of the central arm."""
-    config = plain(study.config)
+    config = asdict(study.config)
     rows, data = [], []
     for key, told in paper.SETTINGS.items():
         value: Any = config
