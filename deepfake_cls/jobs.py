@@ -66,16 +66,16 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     try:
         return job(config, sweep) or Outcome()
     except Interrupted as stop:
-        tell(f"\n{stop}")
+        print_error(f"\n{stop}")
         return Outcome(f"{overrides}: {stop}", stop.signal)
     except InputError as error:
-        tell(f"error: {error}")
+        print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
     except BrokenPipeError:
         sys.stdout = None  # whoever read our output has gone; results are written
     except OSError as error:
         text = f"{error.filename or 'a file'}: {error.strerror or error}"
-        tell(f"error: {text}")
+        print_error(f"error: {text}")
         return Outcome(f"{prefix}{text}")
     except Exception as error:
         advice = out_of_memory(error, config)
@@ -99,13 +99,13 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
     return f"batch_size={size}: {where} is too small for it; give a smaller batch_size{other}."
 
 
-def tell(text: str) -> None:
+def print_error(text: str) -> None:
     """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same fault."""
     if distributed.local_rank() == 0:
         print(text, file=sys.stderr, flush=True)
 
 
-def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
+def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
     """Run one job of a sweep in a new process, and wait for it.
 
     SIGINT and SIGTERM are passed on to the job, which then keeps a checkpoint. A job that dies of a signal, or ends
@@ -142,7 +142,7 @@ def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
     claimed = next((message for message in messages if isinstance(message, runs.Run)), None)
     outcome = next((message for message in messages if isinstance(message, Outcome)), None)
     if outcome is None and stops.received:  # stopped before or after its training, where there is nothing to keep
-        tell("\nStopped.")
+        print_error("\nStopped.")
         outcome = Outcome(f"{overrides}: stopped")
     elif outcome is None:
         outcome = _crashed(process.exitcode or 0, config, overrides, claimed)
@@ -197,7 +197,7 @@ def _crashed(status: int, config: Any, overrides: str, claimed: runs.Run | None)
             how += ", as the system does when memory runs out"
     else:
         how = f"ended with exit status {status} and without a result"
-    tell(f"error: {overrides}: {how}")
+    print_error(f"error: {overrides}: {how}")
     if claimed is not None:
         runs.record_failure(claimed, config, f"The process {how}.")
     return Outcome(f"{overrides}: {how}")

@@ -10,9 +10,9 @@ import pytest
 
 from deepfake_cls import config as schemas
 from deepfake_cls.__main__ import COMMANDS
-from deepfake_cls.cli import refuse_foreign_experiment
 from deepfake_cls.config import KnnConfig, ModelConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
+from deepfake_cls.overrides import refuse_other_experiments
 from tests.conftest import ROOT, call, configure
 
 ENTRIES = {
@@ -68,7 +68,7 @@ def test_the_command_line_wins_over_the_scale() -> None:
 
 
 def test_keys_of_other_entry_points_are_refused_by_name() -> None:
-    with pytest.raises(InputError, match="k: .*keys here: lr, epochs"):
+    with pytest.raises(InputError, match="k: .*known keys: .*lr, epochs"):
         configure("train", TrainConfig, "+k=5")
     with pytest.raises(InputError, match="lr"):
         configure("knn", KnnConfig, "+lr=1")
@@ -130,7 +130,7 @@ def test_paths_of_the_home_folder_are_understood(monkeypatch: pytest.MonkeyPatch
 )
 def test_one_experiment_at_a_time(words: list[str]) -> None:
     with pytest.raises(InputError, match="experiment=table4_lr,table5_dropout: one at a time"):
-        refuse_foreign_experiment("train", ["-m", *words])
+        refuse_other_experiments("train", ["-m", *words])
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_one_experiment_at_a_time(words: list[str]) -> None:
 )
 def test_an_experiment_of_another_entry_point_says_which(entry: str, name: str, owner: str) -> None:
     with pytest.raises(InputError, match=f"experiment={name}: belongs to python -m deepfake_cls.{owner}."):
-        refuse_foreign_experiment(entry, ["scale=tiny", f"experiment={name}"])
+        refuse_other_experiments(entry, ["scale=tiny", f"experiment={name}"])
 
 
 @pytest.mark.parametrize("words", [[], ["lr=1"], ["experiment=null"], ["experiment=unknown"], ["experiment=table4_lr"]])
 def test_other_experiments_are_left_to_hydra(words: list[str]) -> None:
-    refuse_foreign_experiment("train", words)
+    refuse_other_experiments("train", words)
 
 
 def test_every_experiment_has_an_entry_point_that_takes_it() -> None:
@@ -152,7 +152,7 @@ def test_every_experiment_has_an_entry_point_that_takes_it() -> None:
         takers = []
         for entry in ("train", "knn"):
             try:
-                refuse_foreign_experiment(entry, [f"experiment={file.stem}"])
+                refuse_other_experiments(entry, [f"experiment={file.stem}"])
                 takers.append(entry)
             except InputError:
                 pass

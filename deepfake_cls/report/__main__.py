@@ -6,9 +6,10 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from deepfake_cls.cli import given, main
+from deepfake_cls.cli import main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.overrides import from_hydra
 
 OWN = ("runs", "output", "table", "require")  # the other overrides say which runs belong to the tables
 WITHOUT_RUNS = (2, 3)  # tables of the network and of the settings
@@ -30,7 +31,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.study import declared, fill, without_repeats
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
-    overrides = [word for word in given(HydraConfig.get().overrides.task) if word.split("=")[0] not in OWN]
+    overrides = [word for word in from_hydra(HydraConfig.get().overrides.task) if word.split("=")[0] not in OWN]
     if config.table is not None and config.table not in (known := numbers(declared(overrides))):
         raise InputError(
             f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."

@@ -24,15 +24,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import expanded, typed
 from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
 from deepfake_cls.errors import InputError
+from deepfake_cls.overrides import to_hydra
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.report.render import plural
 from deepfake_cls.run_key import hashed_config
+from deepfake_cls.validation import validate
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
 KNN_GROUPS = ("data", "trainer")  # what is said for training, and means the same for neighbours
@@ -124,12 +125,12 @@ def declared(words: Sequence[str] = ()) -> Study:
         InputError: If the words mean nothing to an entry point.
     """
     with _hydra():
-        composed = compose("train", expanded(words), return_hydra_config=True)
+        composed = compose("train", to_hydra(words), return_hydra_config=True)
     scale = str(composed.hydra.runtime.choices.scale)
     bare = _bare(composed)
     files = sorted((conf_dir() / "experiment").glob("*.yaml"))
     experiments = {file.stem: _read(file, bare) for file in files}
-    return Study(typed(bare, TrainConfig), scale, experiments, Arm("central"))
+    return Study(validate(bare, TrainConfig), scale, experiments, Arm("central"))
 
 
 def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
@@ -150,7 +151,7 @@ def fill(words: Sequence[str], records: Sequence[Finished]) -> Study:
     places: dict[str, list[Arm]] = {}
     seeds = sorted({entry.record.seed for entry in records})
     with _hydra():
-        bases = {point: _bare(compose(point, expanded(_known(point, words)))) for point in {point for point, _ in same}}
+        bases = {point: _bare(compose(point, to_hydra(_known(point, words)))) for point in {point for point, _ in same}}
         for (point, own), arms in same.items():
             for key in _keys(point, _composed(point, bases[point], words, own), seeds):
                 places.setdefault(key, []).extend(arms)
@@ -255,7 +256,7 @@ def _composed(entry: str, base: DictConfig, words: Sequence[str], own: Sequence[
     """
     overrides = OverridesParser.create().parse_overrides([*own])
     if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in overrides):
-        return _bare(compose(entry, expanded([*_known(entry, words), *own])))
+        return _bare(compose(entry, to_hydra([*_known(entry, words), *own])))
     arm = copy.deepcopy(base)
     for override in overrides:
         OmegaConf.update(arm, override.key_or_group, override.value())
@@ -282,7 +283,7 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
     for seed in seeds:
         if each or not tree:
             OmegaConf.update(composed, "seed", seed)
-            tree = asdict(typed(composed, schema))
+            tree = asdict(validate(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
         yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
 

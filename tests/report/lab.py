@@ -18,13 +18,13 @@ from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from deepfake_cls.cli import typed
 from deepfake_cls.config import KnnConfig, TrainConfig, conf_dir
 from deepfake_cls.records import Record, read_record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm
 from deepfake_cls.report.study import Study, fill
 from deepfake_cls.stats.metrics import score
+from deepfake_cls.validation import validate
 
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
@@ -57,7 +57,7 @@ def compose_once(entry: str, words: Sequence[str], return_hydra_config: bool = F
 @cache
 def _plain(kind: str, words: tuple[str, ...]) -> dict[str, Any]:
     entry, schema = ("knn", KnnConfig) if kind == "knn" else ("train", TrainConfig)
-    config: Any = typed(compose_once(entry, words), schema)
+    config: Any = validate(compose_once(entry, words), schema)
     return asdict(config)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from deepfake_cls.cli import typed
 from deepfake_cls.config import conf_dir
 from deepfake_cls.records import Record, read_record
 from deepfake_cls.report import study
 from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.study import declared, fill, without_repeats
 from deepfake_cls.run_key import hashed_config
+from deepfake_cls.validation import validate
 from tests.conftest import ROOT
 from tests.report.lab import CPU, FOLDS, TINY, arm, composed, fold, repeat, study_of, write, write_all
 
@@ -303,10 +303,10 @@ def test_checks_of_types_do_not_grow_with_the_runs(tmp_path: Path, monkeypatch: 
     calls: list[str] = []
 
     def counted(*args: Any) -> Any:
-        calls.append("typed")
-        return typed(*args)
+        calls.append("validate")
+        return validate(*args)
 
-    monkeypatch.setattr(study, "typed", counted)
+    monkeypatch.setattr(study, "validate", counted)
     counts = []
     for size in (1, 500):
         calls.clear()
