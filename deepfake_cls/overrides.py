@@ -101,8 +101,8 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
     """
     if any(text.startswith(("--config-dir", "-cd", "hydra.searchpath")) for text in arguments):
         return  # the file may be in a folder of the user's own
-    for text in arguments:
-        group, _, values = text.lstrip("+").partition("=")
+    for argument in arguments:
+        group, _, values = argument.lstrip("+").partition("=")
         options = options_of(group) if group.isalpha() else []
         for value in values.split(",") if options else []:
             # A value that is no plain name, such as glob(*), is left to Hydra.
@@ -111,10 +111,10 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
             if group == "data":
                 source[value]  # a plugin's layout has no file; the registry refuses unknown names
                 continue
-            advice = (
-                f" A network of your own needs plugins=[MODULE] and model.name={value}." if group == "model" else ""
-            )
-            raise InputError(f"{group}={value}: unknown; expected one of {', '.join(options)}.{advice}")
+            message = f"{group}={value}: unknown; expected one of {', '.join(options)}."
+            if group == "model":
+                message += f" A network of your own needs plugins=[MODULE] and model.name={value}."
+            raise InputError(message)
 
 
 def options_of(group: str) -> list[str]:

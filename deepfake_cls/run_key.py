@@ -127,18 +127,8 @@ def result_key(kind: str, config: Mapping[str, Any], fingerprint: str, version: 
 def _with_hardware(
     kind: str, result: str, device: str, precision: str, threads: int | None, processes: int, torch_version: str
 ) -> str:
-    """Add hardware and software to a result key: 64 hex digits.
-
-    Args:
-        kind: KNN is exact, so its key stays as it is.
-        result: From :func:`result_key`.
-        device: ``cpu``, or the name of the GPU.
-        precision: ``32-true``, ``bf16-mixed``.
-        threads: CPU threads; None on a GPU, where they change nothing.
-        processes: Number of devices that share the job.
-        torch_version: Only its major and minor version count.
-    """
-    if kind == "knn":
+    """Add hardware and software to a result key; ``threads`` is None on a GPU, where they change nothing."""
+    if kind == "knn":  # exact on any hardware
         return result
     parts = [result, device, precision, threads, processes, torch_version.split("+")[0].split(".")[:2]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
