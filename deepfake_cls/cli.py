@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake_cls import distributed, gpus, jobs
 from deepfake_cls.config import conf_dir
 from deepfake_cls.errors import InputError
+from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
     from_hydra,
     import_plugins,
@@ -53,6 +54,7 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -
     jobs.configure_logging()
     jobs.enable_faulthandler()
     OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
+    OmegaConf.register_new_resolver("command_help", command_help, replace=True)
     for flag in ("-m", "--multirun"):
         if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
             sys.argv.remove(flag)

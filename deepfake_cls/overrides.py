@@ -103,14 +103,13 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
         return  # the file may be in a folder of the user's own
     for argument in arguments:
         group, _, values = argument.lstrip("+").partition("=")
-        options = options_of(group) if group.isalpha() else []
+        options = options_of(group)
         for value in values.split(",") if options else []:
             # A value that is no plain name, such as glob(*), is left to Hydra.
             if not value.replace("-", "_").isidentifier() or value in (*options, "null"):
                 continue
             if group == "data":
-                source[value]  # a plugin's layout has no file; the registry refuses unknown names
-                continue
+                source[value]  # refuses unknown names, and mentions plugins
             message = f"{group}={value}: unknown; expected one of {', '.join(options)}."
             if group == "model":
                 message += f" A network of your own needs plugins=[MODULE] and model.name={value}."
@@ -118,5 +117,9 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
 
 
 def options_of(group: str) -> list[str]:
-    """Names of the files of a configuration group; none if there is no such group."""
+    """The options of a configuration group, files or registered layouts; none if there is no such group."""
+    if group == "data":
+        return [*source]
+    if not group.isalpha():
+        return []
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))

@@ -11,7 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from deepfake_cls.config import SCHEMAS, RecipeConfig, TrainConfig, TrainerConfig, conf_dir
+from deepfake_cls.config import SCHEMAS, RecipeConfig, TrainConfig, TrainerConfig
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.schema import check
@@ -35,10 +35,7 @@ def register_schemas() -> None:
     store.store(name="schema_recipe", node=_defaults(RecipeConfig))
     store.store(name="schema_trainer", node=_defaults(TrainerConfig))
     for name in source:
-        node = {**_defaults(source[name].Config), "name": name}
-        store.store(name=f"schema_data_{name}", node=node)
-        if not (conf_dir() / "data" / f"{name}.yaml").is_file():  # a plugin's layout: data=NAME needs no file
-            store.store(group="data", name=name, node=node)
+        store.store(group="data", name=name, node={**_defaults(source[name].Config), "name": name})
 
 
 def _defaults(schema: type[Any], without: Collection[str] = ()) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 
 import pytest
 
@@ -32,8 +33,9 @@ def test_an_unknown_command_is_refused_with_those_that_there_are() -> None:
 
 def test_help_of_a_command_names_its_keys() -> None:
     done = call("deepfake_cls", "train", "--help")
-    assert "== Configuration groups ==" in done.stdout
-    assert "batch_size: 64" in done.stdout
+    assert done.stdout.startswith("usage: deepfake-cls train [KEY=VALUE ...]")
+    for row in ("scale +reference, small, tiny", "batch_size=64 +Images in a batch.", "data.train_size=2500 +Images"):
+        assert re.search(f"^  {row}", done.stdout, re.MULTILINE)
 
 
 def test_a_command_gets_its_arguments_and_gives_its_status() -> None:
