@@ -38,7 +38,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             print(f"{claimed.path}: {hardware.describe()}", flush=True)
             opened = time.perf_counter()
             outputs = predict_split(config, model, split, hardware)
-            probs = outputs.probs if outputs.probs_flip is None else outputs.probs_flip
+            probs = outputs.final_probs
             scores = score(split.labels, probs)
             metrics = scores.prefixed(config.split)
             record = claimed.result(
