@@ -107,21 +107,21 @@ def predict_all(
                 images = batch.images.to(device)
                 logits = logits_of(network, images, precision, batch.image_features)
                 features = None if hook.features is None else hook.features.flatten(1).float()
-                probs, both = logits.softmax(dim=1), None
+                probs, flipped = logits.softmax(dim=1), None
                 if flip:
                     mirrored = logits_of(network, images.flip(2), precision).softmax(dim=1)
-                    both = torch.stack([probs, mirrored]).mean(dim=0)
-                outputs[index] = (logits, probs, features, both)
+                    flipped = torch.stack([probs, mirrored]).mean(dim=0)
+                outputs[index] = (logits, probs, features, flipped)
             if progress is not None:
                 progress(len(batch.labels))
     finally:
         hook.remove()
     # Copy from the device only at the end, since each copy waits for the device.
     on_cpu = {index: tuple(None if part is None else part.cpu() for part in parts) for index, parts in outputs.items()}
-    logits_, probs_, *rest = (_joined(parts) for parts in zip(*distributed.gather(on_cpu), strict=True))
-    assert logits_ is not None
-    assert probs_ is not None
-    return Outputs(logits_, probs_, *rest)
+    all_logits, all_probs, all_features, all_flipped = map(_joined, zip(*distributed.gather(on_cpu), strict=True))
+    assert all_logits is not None
+    assert all_probs is not None
+    return Outputs(all_logits, all_probs, all_features, all_flipped)
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> NDArray[np.float32] | None:

@@ -44,7 +44,7 @@ def test_the_contracts_hold(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("file", BREAKS)
-def test_an_import_in_the_wrong_direction_is_seen(file: str, copied: Path) -> None:
+def test_a_forbidden_import_breaks_a_contract(file: str, copied: Path) -> None:
     path = copied / "deepfake_cls" / file
     path.write_text(path.read_text() + f"\n{BREAKS[file]}\n")
     done = lint(copied)
