@@ -29,7 +29,6 @@ KILLER = """
     import os
     import sys
     import time
-from dataclasses import asdict
 
     seen = []
 
