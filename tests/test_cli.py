@@ -16,7 +16,7 @@ from deepfake_cls.config import SCHEMAS, KnnConfig, ModelConfig, TrainConfig, co
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.help import descriptions
-from deepfake_cls.overrides import refuse_other_experiments
+from deepfake_cls.overrides import refuse_other_experiments, refuse_unknown_options
 from tests.conftest import ROOT, call, configure
 
 GROUPS = (
@@ -157,6 +157,19 @@ def test_an_experiment_of_another_entry_point_is_refused_with_its_name(entry: st
 def test_other_arguments_are_left_to_hydra(argument: str) -> None:
     refuse_other_experiments("train", [argument])
     refuse_other_experiments("train", [])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("data=imagenet", r"data.name=imagenet: unknown; .*plugins="),
+        ("model=vgg", r"model=vgg: unknown; expected one of resnet, timm\. .*model.name=vgg"),
+        ("scale=huge", r"scale=huge: unknown; expected one of reference, small, tiny\.$"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_available_ones(argument: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        refuse_unknown_options([argument])
 
 
 def test_every_experiment_has_exactly_one_entry_point() -> None:

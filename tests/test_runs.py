@@ -56,6 +56,14 @@ def test_a_failed_run_is_recorded_and_repeated() -> None:
         assert not (run.path / "result.json").exists()
 
 
+def test_an_error_after_the_result_does_not_replace_it() -> None:
+    config = KnnConfig(run_dir="out")
+    with pytest.raises(BrokenPipeError), claim("knn", ID, config, sweep=False) as run:
+        write_record(run.path, Record("knn", "ok", ID, asdict(config)))
+        raise BrokenPipeError
+    assert read_record(Path("out")).status == "ok"
+
+
 def test_a_keyboard_interrupt_is_not_recorded_as_a_failure() -> None:
     with pytest.raises(KeyboardInterrupt), claim("knn", ID, KnnConfig(run_dir="out"), sweep=False):
         raise KeyboardInterrupt
