@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import choose
 from deepfake_cls.inference import predict_all
 from deepfake_cls.models.resnet import ResidualNet
-from deepfake_cls.runs import Run, plain
+from deepfake_cls.runs import Run
 from deepfake_cls.training.fit import build_trainer
 from deepfake_cls.training.module import Classifier
 
@@ -55,7 +56,7 @@ def classifier(images: ImageData, width: int, steps: int) -> Classifier:
         steps=steps,
         seed=0,
         augment=yaml.safe_load((conf_dir() / "augment" / "paper.yaml").read_text()),
-        recipe=plain(RecipeConfig()),
+        recipe=asdict(RecipeConfig()),
     )
 
 
@@ -97,7 +98,7 @@ def train(
     config = TrainConfig(width=width, batch_size=batch, epochs=math.ceil(steps / epoch), trainer=trainer_config)
     watch = Stopwatch(skip, steps, torch.cuda.synchronize if device == "cuda" else lambda: None)
     with tempfile.TemporaryDirectory() as folder:
-        trainer: Any = build_trainer(config, hardware, Run(Path(folder), "benchmark"), epoch)
+        trainer: Any = build_trainer(config, hardware, Run("cnn", Path(folder), "benchmark"), epoch)
         trainer.callbacks.append(Clock(watch))
         trainer.limit_train_batches, trainer.limit_val_batches = min(steps, epoch), 0
         if not logger:

@@ -1,4 +1,4 @@
-"""``deepfake-cls COMMAND``: the same as ``python -m deepfake_cls.COMMAND``."""
+"""``deepfake-cls COMMAND``, the same as ``python -m deepfake_cls.COMMAND``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import runpy
 import sys
 
 COMMANDS = {
-    "train": "train a network, or sweep over many with -m",
-    "knn": "score exact nearest neighbours",
+    "train": "train a network; with -m a sweep",
+    "knn": "score exact k-nearest neighbours",
     "evaluate": "score a trained model on a labelled split",
     "predict": "label images with a trained model",
     "report": "make tables, figures and a page from finished runs",
@@ -18,13 +18,13 @@ USAGE = "usage: deepfake-cls COMMAND [KEY=VALUE ...]    deepfake-cls COMMAND --h
 
 def main() -> None:
     """Run the command that the first argument names."""
-    command, *rest = sys.argv[1:] or ["--help"]
+    command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE, "", *(f"  {name:10}{text}" for name, text in COMMANDS.items()), sep="\n")
     elif command == "--version":
         print(f"deepfake-cls {importlib.metadata.version('deepfake-cls')}")
     elif command in COMMANDS:
-        sys.argv = [f"deepfake-cls {command}", *rest]
+        sys.argv = [f"deepfake-cls {command}", *arguments]
         runpy.run_module(f"deepfake_cls.{command}", run_name="__main__", alter_sys=True)
     else:
         sys.exit(f"error: {command}: unknown command; expected one of {', '.join(COMMANDS)}.\n{USAGE}")

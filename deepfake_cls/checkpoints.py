@@ -1,4 +1,4 @@
-"""Checkpoints: read without unpickling anything but tensors and plain values, and a network rebuilt from one."""
+"""Checkpoints: read tensors and plain values without unpickling anything else, and rebuild a network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from deepfake_cls.models import build
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with what is needed to use it.
+    """A trained network with the data needed to use it.
 
     Attributes:
         network: In evaluation mode.
         classes: Names of the classes, in label order.
         size: Height and width of the training images.
         channels: ``RGB`` or ``RGBA``.
-        seed: Of its training.
+        seed: Seed of the training.
     """
 
     network: nn.Module
@@ -36,13 +36,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of this project.
 
     Raises:
-        InputError: If the file is absent, is no checkpoint, or holds something else.
+        InputError: If the file does not exist or is no checkpoint of this project.
     """
     file = Path(path)
     if file.is_dir():
         raise InputError(f"checkpoint={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
     if not file.is_file():
-        raise InputError(f"checkpoint={file}: no such file. A run keeps its own in checkpoints/best.ckpt.")
+        raise InputError(f"checkpoint={file}: no such file. A run has checkpoints/last.ckpt and best.ckpt.")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -51,43 +51,43 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f" ({str(error).splitlines()[0][:120]}). Give a file that this project wrote."
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"checkpoint={file}: holds no state_dict with hyper_parameters; not from this project.")
-    found = checkpoint["hyper_parameters"]
-    if isinstance(found, dict) and "model" not in found and "recipe" in found:  # written before networks had names
-        found["model"] = {"name": "resnet", "args": {"skips": bool(found["recipe"].get("skips", True))}}
+        raise InputError(f"checkpoint={file}: has no state_dict with hyper_parameters; not from this project.")
+    settings = checkpoint["hyper_parameters"]
+    if isinstance(settings, dict) and "model" not in settings and "recipe" in settings:  # before networks had names
+        settings["model"] = {"name": "resnet", "args": {"skips": bool(settings["recipe"].get("skips", True))}}
     return checkpoint
 
 
 def weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's parameters and buffers by name, from a checkpoint that was read."""
+    """The network's parameters and buffers by name."""
     prefix = "network."
     state = checkpoint["state_dict"]
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def load_model(path: str | Path) -> Model:
-    """Rebuild a network from its checkpoint alone, in evaluation mode.
+    """Rebuild a network from its checkpoint only, in evaluation mode.
 
     Raises:
-        InputError: See :func:`read_checkpoint`; also if the network is unknown here, or the weights do not fit it.
+        InputError: See :func:`read_checkpoint`; also if the network is not registered, or the weights do not fit it.
     """
     checkpoint = read_checkpoint(path)
-    found = checkpoint["hyper_parameters"]
+    settings = checkpoint["hyper_parameters"]
     try:
-        args = dict(found["model"]["args"])
+        args = dict(settings["model"]["args"])
         if "pretrained" in args:  # the weights are in the checkpoint: nothing is downloaded
             args["pretrained"] = False
         network = build(
-            found["model"]["name"],
+            settings["model"]["name"],
             args,
-            in_channels=len(found["channels"]),
-            num_classes=len(found["classes"]),
-            width=found["width"],
-            dropout=found["dropout"],
+            in_channels=len(settings["channels"]),
+            num_classes=len(settings["classes"]),
+            width=settings["width"],
+            dropout=settings["dropout"],
         )
         network.load_state_dict(weights(checkpoint))
-        height, width = found["size"]
-        return Model(network.eval(), list(found["classes"]), (height, width), found["channels"], found["seed"])
+        height, width = settings["size"]
+        return Model(network.eval(), list(settings["classes"]), (height, width), settings["channels"], settings["seed"])
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error
     except (TypeError, KeyError, RuntimeError) as error:

@@ -13,13 +13,13 @@ from deepfake_cls.schema import Rule, number, one_of
 
 @dataclass
 class DataConfig:
-    """What every data set shares.
+    """Keys of every data set.
 
     Attributes:
-        name: ``synthetic``, ``unibuc`` or ``folder``; the layout.
-        cache: Folder for decoded images; None is the user's cache folder.
-        workers: Threads that decode, or processes that draw, images; None is one for each core.
-        verify: Check the cached images against their SHA-256 before use.
+        name: The layout: synthetic, unibuc or folder; data=NAME sets it.
+        cache: Folder of decoded images; null is the user's cache folder.
+        workers: Threads that decode images, or processes that draw them; null is one for each core.
+        verify: Check the cached images against their SHA-256.
     """
 
     name: str = "synthetic"
@@ -33,13 +33,13 @@ class SyntheticConfig(DataConfig):
     """The embedded data set (``data=synthetic``).
 
     Attributes:
-        seed: Seed of content and traces; together with class and index it determines an image.
-        train_size: Images in the training split, all classes together.
-        validation_size: The same for the validation split.
-        test_size: The same for the test split, whose labels are withheld.
-        strength: Factor on every trace; 0 makes the classes equal.
-        alpha: ``none``, ``constant``, ``mask`` or ``informative``.
-        image_size: Side of an image in pixels, 16 to 100; smaller images cost less to train on.
+        seed: Seed of content and traces; with class and index it determines an image.
+        train_size: Images in the training split, of all classes.
+        validation_size: Images in the validation split.
+        test_size: Images in the test split, whose labels are withheld.
+        strength: Factor of every trace; 0 makes the classes equal.
+        alpha: Alpha channel: none, constant, mask or informative.
+        image_size: Side of an image in pixels, 16 to 100; smaller images are the middle of larger ones.
     """
 
     seed: int = number(0, least=0)
@@ -57,14 +57,15 @@ class ImageFilesConfig(DataConfig):
 
     Attributes:
         root: The folder that holds the data.
-        size: Height and width of an image; None takes the first image's.
-        resize: Resize images of another size, instead of refusing them.
-        on_error: ``raise``, or ``skip`` to set bad files aside in a list and go on.
-        val_fraction: Share of the training split that becomes validation where there is none.
-        val_seed: Seed of that cut, and of the folds.
-        fold: Hold out this fold, from 0, as the validation split; None keeps the splits as they are.
-        fold_of: What is cut into folds. ``train`` is the training split alone: the data's own validation split is not
-            used, so that a recipe tuned on folds has never seen it. ``all`` is train and validation together.
+        size: Height and width of an image; null takes those of the first image.
+        resize: Resize images of another size, which changes the traces; false refuses them.
+        on_error: raise refuses bad files; skip lists and omits them.
+        val_fraction: Share of the training split that becomes the validation split if there is none.
+        val_seed: Seed of that split, and of the folds.
+        fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed
+            its own images.
+        fold_of: The images that are split into folds. train: the training split; the data's own validation split is not
+            used, so that a recipe tuned on folds has never seen it. all: training and validation split.
         folds: Number of folds.
     """
 
@@ -105,8 +106,8 @@ class ModelConfig:
     """The architecture (``conf/model``).
 
     Attributes:
-        name: Of a registered network.
-        args: Its own arguments, plain values.
+        name: A registered network.
+        args: Its own arguments.
     """
 
     name: str = "resnet"
@@ -130,17 +131,16 @@ class RecipeConfig:
 
 @dataclass
 class TrainerConfig:
-    """Where and how arithmetic runs (``conf/trainer``); chosen for the hardware where ``auto``.
+    """Hardware: device, precision, threads (``conf/trainer``).
 
     Attributes:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: ``auto``, ``32-true`` or ``bf16-mixed``; ``auto`` takes bf16 only where the hardware multiplies it.
-        threads: CPU threads; None keeps torch's choice.
-        deterministic: Deterministic kernels on a GPU, for bit equality.
-        compile: Fuse the network's operations with torch.compile: faster steps after a slow first one.
+        device: auto, cpu or cuda.
+        precision: auto, 32-true or bf16-mixed; auto takes bf16 only where the hardware multiplies it.
+        threads: CPU threads; null keeps torch's choice.
+        deterministic: Use deterministic kernels on a GPU, for bit equality.
+        compile: Use torch.compile, for GPUs: a slow first step, then faster ones; no faster on the CPUs measured.
         progress: Show progress bars.
-        curve_images: Validation images, drawn once, that score each epoch for the learning curve and the best epoch;
-            None takes all. The result at the end is always taken on all.
+        curve_images: Number of validation images that score each epoch; null takes all. The final scores use all.
     """
 
     device: str = one_of("auto", "cpu", "cuda")
@@ -154,10 +154,10 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """Where curves go (``conf/logger``).
+    """Where curves are saved (``conf/logger``).
 
     Attributes:
-        name: ``tensorboard``, ``csv``, ``mlflow`` or ``wandb``.
+        name: tensorboard, csv, mlflow or wandb; logger=NAME sets it.
         args: Arguments of Lightning's logger of that name.
     """
 
@@ -166,30 +166,54 @@ class LoggerConfig:
 
 
 @dataclass
-class TrainConfig:
+class CommandConfig:
+    """Keys of every command.
+
+    Attributes:
+        plugins: Modules to import first; they register networks, layouts, augmentations, metrics and tables.
+        data: The data set.
+        trainer: Hardware.
+    """
+
+    plugins: list[str] = field(default_factory=list)
+    data: Any = field(default_factory=SyntheticConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class RunConfig(CommandConfig):
+    """Keys of the commands that make runs.
+
+    Attributes:
+        seed: Changes no result; data.fold=${seed} may refer to it.
+        run_dir: Folder of the run, by default runs/KIND/ID; in a sweep the parent of all jobs' folders.
+        force: Repeat a finished run.
+    """
+
+    seed: int = 0
+    run_dir: str | None = None
+    force: bool = False
+
+
+@dataclass
+class TrainConfig(RunConfig):
     """``python -m deepfake_cls.train``.
 
     Attributes:
-        lr: Peak learning rate.
-        epochs: Passes over the training images.
-        width: Channels of the stem, for networks that take it.
-        dropout: Dropout probability of the head, for networks that take it.
-        channels: ``RGB`` or ``RGBA``; the paper's is RGBA.
+        lr: Peak learning rate; scale sets it.
+        epochs: Passes over the training images; scale sets it.
+        width: Channels of the stem, for networks that have this argument; scale sets it.
+        dropout: Dropout probability of the head, for networks that have this argument.
+        channels: RGB or RGBA; the paper uses RGBA.
         batch_size: Images in a batch.
         seed: Seed of weights, order, augmentation and dropout.
-        tta: Test-time augmentation scored beside the plain result: ``flip``, the mean over each image and its mirror
-            image, or ``none``.
-        checkpoint: Resume from this file; None resumes the run's own last checkpoint, if any.
+        tta: Test-time augmentation that is scored too: flip, the mean over each image and its mirror image, or none.
+        checkpoint: Resume from this file; null resumes the run's own last checkpoint, if any.
         init: Start from the weights of this checkpoint, where names and shapes fit.
-        run_dir: Where the run lives; None is ``runs/cnn/<id>``. The parent of all jobs in a sweep.
-        force: Repeat a finished run.
-        plugins: Modules to import first; they register networks, sources, augmentations, metrics and tables.
-        data: The data set.
         model: The architecture.
-        augment: Strengths of each augmentation by name, in order; null leaves one out.
+        augment: Strengths of each augmentation by name, in order; null removes one.
         recipe: The optimisation.
-        trainer: Where and how arithmetic runs.
-        logger: Where curves go.
+        logger: Where curves are saved.
     """
 
     lr: float = number(3e-4, above=0)
@@ -198,31 +222,24 @@ class TrainConfig:
     dropout: float = number(0.3, least=0, below=1)
     channels: str = one_of("RGBA", "RGB")
     batch_size: int = number(64, least=2)
-    seed: int = 0
     tta: str = one_of("flip", "none")
     checkpoint: str | None = None
     init: str | None = None
-    run_dir: str | None = None
-    force: bool = False
-    plugins: list[str] = field(default_factory=list)
-    data: Any = field(default_factory=SyntheticConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: dict[str, Any] = field(default_factory=dict)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
 
 @dataclass
-class KnnConfig:
+class KnnConfig(RunConfig):
     """``python -m deepfake_cls.knn``.
 
     Attributes:
-        k: Numbers of neighbours; all come from one pass. Metrics are at k = 5 where it is listed, else at the first.
-        features: ``raw`` pixels, ``histogram`` of colours or ``spectrum``.
-        shift: Move the validation images by so many pixels, right and down, before they are compared.
-        channels: ``RGB`` or ``RGBA``.
-        seed: Changes no result; data.fold=${seed} may refer to it.
+        k: Numbers of neighbours, all from one pass. Metrics are at k = 5 if it is listed, else at the first.
+        features: raw (pixels), histogram (of colours) or spectrum.
+        shift: Shift the validation images by so many pixels, right and down, before they are compared.
+        channels: RGB or RGBA.
     """
 
     k: list[int] = field(
@@ -237,47 +254,34 @@ class KnnConfig:
     features: str = one_of("raw", "histogram", "spectrum")
     shift: int = number(0, least=0, expected="0 or more pixels")
     channels: str = one_of("RGB", "RGBA")
-    seed: int = 0
-    run_dir: str | None = None
-    force: bool = False
-    plugins: list[str] = field(default_factory=list)
-    data: Any = field(default_factory=SyntheticConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(RunConfig):
     """``python -m deepfake_cls.evaluate``.
 
     Attributes:
-        checkpoint: The trained model.
+        checkpoint: File of the trained model.
         split: A labelled split.
-        tta: ``none``, or ``flip`` for the mean over each image and its mirror image.
+        tta: Test-time augmentation: none, or flip, the mean over each image and its mirror image.
         batch_size: Images in a batch.
-        seed: Changes no result; data.fold=${seed} may refer to it.
     """
 
     checkpoint: str = "???"
     split: str = "validation"
     tta: str = one_of("none", "flip")
     batch_size: int = number(256, least=1)
-    seed: int = 0
-    run_dir: str | None = None
-    force: bool = False
-    plugins: list[str] = field(default_factory=list)
-    data: Any = field(default_factory=SyntheticConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(CommandConfig):
     """``python -m deepfake_cls.predict``.
 
     Attributes:
-        checkpoint: The trained model.
+        checkpoint: File of the trained model.
         split: Any split, labelled or not.
-        tta: ``none``, or ``flip`` for the mean over each image and its mirror image.
-        output: The CSV that is written.
+        tta: Test-time augmentation: none, or flip, the mean over each image and its mirror image.
+        output: The CSV file to write.
         probabilities: Add a column with the probability of each class.
         names: Write class names instead of label numbers.
         batch_size: Images in a batch.
@@ -290,20 +294,17 @@ class PredictConfig:
     probabilities: bool = False
     names: bool = False
     batch_size: int = number(256, least=1)
-    plugins: list[str] = field(default_factory=list)
-    data: Any = field(default_factory=SyntheticConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 @dataclass
 class ReportConfig(TrainConfig):
-    """``python -m deepfake_cls.report``; the keys of training say which runs belong to the tables.
+    """``python -m deepfake_cls.report``; the keys of training select the runs of the tables.
 
     Attributes:
-        runs: Folder that is searched for ``result.json``.
+        runs: Folder that is searched for result.json.
         output: Folder of the page.
-        table: Only this table; None makes all.
-        require: Make no table unless every arm has the seeds 0 to n − 1; None makes it of what is there.
+        table: Make only this table; null makes all.
+        require: Make no table unless every arm has the seeds 0 to n - 1; null makes tables from the available runs.
     """
 
     runs: str = "runs"
@@ -322,13 +323,13 @@ SCHEMAS: dict[str, type[Any]] = {
 
 
 def conf_dir() -> Path:
-    """The folder of configurations: beside the package in a clone, inside it in a wheel.
+    """The folder of configurations: next to the package in a clone, inside it in a wheel.
 
     Raises:
-        InputError: If neither is there.
+        InputError: If neither exists.
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return folder
-    raise InputError(f"No conf/ in {package} or beside it: the installation is damaged; install the package again.")
+    raise InputError(f"No conf/ in {package} or next to it: the installation is damaged; install the package again.")

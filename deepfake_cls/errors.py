@@ -1,26 +1,26 @@
-"""The two ways in which a run ends early without a fault in the program."""
+"""Errors that are no fault of the program: a wrong input, a signal."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message is all they need to see.
+    """An input of the user is wrong.
 
-    The message names the file, the key or the value, what was expected, and how to mend it. Entry points print
-    it without a traceback.
+    The message names the key, file or value, what was expected, and what to do. Entry points print it without a
+    traceback.
     """
 
     def _render_traceback_(self) -> list[str]:
-        """What IPython shows in place of a traceback."""
+        """The lines that IPython shows in place of a traceback."""
         return [f"error: {self}"]
 
 
 class Interrupted(BaseException):
-    """A signal asked for a stop, and a checkpoint was written.
+    """A signal stopped the training after a checkpoint was saved.
 
     Args:
         signal: The signal's number.
-        message: What was kept and how to go on.
+        message: Where the checkpoint is and how to resume.
     """
 
     def __init__(self, signal: int, message: str) -> None:

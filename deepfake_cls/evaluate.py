@@ -15,10 +15,11 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
         InputError: If the configuration, the checkpoint or the data is wrong.
     """
     started = time.perf_counter()
-    from deepfake_cls.data.images import describe, fingerprint, require_labels, require_same_classes, skipped
+    from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
-    from deepfake_cls.records import Record, digest_of, write_predictions, write_record
-    from deepfake_cls.runs import claim, key_here, plain
+    from deepfake_cls.records import digest_of, write_predictions, write_record
+    from deepfake_cls.run_key import run_key
+    from deepfake_cls.runs import claim
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
 
@@ -27,52 +28,30 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     require_labels(split, config.split)
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
-    weights = digest_of("checkpoint", config.checkpoint)
-    identity = key_here("evaluate", config, fingerprint(manifest, splits), hardware, checkpoint=weights)
-    with claim("evaluate", identity, config, sweep=sweep) as claimed:
+    digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
+    key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)
+    with claim("evaluate", key, config, sweep=sweep) as claimed:
         record = claimed.done
         if record is not None:
             print(f"{claimed.path}: already done; force=true repeats it.")
         else:
             print(f"{claimed.path}: {hardware.describe()}", flush=True)
-            setup = time.perf_counter() - started
-            before = time.perf_counter()
+            opened = time.perf_counter()
             outputs = predict_split(config, model, split, hardware)
-            probs = outputs.probs if outputs.probs_flip is None else outputs.probs_flip
+            probs = outputs.final_probs
             scores = score(split.labels, probs)
-            record = Record(
-                kind="evaluate",
-                status="ok",
-                identity=identity,
-                config=plain(config),
-                seed=model.seed,
-                data=describe(manifest, splits),
-                metrics=scores.prefixed(config.split),
-                recall=scores.recall,
-                confusion=scores.confusion,
-                seconds={
-                    "total": time.perf_counter() - started,
-                    "setup": setup,
-                    "evaluate": time.perf_counter() - before,
-                },
-                device=hardware.name,
-                precision=hardware.precision,
-                threads=hardware.threads,
-                skipped=skipped(splits),
-                digests={"checkpoint": weights},
+            metrics = scores.prefixed(config.split)
+            record = claimed.result(
+                config, manifest, splits, hardware, scores, seed=model.seed, metrics=metrics, digests=digests
             )
-            write_predictions(
-                claimed.path / "predictions.npz",
-                split.ids,
-                split.labels,
-                probs,
-                logits=outputs.logits,
-                features=outputs.features,
-            )
+            ended = time.perf_counter()
+            record.seconds = {"total": ended - started, "setup": opened - started, "evaluate": ended - opened}
+            path = claimed.path / "predictions.npz"
+            write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
             write_record(claimed.path, record)
-        words = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
-        words += plugin_arguments(config.plugins)
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(words)}")
+        arguments = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
+        arguments += plugin_arguments(config.plugins)
+        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Imported first by the server that forks the jobs of a sweep: a signal to the whole process group must not end it.
+"""Imported first by the server that forks the jobs of a sweep, so that a signal to the process group does not end it.
 
-A stop reaches a job through the process that waits for the job, and the server ends when that process has ended.
+The process that waits for a job passes signals on to it; the server ends when that process ends.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""The GPUs of this machine that jobs of a sweep share, one job on each; torch is not imported here."""
+"""The GPUs of this machine that the jobs of a sweep share, one job on each; torch is not imported."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from filelock import FileLock, Timeout
 
 
 def has_driver() -> bool:
-    """Whether this machine has NVIDIA's driver, and so perhaps a GPU."""
+    """Whether this machine has NVIDIA's driver, and so possibly a GPU."""
     return any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg")) or bool(shutil.which("nvidia-smi"))
 
 
 def warn_of_hidden_gpus(device: str) -> None:
-    """Warn, in a job on Ray, that Ray hides the machine's GPUs from jobs that ask for none."""
+    """Warn in a job on Ray that Ray hides GPUs from jobs that request none."""
     if device == "auto" and has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         print(
-            "warning: this machine has a GPU, and Ray hides it from jobs that ask for none;"
+            "warning: this machine has a GPU, but Ray hides it from jobs that request none;"
             " add +hydra.launcher.ray.remote.num_gpus=1 to use it.",
             file=sys.stderr,
             flush=True,
@@ -37,16 +37,16 @@ def visible_gpus(device: str) -> list[str]:
     if device == "cpu" or not has_driver():
         return []
     count = usable_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:count] or [str(index) for index in range(count)]
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return names[:count] or [str(index) for index in range(count)]
 
 
 @functools.cache
 def usable_gpus(visible: str | None) -> int:
-    """How many GPUs torch can use. Another process asks torch, so that this one uses no memory of a GPU.
+    """Number of GPUs that torch can use, counted in another process, so that this one takes no GPU memory.
 
     Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, on which the answer depends.
+        visible: ``CUDA_VISIBLE_DEVICES``, on which the number depends.
     """
     code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
     environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
@@ -55,13 +55,13 @@ def usable_gpus(visible: str | None) -> int:
 
 
 def jobs_at_a_time(device: str) -> int:
-    """How many jobs joblib runs side by side: one for each GPU that they use, else −1, which is one for each core."""
+    """Number of jobs that joblib runs in parallel: one for each GPU; without a GPU −1, one for each core."""
     return len(visible_gpus(device)) or -1
 
 
 @contextlib.contextmanager
 def free_gpu(gpus: list[str]) -> Iterator[str | None]:
-    """Take a GPU that no other job of this user's sweeps has, waiting until there is one.
+    """Lock a GPU that no other job of this user's sweeps uses; wait until one is free.
 
     Args:
         gpus: From :func:`visible_gpus`; empty gives None.
@@ -82,6 +82,6 @@ def free_gpu(gpus: list[str]) -> Iterator[str | None]:
                 yield gpu
             return
         if not waiting:
-            print("Waiting for a GPU: other jobs have them all.", flush=True)
+            print("Waiting for a GPU: other jobs use all of them.", flush=True)
             waiting = True
         time.sleep(0.5)

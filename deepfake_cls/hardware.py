@@ -1,4 +1,4 @@
-"""Device, precision and threads: chosen once for the machine, printed, recorded, part of a run's identity."""
+"""Hardware of a run: device, precision and threads, which are recorded and part of the run key."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from deepfake_cls.schema import check
 
 @dataclass(frozen=True)
 class Hardware:
-    """What arithmetic runs on.
+    """Device, precision and threads of a run.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
         precision: ``32-true`` or ``bf16-mixed``, Lightning's names.
         threads: CPU threads of torch.
-        name: The device in words, for the record.
-        processes: How many such devices share the job.
+        name: Name of the CPU or GPU, for the record.
+        processes: Number of such devices that share the job.
     """
 
     device: str
@@ -42,15 +42,14 @@ class Hardware:
 
     def describe(self) -> str:
         """One line for the terminal."""
-        many = f"{self.processes} × " if self.processes > 1 else ""
-        return f"{many}{self.name}, {self.precision}, {self.threads} threads"
+        count = f"{self.processes} × " if self.processes > 1 else ""
+        return f"{count}{self.name}, {self.precision}, {self.threads} threads"
 
 
 def cpu_has_bf16() -> bool:
     """Whether torch multiplies bf16 in hardware on this CPU (AVX512-BF16 or AMX).
 
-    Elsewhere bf16 is emulated: on a CPU with AVX2 a bf16 matrix product took 500 times as long as an fp32 one
-    (``experiments/LOG.md``).
+    Other CPUs emulate bf16: with AVX2 a bf16 matrix product took 500 times as long as in fp32 (``experiments/LOG.md``).
     """
     return _cpu_has(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), ("BF16", "FP16", "AMX", "AVX10"))
 
@@ -58,8 +57,8 @@ def cpu_has_bf16() -> bool:
 def has_int8(device: str) -> bool:
     """Whether torch sums int8 products in hardware, and so exactly.
 
-    That is on a CPU with AVX512-VNNI or AMX, and on CUDA devices of compute capability 7.5 or higher. Where oneDNN is
-    limited to AVX2 on such a CPU, it sums pairs of products in 16 bits, which saturates: its results are wrong.
+    CPUs with AVX512-VNNI or AMX do, and CUDA devices of compute capability 7.5 or higher. If oneDNN is limited to AVX2
+    on such a CPU, it sums pairs of products in 16 bits, which saturates, and the results are wrong.
     """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (7, 5)
@@ -70,25 +69,25 @@ def _cpu_has(probes: tuple[str, ...], onednn: tuple[str, ...]) -> bool:
     """Whether the CPU has an instruction set that torch may use.
 
     Args:
-        probes: Functions of ``torch.cpu``, one for each instruction set; any is enough. They are not public, so a
-            torch without them counts as a CPU without the instructions.
-        onednn: Parts of the names of the oneDNN limits (``ONEDNN_MAX_CPU_ISA``) that include it.
+        probes: Functions of ``torch.cpu``, one for each instruction set; one true result is enough. They are not
+            public; without them the instructions count as absent.
+        onednn: Parts of the names of the oneDNN limits (``ONEDNN_MAX_CPU_ISA``) that include the set.
     """
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
     allowed = limit.startswith(("AVX512", "AVX10")) and any(part in limit for part in onednn)  # not AVX2_VNNI
     if limit not in ("DEFAULT", "ALL", "") and not allowed:
         return False
-    # The probes ask the CPU; the capability is what torch uses of it (ATEN_CPU_CAPABILITY may limit that).
+    # The probes ask the CPU; ATEN_CPU_CAPABILITY may limit what torch uses of it.
     if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AVX10", "AMX")):
         return False
     return any(callable(probe := getattr(torch.cpu, name, None)) and probe() for name in probes)
 
 
 def cuda_problem() -> str | None:
-    """Why no CUDA device can be used, or None where one can.
+    """Why no CUDA device can be used; None if one can.
 
-    ``torch.cuda.is_available()`` is also true for a card that this torch has no kernels for and for a card that
-    another process holds exclusively; only an operation on the card shows that.
+    ``torch.cuda.is_available()`` is also true for a GPU that this torch has no kernels for, and for one that another
+    process uses exclusively; only an operation on the GPU shows that.
     """
     if not torch.cuda.is_available():
         return "torch sees no CUDA device here"
@@ -101,7 +100,7 @@ def cuda_problem() -> str | None:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done its queued work, so that a clock read next measures the work itself."""
+    """Wait until the device has finished its queued work, so that a clock measures that work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -116,74 +115,74 @@ def _cpu_name() -> str:
 
 
 def keep_memory() -> None:
-    """Let malloc keep the memory that is freed, instead of giving it back to the kernel after every batch.
+    """Let malloc keep freed memory, instead of returning it to the kernel after every batch.
 
-    A training step frees and takes its activations again, and each time the kernel hands out pages of zeros. Without
-    that, two one-thread processes side by side trained at 140 instead of 126 images/s each (width 8) and scored at 359
-    instead of 236 (``experiments/LOG.md``). Only glibc has these settings; elsewhere nothing happens.
+    Each training step frees and allocates its activations, and the kernel zeroes returned pages. With kept memory, two
+    parallel one-thread processes trained at 140 instead of 126 images/s each (width 8) and scored at 359 instead of 236
+    (``experiments/LOG.md``). Only glibc has these settings; elsewhere this is a no-op.
     """
     if not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: nothing from mmap, which is always given back
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: in bytes, the largest that an int holds
+        mallopt(-4, 0)  # M_MMAP_MAX: no mmap, whose memory is always returned
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD in bytes: the largest int
 
 
 def prepare_compiler(hardware: Hardware) -> None:
-    """Refuse ``trainer.compile=true`` where torch.compile cannot work, or has never been tried; else set its cache.
+    """Set the cache of torch.compile; refuse ``trainer.compile=true`` where it cannot work or is untested.
 
-    The key of torch's cache of generated code lacks the instruction set, on which that code depends: code for AVX-512
-    that is compiled in a shell limited to AVX2 corrupts the heap (torch 2.15). So such a shell has a cache of its own.
+    The cache key of torch's generated code lacks the instruction set: code for AVX-512 that is used in a shell limited
+    to AVX2 corrupts the heap (torch 2.15). So such a shell gets a cache of its own.
 
     Raises:
-        InputError: If a compiler or Python's header files are missing, or the job has many devices.
+        InputError: If a compiler or Python's header files are missing, or the job has several devices.
     """
     if hardware.processes > 1:
-        raise InputError("trainer.compile=true: is for one device; leave it out under torchrun.")
-    if hardware.device == "cuda":  # Triton builds a launcher for its kernels, in C against Python's headers
+        raise InputError("trainer.compile=true: is for one device; omit it under torchrun.")
+    if hardware.device == "cuda":  # Triton compiles C code that includes Python's headers
         names, language = [os.environ.get("CC") or "gcc", "clang", "cc"], "C"
         header = Path(sysconfig.get_path("include")) / "Python.h"
         if not header.is_file():
             raise InputError(
                 f"trainer.compile=true: needs Python's header files, and {header} is missing; install them (on Debian:"
-                " python3-dev), or leave compile out."
+                " python3-dev), or omit trainer.compile."
             )
     else:
         names, language = [os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")], "C++"
     if not any(shutil.which(name) for name in names):
         raise InputError(
-            f"trainer.compile=true: needs the {language} compiler {names[0]}; install it, or leave compile out."
+            f"trainer.compile=true: needs the {language} compiler {names[0]}; install it, or omit trainer.compile."
         )
     limit = os.environ.get("ATEN_CPU_CAPABILITY")
     default = str(Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}")
-    # Torch itself sets the variable to its default when it is imported.
+    # torch sets the variable to this default when it is imported.
     if limit and os.environ.get("TORCHINDUCTOR_CACHE_DIR", default) == default:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{default}_{limit}"
 
 
 def choose(config: TrainerConfig) -> Hardware:
-    """Resolve ``auto``, and set torch's threads and its global switches for this job.
+    """Resolve ``auto``, and set torch's threads and global switches for this job.
 
-    Every switch is set in every job, so that none outlives the job that asked for it.
+    Each job sets every switch, so that none remains from an earlier job.
 
     Raises:
-        InputError: If a device or precision is unknown or cannot be used here.
+        InputError: If a device or precision is unknown or cannot be used on this machine.
     """
     check(config, "trainer.")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    # cuBLAS reads this with its first product, and deterministic products need it.
+    # Deterministic products need this, and cuBLAS reads it at its first product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = _device(config.device)
     precision = config.precision
     if precision == "auto":
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else cpu_has_bf16()
         precision = "bf16-mixed" if fast else "32-true"
-    # float32 means float32: no TF32. What gains from fewer bits runs in bf16 anyway.
+    # No TF32 in place of float32; bf16 is the faster precision.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    if torch.are_deterministic_algorithms_enabled() != config.deterministic:  # to set it imports torch's compiler
+    if torch.are_deterministic_algorithms_enabled() != config.deterministic:  # setting it imports torch's compiler
         torch.use_deterministic_algorithms(config.deterministic)
     if device == "cpu":
         keep_memory()
@@ -191,22 +190,22 @@ def choose(config: TrainerConfig) -> Hardware:
     return Hardware(device, precision, torch.get_num_threads(), name, distributed.world_size())
 
 
-def _device(asked: str) -> str:
-    """``cpu`` or ``cuda``."""
-    if asked == "cpu":
+def _device(device: str) -> str:
+    """Resolve ``auto`` to ``cpu`` or ``cuda``."""
+    if device == "cpu":
         return "cpu"
     if distributed.world_size() > 1 and torch.cuda.is_available():
-        found = torch.cuda.device_count()
-        if distributed.local_size() > found:
-            raise InputError(f"--nproc_per_node={distributed.local_size()}: torch sees {found} CUDA device(s) here.")
+        count = torch.cuda.device_count()
+        if distributed.local_size() > count:
+            raise InputError(f"--nproc_per_node={distributed.local_size()}: torch sees {count} CUDA device(s) here.")
         torch.cuda.set_device(distributed.local_rank())
     problem = cuda_problem()
     if problem is None:
         return "cuda"
-    if asked == "cuda":
+    if device == "cuda":
         raise InputError(f"trainer.device=cuda: {problem}; use trainer.device=auto or cpu.")
-    if distributed.world_size() > 1 and torch.cuda.is_available():  # the other processes may have taken their cards
+    if distributed.world_size() > 1 and torch.cuda.is_available():  # the other processes may use their GPUs
         raise InputError(f"trainer.device=auto: {problem}; under torchrun use trainer.device=cpu, or fewer processes.")
-    if torch.cuda.is_available():  # a card is there, so a run on the CPU would surprise
+    if torch.cuda.is_available():  # there is a GPU, so a run on the CPU needs a message
         print(f"trainer.device=auto: using the CPU, because {problem}.", file=sys.stderr, flush=True)
     return "cpu"

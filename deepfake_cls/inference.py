@@ -1,4 +1,4 @@
-"""A checkpoint and images in, logits, probabilities and features out; no Lightning."""
+"""Run a trained network on images: logits, probabilities and features; no Lightning."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from deepfake_cls.hardware import Hardware, choose
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says of images, in their order.
+    """Outputs of a network, in the order of the images.
 
     Attributes:
         logits: float32 (N, classes).
         probs: float32 (N, classes), the softmax of the logits.
         features: float32 (N, D), the input of the last ``nn.Linear``; None where the network has none.
-        probs_flip: float32 (N, classes), the mean over each image and its mirror image; None unless asked for.
+        probs_flip: float32 (N, classes), the mean over each image and its mirror image; None without flip TTA.
     """
 
     logits: NDArray[np.float32]
@@ -37,17 +37,22 @@ class Outputs:
     features: NDArray[np.float32] | None
     probs_flip: NDArray[np.float32] | None = None
 
+    @property
+    def final_probs(self) -> NDArray[np.float32]:
+        """Probabilities with flip TTA if it was used, else without."""
+        return self.probs if self.probs_flip is None else self.probs_flip
+
 
 class _Features:
-    """Keeps the input of a network's last ``nn.Linear``."""
+    """Saves the input of a network's last ``nn.Linear``."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.found: Tensor | None = None
+        self.features: Tensor | None = None
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-        self._handle = linear[-1].register_forward_pre_hook(self._keep) if linear else None
+        self._handle = linear[-1].register_forward_pre_hook(self._save) if linear else None
 
-    def _keep(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.found = inputs[0].detach()
+    def _save(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.features = inputs[0].detach()
 
     def remove(self) -> None:
         if self._handle is not None:
@@ -62,7 +67,7 @@ def logits_of(network: nn.Module, images: Tensor, precision: str, image_features
         network: A registered network in evaluation mode.
         images: uint8 (B, H, W, C), on the network's device.
         precision: ``32-true`` or ``bf16-mixed``.
-        image_features: float32 (B, E), where a network has such features and they are known; else they are computed.
+        image_features: float32 (B, E), for networks that use such features; None computes them.
     """
     planes = images.permute(0, 3, 1, 2)
     compute: Any = getattr(network, "image_features", None)
@@ -82,46 +87,46 @@ def predict_all(
     flip: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Outputs:
-    """What a network says of all images.
+    """Run a network on all images.
 
-    Where many processes share the job, each takes every n-th batch, and all get the whole.
+    If n processes share the job, each runs every n-th batch, and all processes get all outputs.
 
     Args:
         network: In evaluation mode, on the device.
         batches: From the data module, in order.
-        device: Where to run.
+        device: The network's device.
         precision: ``32-true`` or ``bf16-mixed``.
-        flip: Also look at the mirror images (the paper's section on TTA).
+        flip: Also run the mirror images (the paper's section on TTA).
         progress: Called with the number of images after each batch.
     """
-    found: dict[int, tuple[Tensor | None, ...]] = {}
+    outputs: dict[int, tuple[Tensor | None, ...]] = {}
     hook = _Features(network)
     try:
         for index, batch in enumerate(batches):
             if index % distributed.world_size() == distributed.rank():
                 images = batch.images.to(device)
                 logits = logits_of(network, images, precision, batch.image_features)
-                features = None if hook.found is None else hook.found.flatten(1).float()
-                probs, both = logits.softmax(dim=1), None
+                features = None if hook.features is None else hook.features.flatten(1).float()
+                probs, flipped = logits.softmax(dim=1), None
                 if flip:
                     mirrored = logits_of(network, images.flip(2), precision).softmax(dim=1)
-                    both = torch.stack([probs, mirrored]).mean(dim=0)
-                found[index] = (logits, probs, features, both)
+                    flipped = torch.stack([probs, mirrored]).mean(dim=0)
+                outputs[index] = (logits, probs, features, flipped)
             if progress is not None:
                 progress(len(batch.labels))
     finally:
         hook.remove()
-    # Read from the device at the end alone: to read is to wait.
-    on_host = {index: tuple(None if part is None else part.cpu() for part in parts) for index, parts in found.items()}
-    logits_, probs_, *rest = (_joined(parts) for parts in zip(*distributed.gather(on_host), strict=True))
-    assert logits_ is not None
-    assert probs_ is not None
-    return Outputs(logits_, probs_, *rest)
+    # Copy from the device only at the end, since each copy waits for the device.
+    on_cpu = {index: tuple(None if part is None else part.cpu() for part in parts) for index, parts in outputs.items()}
+    all_logits, all_probs, all_features, all_flipped = map(_joined, zip(*distributed.gather(on_cpu), strict=True))
+    assert all_logits is not None
+    assert all_probs is not None
+    return Outputs(all_logits, all_probs, all_features, all_flipped)
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> NDArray[np.float32] | None:
-    given = [part for part in parts if part is not None]
-    return np.asarray(torch.cat(given).numpy(), dtype=np.float32) if given else None
+    tensors = [part for part in parts if part is not None]
+    return np.asarray(torch.cat(tensors).numpy(), dtype=np.float32) if tensors else None
 
 
 def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]:
@@ -133,7 +138,7 @@ def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]
 
 
 def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> tuple[Manifest, SplitImages]:
-    """Open the split that is asked for, at the size the model was trained on.
+    """Open ``config.split``, at the size that the model was trained on.
 
     Raises:
         InputError: If the data is wrong, or of another size without ``data.resize=true``.
@@ -145,7 +150,7 @@ def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> t
 def predict_split(
     config: EvaluateConfig | PredictConfig, model: Model, split: SplitImages, hardware: Hardware
 ) -> Outputs:
-    """What a model says of a split, with a progress bar."""
+    """Run a model on a split, with a progress bar."""
     from rich.progress import Progress
 
     batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)

@@ -1,7 +1,7 @@
-"""The jobs of a sweep, each in a process of its own: a job that crashes is named, and the others go on.
+"""The jobs of a sweep, each in a process of its own: a job that crashes is reported, and the sweep continues.
 
-On Linux the processes are forked from a server that has imported torch and Lightning and done nothing else, so a job
-starts in milliseconds. What a job leaves behind ends with its process: memory on a GPU, global switches of torch.
+On Linux the processes are forked from a server that has only imported torch and Lightning, so a job starts in
+milliseconds. When the process ends, its GPU memory and torch's global switches are gone.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from deepfake_cls import distributed, runs
 from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.gpus import free_gpu
 
-# On macOS a process that has loaded the system's frameworks must not be forked, so each job imports all by itself.
+# On macOS a process that has loaded the system's frameworks must not be forked, so each job imports everything itself.
 START_METHOD = "spawn" if sys.platform == "darwin" else "forkserver"
-# What the server imports, by entry point; all else is imported by the job.
+# Modules that the server imports, by entry point; the job imports all others.
 PRELOADED = {
     "train": ["deepfake_cls.training.fit"],
     "evaluate": ["deepfake_cls.inference"],
     "knn": ["deepfake_cls.data.images", "deepfake_cls.models.knn"],
 }
 
-READY = "ready"  # what a job says first, once it handles signals
+READY = "ready"  # the first message of a job, once it handles signals
 _crashes_are_traced = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; without ``failure`` it is done.
+    """How a job ended.
 
     Attributes:
-        failure: One line for the list of failed jobs.
-        signal: The signal that stopped the job, which kept a checkpoint.
+        failure: One line for the list of failed jobs; None after success.
+        signal: The signal that stopped the job, after it saved a checkpoint.
     """
 
     failure: str | None = None
@@ -53,34 +53,34 @@ class Outcome:
 
 
 def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
-    """Run a job here, and print what is wrong with it.
+    """Run a job in this process and print its error.
 
     Args:
-        job: Called with the configuration, and whether this is one job of a sweep; returns nothing, or the outcome of
+        job: Called with the configuration, and whether this is one job of a sweep; returns None, or the outcome of
             another process.
         config: The configuration.
         sweep: See ``job``.
-        overrides: The job's overrides, which name it in a sweep.
+        overrides: The job's overrides, its name in a sweep.
     """
     prefix = f"{overrides}: " if sweep else ""
     try:
         return job(config, sweep) or Outcome()
     except Interrupted as stop:
-        tell(f"\n{stop}")
+        print_error(f"\n{stop}")
         return Outcome(f"{overrides}: {stop}", stop.signal)
     except InputError as error:
-        tell(f"error: {error}")
+        print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
     except BrokenPipeError:
-        sys.stdout = None  # whoever read our output has gone; results are written
+        sys.stdout = None  # the reader of the output has gone; results are written
     except OSError as error:
         text = f"{error.filename or 'a file'}: {error.strerror or error}"
-        tell(f"error: {text}")
+        print_error(f"error: {text}")
         return Outcome(f"{prefix}{text}")
     except Exception as error:
         advice = out_of_memory(error, config)
         if advice is not None:
-            print(f"error: {advice}", file=sys.stderr, flush=True)  # by any rank: others may have memory enough
+            print(f"error: {advice}", file=sys.stderr, flush=True)  # on any rank: the others may have enough memory
             return Outcome(f"{prefix}{advice}")
         traceback.print_exc()
         return Outcome(f"{overrides}: {type(error).__name__}: {error}")
@@ -88,36 +88,36 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
 
 
 def out_of_memory(error: Exception, config: Any) -> str | None:
-    """What to do about an error that says that memory is too small; None for any other error."""
+    """Advice if the error means too little memory; None for any other error."""
     on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's; importing torch to ask would slow every start
     if not (on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
         return None
     size = getattr(config, "batch_size", None)
-    where, other = ("the GPU's memory", " or use trainer.device=cpu") if on_gpu else ("memory", "")
+    memory, other = ("the GPU's memory", " or use trainer.device=cpu") if on_gpu else ("memory", "")
     if size is None:
-        return f"{where} is too small for this data set{other.replace(' or', ';')}."
-    return f"batch_size={size}: {where} is too small for it; give a smaller batch_size{other}."
+        return f"{memory} is too small for this data set{other.replace(' or', ';')}."
+    return f"batch_size={size}: {memory} is too small for it; give a smaller batch_size{other}."
 
 
-def tell(text: str) -> None:
-    """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same fault."""
+def print_error(text: str) -> None:
+    """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same error."""
     if distributed.local_rank() == 0:
         print(text, file=sys.stderr, flush=True)
 
 
-def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
+def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
     """Run one job of a sweep in a new process, and wait for it.
 
-    SIGINT and SIGTERM are passed on to the job, which then keeps a checkpoint. A job that dies of a signal, or ends
+    SIGINT and SIGTERM are passed on to the job, which then saves a checkpoint. A job that dies of a signal, or ends
     without a result, is recorded as failed.
 
     Args:
         entry: Name of the entry point, whose ``run`` is the job.
-        config: The typed configuration.
-        overrides: The job's overrides, which name it.
-        gpus: The GPUs that jobs share, one job on each; empty leaves the choice to torch.
+        config: The checked configuration.
+        overrides: The job's overrides, its name.
+        gpus: The GPUs that jobs share, one job on each; if empty, torch chooses.
     """
-    # A child receives its parent's default start method; in a joblib worker that is one that the child does not know.
+    # A child inherits the default start method; the one of a joblib worker is unknown to the child.
     multiprocessing.set_start_method(START_METHOD, force=True)
     context: Any = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload(["deepfake_cls.forkserver", *PRELOADED.get(entry, [])])
@@ -139,22 +139,22 @@ def in_own_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
             if message == READY:
                 stops.pass_on_to(process.pid)
         process.join()
-    claimed = next((message for message in messages if isinstance(message, runs.Claimed)), None)
+    run = next((message for message in messages if isinstance(message, runs.Run)), None)
     outcome = next((message for message in messages if isinstance(message, Outcome)), None)
-    if outcome is None and stops.received:  # stopped before or after its training, where there is nothing to keep
-        tell("\nStopped.")
+    if outcome is None and stops.received:  # stopped before or after its training: no checkpoint to save
+        print_error("\nStopped.")
         outcome = Outcome(f"{overrides}: stopped")
     elif outcome is None:
-        outcome = _crashed(process.exitcode or 0, config, overrides, claimed)
-    # A signal to the job alone, such as a user's kill, stops the job and not the sweep.
+        outcome = _crashed(process.exitcode or 0, config, overrides, run)
+    # A signal to the job only, such as a user's kill, stops the job and not the sweep.
     return Outcome(outcome.failure, stops.received[0] if stops.received else None)
 
 
 class _Stops:
-    """SIGINT and SIGTERM to this process, passed on to a job once the job handles them.
+    """SIGINT and SIGTERM of this process, passed on to a job once the job handles them.
 
     Attributes:
-        received: Their numbers, in order.
+        received: Numbers of the signals, in order.
     """
 
     def __init__(self) -> None:
@@ -164,7 +164,7 @@ class _Stops:
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle both signals here, where this is the main thread, which alone can."""
+        """Handle both signals; only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -176,7 +176,7 @@ class _Stops:
                 signal.signal(number, previous)
 
     def pass_on_to(self, pid: int) -> None:
-        """Pass on the signals that have come, and those that will."""
+        """Pass on the signals received so far, and all later ones."""
         self._pid = pid
         while self._pending:
             with contextlib.suppress(ProcessLookupError):
@@ -189,22 +189,22 @@ class _Stops:
             self.pass_on_to(self._pid)
 
 
-def _crashed(status: int, config: Any, overrides: str, claimed: runs.Claimed | None) -> Outcome:
-    """The outcome of a job whose process has ended without giving one."""
+def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> Outcome:
+    """The outcome of a job whose process has ended without sending one."""
     if status < 0:
         how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
         if status == -signal.SIGKILL:
             how += ", as the system does when memory runs out"
     else:
         how = f"ended with exit status {status} and without a result"
-    tell(f"error: {overrides}: {how}")
-    if claimed is not None:
-        runs.record_failure(claimed, config, f"The process {how}.")
+    print_error(f"error: {overrides}: {how}")
+    if run is not None:
+        runs.record_failure(run, config, f"The process {how}.")
     return Outcome(f"{overrides}: {how}")
 
 
 def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
-    """What the child says, until it ends; processes of its own may outlive it and keep the pipe open."""
+    """Messages of the child until it ends; its own child processes may outlive it and keep the pipe open."""
     with contextlib.suppress(EOFError, OSError):
         while receiving in wait([receiving, sentinel]):
             yield receiving.recv()
@@ -213,9 +213,9 @@ def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
 def _child(
     sending: Connection, entry: str, config: Any, overrides: str, folder: str, environment: dict[str, str]
 ) -> None:
-    """Be the process of one job."""
+    """The main function of a job's process."""
     with contextlib.suppress(OSError):
-        os.setsid()  # a terminal's Ctrl-C then comes once, through the parent, and not twice
+        os.setsid()  # so that a terminal's Ctrl-C comes once, through the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.clear()
@@ -227,7 +227,7 @@ def _child(
     runs.on_claim.append(sending.send)
     try:
         sending.send(READY)
-        for module in config.plugins:  # their parts are registered in this process too
+        for module in config.plugins:  # to register their parts in this process too
             importlib.import_module(module)
         job = importlib.import_module(f"deepfake_cls.{entry}").run
         outcome = attempt(job, config, True, overrides)
@@ -237,7 +237,7 @@ def _child(
 
 
 def _end_with_parent() -> None:
-    """Send this job SIGTERM when its parent has ended."""
+    """Send SIGTERM to this job when its parent has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -245,22 +245,22 @@ def _end_with_parent() -> None:
 
 
 def enable_faulthandler() -> None:
-    """Have a crash of this process print where it happened."""
+    """Print a traceback if this process crashes."""
     global _crashes_are_traced
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be no file
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may not be a file
         faulthandler.enable()
         _crashes_are_traced = True
 
 
 def restore_faulthandler() -> None:
-    """Enable it again after Lightning's ``fit``, which resets the handlers of all signals that Python knows of."""
+    """Enable it again after Lightning's ``fit``, which resets the handlers of all signals."""
     if _crashes_are_traced:
-        faulthandler.disable()  # it thinks that it is enabled
+        faulthandler.disable()  # it still counts as enabled, and enabling it again would do nothing
         enable_faulthandler()
 
 
 def configure_logging() -> None:
-    """Show messages of this project, and of its libraries those that warn."""
+    """Show messages of this project, and warnings of its libraries."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

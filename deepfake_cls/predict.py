@@ -26,24 +26,24 @@ def run(config: PredictConfig, sweep: bool) -> None:
     output = Path(config.output)
     if output.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
-    output.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    output.parent.mkdir(parents=True, exist_ok=True)  # an error comes before the work, not after it
     model, hardware = open_model(config)
     _, split = open_scored_split(config, model)
     outputs = predict_split(config, model, split, hardware)
-    probs = outputs.probs if outputs.probs_flip is None else outputs.probs_flip
-    chosen = probs.argmax(axis=1)
+    probs = outputs.final_probs
+    labels = probs.argmax(axis=1)
 
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     columns = [f"p_{name}" for name in model.classes] if config.probabilities else []
     writer.writerow(["image_id", "label", *columns])
-    for image_id, label, row in zip(split.ids, chosen, probs, strict=True):
-        shares = [f"{p:.6f}" for p in row] if config.probabilities else []
-        writer.writerow([image_id, model.classes[label] if config.names else int(label), *shares])
+    for image_id, label, row in zip(split.ids, labels, probs, strict=True):
+        cells = [f"{p:.6f}" for p in row] if config.probabilities else []
+        writer.writerow([image_id, model.classes[label] if config.names else int(label), *cells])
     write_atomically(output, text.getvalue().encode(errors="surrogateescape"))
 
     print(f"{output}: {len(split)} images of split {config.split}")
-    for label, count in sorted(Counter(chosen.tolist()).items()):
+    for label, count in sorted(Counter(labels.tolist()).items()):
         print(f"  {model.classes[label]}: {count} ({100 * count / len(split):.1f} %)")
     for image_id, reason in split.store.skipped:
         print(f"  not labelled: {image_id}: {reason}")

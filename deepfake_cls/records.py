@@ -1,4 +1,4 @@
-"""``result.json`` and ``predictions.npz``: what a run leaves behind, written last and atomically."""
+"""``result.json`` and ``predictions.npz``, the files of a finished run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from deepfake_cls.errors import InputError
 
 SCHEMA = 2
-# Raised when a change of the code, a changed default included, alters results; tests/test_golden.py says when.
+# Raise it when a change of the code or of a default alters results; tests/test_golden.py then fails.
 RESULT_VERSION = 1
 PACKAGES = ("deepfake-cls", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow", "scipy")
 
 
 @dataclass
 class Record:
-    """One run's result; accuracies are fractions, times seconds.
+    """The result of a run; accuracies are fractions, times are in seconds.
 
     Attributes:
         kind: ``cnn``, ``knn``, ``evaluate``.
@@ -43,17 +43,17 @@ class Record:
         confusion: Counts; rows are true classes, columns predictions.
         seconds: ``total``, ``setup``, ``fit``, ``first_step`` (with warm-up and compilation), ``per_epoch`` (median
             without the first), ``evaluate``.
-        device: In words.
-        precision: ``32-true``, ``bf16-mixed``, or what the distances were computed in.
+        device: Name of the CPU or GPU.
+        precision: ``32-true``, ``bf16-mixed``, or for KNN the number type of the distances.
         threads: CPU threads.
-        processes: Devices that shared the job.
+        processes: Number of devices that shared the job.
         by_k: For KNN: metrics for each k.
         history: For the CNN: a row for each epoch.
-        skipped: (id, reason) of files that were set aside.
-        error: What went wrong, for a failed run.
+        skipped: Id and reason of each skipped file.
+        error: The error of a failed run.
         digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``.
         result_version: ``RESULT_VERSION`` of the code that made the result.
-        schema: Of the file that was read.
+        schema: Schema of the file.
     """
 
     kind: str
@@ -98,13 +98,13 @@ def digest_of(key: str, path: str) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
+    """Write a file completely or not at all.
 
     Args:
-        path: The file; its folder is made where it is missing.
-        content: All of it.
+        path: The file; its folder is created if it is missing.
+        content: The content.
     """
-    path = path.resolve()  # what a link points to is written, and the link stays
+    path = path.resolve()  # a link stays, and its target is written
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe
         path.write_bytes(content)
         return
@@ -115,7 +115,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file private; a result is as readable as any other file its owner makes.
+        # mkstemp makes the file private; a result gets the usual permissions.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # noqa: PTH101
@@ -126,7 +126,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write ``result.json``; do it last, since its presence says that the run is finished."""
+    """Write ``result.json``; write it last, since its presence means that the run is finished."""
     text = json.dumps(asdict(record), indent=1, allow_nan=False)
     write_atomically(folder / "result.json", text.encode())
 
@@ -135,7 +135,7 @@ def read_record(folder: Path) -> Record:
     """Read a run folder's ``result.json``.
 
     Raises:
-        InputError: If it is torn, of another schema, or not from this project.
+        InputError: If it is damaged, of another schema, or not from this project.
     """
     path = folder / "result.json"
     try:
@@ -146,8 +146,8 @@ def read_record(folder: Path) -> Record:
             )
         if content["schema"] == 1:
             _upgrade(content)
-        known = {entry.name for entry in fields(Record)}
-        return Record(**{key: value for key, value in content.items() if key in known})
+        keys = {entry.name for entry in fields(Record)}
+        return Record(**{key: value for key, value in content.items() if key in keys})
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -155,7 +155,7 @@ def read_record(folder: Path) -> Record:
 
 
 def _upgrade(content: dict[str, Any]) -> None:
-    """Bring a record of schema 1 to the current configuration, in place: its recipe held augmentation and skips."""
+    """Convert a record of schema 1 in place: its recipe contained augmentation and skips."""
     config = content["config"]
     content["result_version"] = 1
     if "checkpoint_sha256" in config:
@@ -180,22 +180,22 @@ def write_predictions(
     ids: Sequence[str],
     labels: NDArray[np.int64],
     probs: NDArray[np.float32],
-    **more: NDArray[np.float32] | None,
+    **others: NDArray[np.float32] | None,
 ) -> None:
-    """Write ``predictions.npz``, so that any claim can be tested again without training.
+    """Write ``predictions.npz``, from which any score can be computed later.
 
     Args:
         path: The file.
         ids: One for each image, in manifest order.
         labels: int64 (N,), −1 where unknown.
         probs: float32 (N, C).
-        more: Further arrays (N, ...) by name, None for one that there is not: ``logits``, ``features`` (the input of
-            the network's last dense layer), ``probs_flip`` (with flip TTA).
+        others: Further arrays (N, ...) by name: ``logits``, ``features`` (the input of the network's last dense layer),
+            ``probs_flip`` (with flip TTA); None is omitted.
     """
     buffer = io.BytesIO()
     arrays: dict[str, NDArray[Any]] = {"ids": np.array(ids, dtype=np.str_), "labels": labels}
     arrays["probs"] = probs.astype(np.float32)
-    arrays |= {name: values.astype(np.float32) for name, values in more.items() if values is not None}
+    arrays |= {name: values.astype(np.float32) for name, values in others.items() if values is not None}
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())
 
@@ -207,10 +207,10 @@ def read_predictions(
 
     Args:
         path: The file.
-        name: ``probs``, or ``probs_flip`` for those with flip TTA.
+        name: ``probs``, or ``probs_flip`` (with flip TTA).
 
     Raises:
-        InputError: If it is absent, torn, or holds no such array.
+        InputError: If it is missing or damaged, or has no such array.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -222,26 +222,26 @@ def read_predictions(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result rests on."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that affect a result."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def git_state() -> dict[str, Any]:
-    """Commit and cleanliness of the sources, where they are a git checkout; provenance only."""
+    """Commit of the sources and whether they have changes; None outside a git checkout."""
 
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, check=True, timeout=10)
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
         return done.stdout.strip()
 
     try:
-        # A wheel may be installed inside some other project's checkout: that commit is not ours.
+        # A wheel may be installed inside another project's checkout, whose commit would be wrong.
         git("ls-files", "--error-unmatch", "records.py")
         return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):

@@ -13,10 +13,10 @@ Registered = TypeVar("Registered")
 
 
 class Registry(Generic[Name, Part]):
-    """A decorator that registers a class or function under a name, and the mapping from names to parts.
+    """A decorator that registers a class or function under a name, and a mapping from names to parts.
 
     Args:
-        key: The configuration key that chooses a part, such as ``model.name``; it stands in error messages.
+        key: The configuration key that chooses a part, such as ``model.name``; used in error messages.
     """
 
     def __init__(self, key: str) -> None:
@@ -24,21 +24,21 @@ class Registry(Generic[Name, Part]):
         self._parts: dict[Name, Part] = {}
 
     def __call__(self, name: Name) -> Callable[[Registered], Registered]:
-        """Register what is decorated.
+        """Register the decorated class or function.
 
         Raises:
-            InputError: If the decorator has no name, or another part has it.
+            InputError: If the name is missing, or another part has it.
         """
         if not isinstance(name, str | int):
             raise InputError(f"{self.key}: a part is registered without a name; give one, as in @registry(NAME).")
 
         def register(part: Registered) -> Registered:
-            known: Any = self._parts.get(name)
+            old: Any = self._parts.get(name)
             new: Any = part
             # A module that is imported again may register its parts again.
-            if known is not None and (known.__module__, known.__qualname__) != (new.__module__, new.__qualname__):
+            if old is not None and (old.__module__, old.__qualname__) != (new.__module__, new.__qualname__):
                 raise InputError(
-                    f"{self.key}={name} is registered twice, by {known.__module__}.{known.__qualname__} and by"
+                    f"{self.key}={name} is registered twice, by {old.__module__}.{old.__qualname__} and by"
                     f" {new.__module__}.{new.__qualname__}; give one of them another name."
                 )
             self._parts[name] = new
@@ -47,15 +47,15 @@ class Registry(Generic[Name, Part]):
         return register
 
     def __getitem__(self, name: Name) -> Part:
-        """The part of that name.
+        """The part with that name.
 
         Raises:
             InputError: If there is none.
         """
         if name not in self._parts:
-            known = ", ".join(map(str, self))
+            names = ", ".join(map(str, self))
             raise InputError(
-                f"{self.key}={name}: unknown; expected one of {known}. A part of your own needs plugins=[MODULE]."
+                f"{self.key}={name}: unknown; expected one of {names}. A part of your own needs plugins=[MODULE]."
             )
         return self._parts[name]
 

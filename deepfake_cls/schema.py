@@ -1,4 +1,4 @@
-"""Dataclasses whose fields say what values they take."""
+"""Dataclass fields with the range of their values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from deepfake_cls.errors import InputError
 
 @dataclass(frozen=True)
 class Rule:
-    """Which values a field takes; None always passes, since a field that may be None says so by its type.
+    """The allowed values of a field; None always passes, since the type says whether a field may be None.
 
     Attributes:
-        passes: Whether it takes a value.
-        expected: The values in words, for the message.
+        passes: Whether a value is allowed.
+        expected: The allowed values in words, for the message.
     """
 
     passes: Callable[[Any], bool]
@@ -31,20 +31,20 @@ def number(
     below: float | None = None,
     expected: str | None = None,
 ) -> Any:
-    """A field that takes numbers in a range.
+    """A field for numbers in a range.
 
     Args:
-        default: Its default; without one the field must be given.
+        default: Its default; without one the field is required.
         least: Smallest number.
         most: Largest number.
-        above: A limit that is itself too small.
-        below: A limit that is itself too large.
-        expected: The range in words, where these read better than what is made of the limits.
+        above: Exclusive lower limit.
+        below: Exclusive upper limit.
+        expected: The range in words; by default it is made of the limits.
     """
-    words = [] if least is None else [f"{least:g} or more"]
-    words += [] if above is None else [f"a number above {above:g}"]
-    words += [] if most is None else [f"at most {most:g}"]
-    words += [] if below is None else [f"below {below:g}"]
+    limits = [] if least is None else [f"{least:g} or more"]
+    limits += [] if above is None else [f"a number above {above:g}"]
+    limits += [] if most is None else [f"at most {most:g}"]
+    limits += [] if below is None else [f"below {below:g}"]
 
     def passes(value: Any) -> bool:
         return bool(
@@ -54,25 +54,25 @@ def number(
             and (below is None or value < below)
         )
 
-    return field(default=default, metadata={"rule": Rule(passes, expected or ", ".join(words))})
+    return field(default=default, metadata={"rule": Rule(passes, expected or ", ".join(limits))})
 
 
 def one_of(*options: str) -> Any:
-    """A field that takes one of some words; the first one is its default."""
-    words = " or ".join(options) if len(options) < 3 else f"{', '.join(options[:-1])} or {options[-1]}"
-    return field(default=options[0], metadata={"rule": Rule(lambda value: value in options, words)})
+    """A field for one of several words; the first is the default."""
+    expected = " or ".join(options) if len(options) < 3 else f"{', '.join(options[:-1])} or {options[-1]}"
+    return field(default=options[0], metadata={"rule": Rule(lambda value: value in options, expected)})
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Refuse values that a schema does not allow, in nested schemas too.
+    """Refuse values that a schema does not allow, also in nested schemas.
 
     Raises:
-        InputError: Naming the key, the value and what was expected.
+        InputError: With the key, the value and the allowed values.
     """
     for key, value, rule in _rules(config, prefix):
         try:
             passes = value is None or rule.passes(value)
-        except TypeError:  # such as a word where a number is expected
+        except TypeError:  # such as a string for a number
             passes = False
         if not passes:
             raise InputError(f"{key}={value}: expected {rule.expected}.")

@@ -18,10 +18,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from deepfake_cls.cli import expanded, typed
 from deepfake_cls.config import conf_dir
+from deepfake_cls.overrides import to_hydra
 from deepfake_cls.report import table
 from deepfake_cls.stats import metric
+from deepfake_cls.validation import validate
 
 # The suite sees no GPU, and so is the same on every machine; make test-gpu runs the tests that want one. This is set
 # before torch is first asked for a GPU, and every process that a test starts inherits it.
@@ -54,7 +55,7 @@ def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def configure(name: str, schema: type[Schema], *overrides: str) -> Schema:
     """A typed configuration, composed as on the command line."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return typed(compose(name, overrides=expanded(overrides)), schema)
+        return validate(compose(name, overrides=to_hydra(overrides)), schema)
 
 
 def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -69,14 +69,17 @@ def test_examples_are_valid(page: str, line: str) -> None:
         assert PLACEHOLDER.search(line), f"{page}: neither run nor with a placeholder: {line}"
         return
     assert PLACEHOLDER.search(line) or "scale=tiny" in line, f"{page}: neither run nor with a placeholder: {line}"
-    entry, overrides = command[1], []
-    for word in shlex.split(command[2]):
-        if word == "-m" or word.startswith(("launcher=", "hydra.launcher", "+hydra.launcher")):
+    entry = command[1]
+    overrides: list[str] = []
+    for argument in shlex.split(command[2]):
+        if argument == "-m" or argument.startswith(("launcher=", "hydra.launcher", "+hydra.launcher")):
             continue  # launchers of other packages may be absent
-        override = OverridesParser.create().parse_override(word)
-        overrides.append(next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else None)
-        overrides[-1] = word if overrides[-1] is None else f"{override.get_key_element()}={overrides[-1]}"
-    if not any(word.startswith("experiment=") for word in overrides):  # an experiment is a sweep, checked elsewhere
+        override = OverridesParser.create().parse_override(argument)
+        first = next(iter(override.sweep_string_iterator())) if override.is_sweep_override() else None
+        overrides.append(argument if first is None else f"{override.get_key_element()}={first}")
+    if not any(
+        override.startswith("experiment=") for override in overrides
+    ):  # an experiment is a sweep, checked elsewhere
         configure(entry, SCHEMAS[entry], *overrides)
 
 

@@ -1,4 +1,4 @@
-"""The GPUs of one machine and the jobs of a sweep, on a machine without any."""
+"""GPUs shared by the jobs of a sweep, on a machine without GPUs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_machine_runs_one_job_for_each_gpu_or_one_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_job_for_each_gpu_or_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus("auto") == visible_gpus("cuda") == ["0", "1"]
     assert [jobs_at_a_time(device) for device in ("auto", "cuda", "cpu")] == [2, 2, -1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-ab")
@@ -30,7 +30,7 @@ def test_a_machine_runs_one_job_for_each_gpu_or_one_for_each_core(monkeypatch: p
     monkeypatch.setattr(gpus, "usable_gpus", lambda visible: 0)
     assert jobs_at_a_time("auto") == -1
     monkeypatch.setattr(gpus, "has_driver", lambda: False)
-    monkeypatch.setattr(gpus, "usable_gpus", lambda visible: pytest.fail("torch need not be asked"))
+    monkeypatch.setattr(gpus, "usable_gpus", lambda visible: pytest.fail("torch is not needed without a driver"))
     assert jobs_at_a_time("auto") == -1
 
 
@@ -42,14 +42,14 @@ def test_joblib_starts_as_many_jobs_as_there_are_gpus() -> None:
     from deepfake_cls.config import conf_dir
 
     OmegaConf.register_new_resolver("jobs_at_a_time", jobs_at_a_time, replace=True)
-    for words, expected in (([], 2), (["trainer.device=cpu"], -1), (["hydra.launcher.n_jobs=3"], 3)):
+    for overrides, expected in (([], 2), (["trainer.device=cpu"], -1), (["hydra.launcher.n_jobs=3"], 3)):
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = compose("train", overrides=["launcher=joblib", *words], return_hydra_config=True)
+            config = compose("train", overrides=["launcher=joblib", *overrides], return_hydra_config=True)
         assert config.hydra.launcher.n_jobs == expected
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_each_gpu_has_one_job_and_the_next_one_waits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_gpu_has_one_job_and_further_jobs_wait(capsys: pytest.CaptureFixture[str]) -> None:
     with free_gpu([]) as gpu:
         assert gpu is None
     third: list[str | None] = []
@@ -70,14 +70,14 @@ def test_each_gpu_has_one_job_and_the_next_one_waits(capsys: pytest.CaptureFixtu
     assert third == ["1"]
 
 
-def test_ray_that_hides_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_hidden_by_ray_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    for driver, device, told in ((True, "auto", True), (True, "cpu", False), (False, "auto", False)):
-        monkeypatch.setattr(gpus, "has_driver", lambda found=driver: found)
+    for driver, device, warned in ((True, "auto", True), (True, "cpu", False), (False, "auto", False)):
+        monkeypatch.setattr(gpus, "has_driver", lambda driver=driver: driver)
         gpus.warn_of_hidden_gpus(device)
-        assert ("num_gpus=1" in capsys.readouterr().err) is told
+        assert ("num_gpus=1" in capsys.readouterr().err) is warned
 
 
-def test_gpus_that_are_hidden_are_not_usable() -> None:
+def test_hidden_gpus_are_not_counted() -> None:
     usable_gpus.cache_clear()
     assert usable_gpus("") == 0

@@ -41,7 +41,7 @@ def modern_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Lets torch report one GPU of a given compute capability, which works."""
+    """Make torch report one working GPU with a given compute capability."""
 
     def report(major: int, minor: int) -> None:
         class Properties:
@@ -49,7 +49,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
         properties = Properties()
         vars(properties).update(major=major, minor=minor)
-        found = {
+        functions = {
             "is_available": lambda: True,
             "current_device": lambda: 0,
             "device_count": lambda: 1,
@@ -57,10 +57,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
             "get_device_capability": lambda device=None: (major, minor),
             "get_device_name": lambda device=None: f"GPU {major}.{minor}",
         }
-        for name, function in found.items():
+        for name, function in functions.items():
             monkeypatch.setattr(torch.cuda, name, function)
         monkeypatch.setattr(torch, "ones", lambda count, device: torch.full((count,), 1.0))
-        # What torch tries where it may emulate; a tensor in bf16 is no proof of products in bf16.
+        # torch calls this if it may emulate; a bf16 tensor does not prove bf16 products.
         monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True, raising=False)
 
     return report
@@ -68,7 +68,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
 @pytest.mark.usefixtures("modern_cpu")
 @pytest.mark.parametrize(("bf16", "amx", "expected"), [(0, 0, "32-true"), (1, 0, "bf16-mixed"), (0, 1, "bf16-mixed")])
-def test_bf16_only_where_the_cpu_multiplies_it(
+def test_bf16_needs_a_cpu_that_multiplies_it(
     bf16: int, amx: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(bf16), raising=False)
@@ -78,14 +78,14 @@ def test_bf16_only_where_the_cpu_multiplies_it(
 
 
 @pytest.mark.usefixtures("modern_cpu")
-def test_int8_only_where_the_cpu_sums_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_needs_a_cpu_that_sums_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for supported in (False, True):
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda found=supported: found, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda supported=supported: supported, raising=False)
         assert hardware.has_int8("cpu") is supported
 
 
 @pytest.mark.usefixtures("modern_cpu")
-def test_a_shell_limited_to_avx2_gets_neither_bf16_nor_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_the_shell_exclude_bf16_and_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (hardware.cpu_has_bf16(), hardware.has_int8("cpu")) == (True, True)
     for limit, expected in {
         "AVX2": (False, False),
@@ -105,23 +105,21 @@ def test_a_shell_limited_to_avx2_gets_neither_bf16_nor_int8(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("major", "minor", "expected"), [(7, 5, "32-true"), (8, 0, "bf16-mixed")])
-def test_bf16_only_where_the_gpu_multiplies_it(
+def test_bf16_needs_a_gpu_that_multiplies_it(
     major: int, minor: int, expected: str, gpu: Callable[[int, int], None]
 ) -> None:
     gpu(major, minor)
-    found = choose(TrainerConfig())
-    assert (found.device, found.name, found.precision) == ("cuda", f"GPU {major}.{minor}", expected)
+    chosen = choose(TrainerConfig())
+    assert (chosen.device, chosen.name, chosen.precision) == ("cuda", f"GPU {major}.{minor}", expected)
 
 
 @pytest.mark.parametrize(("major", "minor", "expected"), [(7, 0, False), (7, 5, True), (9, 0, True)])
-def test_int8_only_where_the_gpu_sums_it(
-    major: int, minor: int, expected: bool, gpu: Callable[[int, int], None]
-) -> None:
+def test_int8_needs_a_gpu_that_sums_it(major: int, minor: int, expected: bool, gpu: Callable[[int, int], None]) -> None:
     gpu(major, minor)
     assert hardware.has_int8("cuda") is expected
 
 
-def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
+def test_with_a_broken_gpu_auto_uses_the_cpu_and_cuda_is_refused(
     gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def ones(count: int, device: str) -> torch.Tensor:
@@ -130,10 +128,10 @@ def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
     gpu(6, 1)
     monkeypatch.setattr(torch, "ones", ones)
     assert choose(TrainerConfig()).device == "cpu"
-    said = capsys.readouterr().err
-    assert said.startswith("trainer.device=auto: using the CPU, because the CUDA device cannot run")
-    assert "no kernel image is available" in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("trainer.device=auto: using the CPU, because the CUDA device cannot run")
+    assert "no kernel image is available" in printed
+    assert printed.count("\n") == 1
     with pytest.raises(InputError, match=r"trainer.device=cuda: the CUDA device cannot run .*no kernel image") as error:
         choose(TrainerConfig(device="cuda"))
     assert "\n" not in str(error.value)
@@ -141,7 +139,7 @@ def test_a_gpu_that_runs_nothing_leaves_auto_on_the_cpu_and_is_refused_by_name(
     assert capsys.readouterr().err == ""
 
 
-def test_a_limited_shell_keeps_compiled_code_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_limited_shell_has_its_own_cache_of_compiled_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
@@ -158,14 +156,14 @@ def test_a_limited_shell_keeps_compiled_code_apart(monkeypatch: pytest.MonkeyPat
 
 
 def test_choosing_does_not_import_the_compiler_of_torch() -> None:
-    # That would take more than a second, and 80 MB.
+    # The import takes more than a second and 80 MB.
     code = "from deepfake_cls.hardware import TrainerConfig, choose\nimport sys\nchoose(TrainerConfig(device='cpu'))\n"
     code += "print([name for name in sys.modules if name.startswith('torch._inductor')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_torchrun_never_mixes_devices(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_does_not_mix_devices(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(8, 0)
     for key, value in torchrun_variables(0, size=1).items():
         monkeypatch.setenv(key, value)
@@ -178,14 +176,14 @@ def test_torchrun_never_mixes_devices(gpu: Callable[[int, int], None], monkeypat
     assert choose(TrainerConfig(device="cpu")).device == "cpu"
 
 
-def test_no_switch_of_torch_outlives_its_job(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_job_sets_all_switches_of_torch(gpu: Callable[[int, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     gpu(8, 0)
     torch.set_float32_matmul_precision("high")
     choose(TrainerConfig(deterministic=True))
     assert torch.are_deterministic_algorithms_enabled()
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # before the first product: cuBLAS asks only then
-    # float32 is float32, and not TF32.
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # cuBLAS reads it at the first product
+    # No TF32 in place of float32.
     assert torch.get_float32_matmul_precision() == "highest"
     assert not torch.backends.cudnn.allow_tf32
     choose(TrainerConfig())
@@ -207,7 +205,7 @@ def test_compiling_for_a_gpu_needs_a_c_compiler_and_python_headers(
     hardware.prepare_compiler(card)
 
 
-def test_a_torch_without_the_probes_gets_what_is_right_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_probes_of_torch_the_safe_choice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_vnni_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
     assert choose(TrainerConfig()).precision == "32-true"
@@ -237,10 +235,10 @@ def test_impossible_hardware_is_refused(config: TrainerConfig, message: str) -> 
         choose(config)
 
 
-def test_bf16_trains_scores_and_leaves_a_checkpoint_of_float32(unibuc_like: Path) -> None:
-    # Where bf16 is emulated this is slow, so the images are small; the path is the one of CPUs and GPUs that have it.
-    words = [*SMALL_NET, "data=unibuc", f"data.root={unibuc_like}", "epochs=1", "trainer.precision=bf16-mixed"]
-    train.run(configure("train", TrainConfig, *words, "run_dir=out"), False)
+def test_bf16_trains_and_saves_a_float32_checkpoint(unibuc_like: Path) -> None:
+    # Emulated bf16 is slow, so the images are small; the code path is the same as with bf16 in hardware.
+    overrides = [*SMALL_NET, "data=unibuc", f"data.root={unibuc_like}", "epochs=1", "trainer.precision=bf16-mixed"]
+    train.run(configure("train", TrainConfig, *overrides, "run_dir=out"), False)
     record = read_record(Path("out"))
     assert record.precision == "bf16-mixed"
     assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"], abs=0.1)
@@ -252,11 +250,11 @@ def eight_gpus(*_: object) -> hardware.Hardware:
     return hardware.Hardware("cuda", "bf16-mixed", 1, "some gpu", 8)
 
 
-def test_a_last_batch_with_nothing_for_some_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_last_batch_with_fewer_images_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "choose", eight_gpus)
-    words = ["data.train_size=40", "data.validation_size=20", "data.workers=1", *SMALL_NET]
+    overrides = ["data.train_size=40", "data.validation_size=20", "data.workers=1", *SMALL_NET]
     with pytest.raises(InputError, match=r"batch_size=18: the last batch of 40 images would have 4, .* 8 devices"):
-        train.run(configure("train", TrainConfig, *words, "batch_size=18"), False)
+        train.run(configure("train", TrainConfig, *overrides, "batch_size=18"), False)
 
 
 def test_compiling_is_for_one_device() -> None:

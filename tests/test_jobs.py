@@ -1,4 +1,4 @@
-"""Jobs of a sweep in processes of their own: crashes, stops, memory, and the GPUs of one machine."""
+"""Jobs of a sweep in processes of their own: crashes, signals, memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,12 @@ from PIL import Image
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.jobs import attempt, out_of_memory
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import Claimed, plain, record_failure
+from deepfake_cls.runs import Run, record_failure
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_distributed import torchrun_variables
 
-# Python runs this at the start of every process that finds it. A job that has read bad/train.csv signals itself when it
-# writes a file, or gives one its name: by default its predictions, after the training.
+# Python runs this at the start of every process. A job that has read bad/train.csv sends a signal to itself
+# when it opens or renames a certain file: by default its predictions, after the training.
 KILLER = """
     import os
     import sys
@@ -50,9 +51,9 @@ KILLER = """
 
 @pytest.fixture
 def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two data sets, ``competition`` and ``bad``, and a hook that makes jobs on the second one signal themselves."""
+    """Two data sets, ``competition`` and ``bad``, and a hook by which jobs on ``bad`` send a signal to themselves."""
     shutil.copytree(unibuc_like, tmp_path / "bad")
-    Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "train" / "tr000.png")  # else it would be the same data
+    Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "train" / "tr000.png")  # otherwise both have the same run keys
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(textwrap.dedent(KILLER))
@@ -69,105 +70,105 @@ def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV),
     ],
 )
-def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
+def test_a_job_that_dies_of_a_signal_is_recorded_and_the_sweep_continues(
     launcher: list[str], number: signal.Signals
 ) -> None:
-    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad,competition", "seed=0,1"]
-    command = ["deepfake_cls.train", "-m", *launcher, *words]
+    overrides = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad,competition", "seed=0,1"]
+    command = ["deepfake_cls.train", "-m", *launcher, *overrides]
     done = call(*command, check=False, env={"KILLED_BY": str(int(number))})
     assert done.returncode == 1, done.stdout + done.stderr
     head, _, tail = done.stderr.partition("2 job(s) failed:")
     for seed in (0, 1):
         text = f"data.root=bad seed={seed}: died of {number.name} ({signal.strsignal(number)})"
-        assert text in head  # when it happens
-        assert text in tail  # and at the end
+        assert text in head  # at once
+        assert text in tail  # in the list at the end
     assert ("Fatal Python error: Segmentation fault" in head) == (number == signal.SIGSEGV)  # faulthandler's
     assert ("as the system does when memory runs out" in tail) == (number == signal.SIGKILL)
     assert done.stdout.count("next: ") == 2
     records = [read_record(folder) for folder in Path("runs/cnn").glob("[!.]*")]
-    found = {(record.config["data"]["root"], record.seed): (record.status, record.error) for record in records}
-    assert {key: status for key, (status, _) in found.items()} == {
+    outcomes = {(record.config["data"]["root"], record.seed): (record.status, record.error) for record in records}
+    assert {key: status for key, (status, _) in outcomes.items()} == {
         ("bad", 0): "failed",
         ("bad", 1): "failed",
         ("competition", 0): "ok",
         ("competition", 1): "ok",
     }
-    assert f"died of {number.name}" in str(found["bad", 0][1])
+    assert f"died of {number.name}" in str(outcomes["bad", 0][1])
 
-    # Called again, without the fault, it repeats what has failed and nothing else.
-    again = call(*command, env={"KILLED_BY": "0"})  # signal 0 is none
+    # The same command without the fault repeats only the failed jobs.
+    again = call(*command, env={"KILLED_BY": "0"})  # signal 0 has no effect
     assert again.stdout.count("already done") == 2
     assert {read_record(folder).status for folder in Path("runs/cnn").glob("[!.]*")} == {"ok"}
 
 
 @pytest.mark.usefixtures("killer")
-def test_a_signal_to_a_job_alone_stops_the_job_and_not_the_sweep() -> None:
-    words = [*SMALL_NET, "epochs=2", "data=unibuc", "data.root=bad,competition", "seed=0"]
+def test_a_signal_to_one_job_does_not_stop_the_sweep() -> None:
+    overrides = [*SMALL_NET, "epochs=2", "data=unibuc", "data.root=bad,competition", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
-    done = call("deepfake_cls.train", "-m", *words, check=False, env=env)
+    done = call("deepfake_cls.train", "-m", *overrides, check=False, env=env)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "The same command goes on from there." in done.stderr.partition("1 job(s) failed:")[2]
     assert done.stdout.count("next: ") == 1
 
 
 @pytest.mark.usefixtures("killer")
-def test_a_process_that_outlives_its_crashed_job_holds_nothing_up() -> None:
-    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
+def test_a_child_that_outlives_its_crashed_job_does_not_block_the_sweep() -> None:
+    overrides = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGKILL)), "OUTLIVED_BY": str(Path("pid").resolve())}
-    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *words]
+    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *overrides]
     with Path("log").open("w") as log:
         sweep = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **env})
         try:
             assert sweep.wait(300) == 1
         finally:
-            os.kill(int(Path("pid").read_text()), signal.SIGKILL)  # an error if it has ended before the sweep
+            os.kill(int(Path("pid").read_text()), signal.SIGKILL)  # fails if the child has ended before the sweep
     assert "died of SIGKILL" in Path("log").read_text()
 
 
 @pytest.mark.usefixtures("killer")
-def test_a_single_run_that_crashes_prints_where() -> None:
-    words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad"]
-    done = call("deepfake_cls.train", *words, check=False, env={"KILLED_BY": str(int(signal.SIGSEGV))})
+def test_a_single_run_that_crashes_prints_a_traceback() -> None:
+    overrides = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad"]
+    done = call("deepfake_cls.train", *overrides, check=False, env={"KILLED_BY": str(int(signal.SIGSEGV))})
     assert done.returncode == -signal.SIGSEGV
     assert "Fatal Python error: Segmentation fault" in done.stderr
     assert "write_predictions" in done.stderr
 
 
 def start_sweep() -> subprocess.Popen[str]:
-    """Two jobs that would train for days, in a process group of their own."""
-    words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0,1"]
-    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *words]
+    """Start two jobs that would train for days, in a new process group."""
+    overrides = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0,1"]
+    command = [sys.executable, "-m", "deepfake_cls.train", "-m", *overrides]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("to_all", [False, True])
-def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
+def test_a_signal_to_a_sweep_reaches_the_job_which_saves_a_checkpoint(
     number: signal.Signals, to_all: bool, unibuc_like: Path
 ) -> None:
     sweep = start_sweep()
     while not list(Path("runs/cnn").glob("*/checkpoints/last.ckpt")):
         assert sweep.poll() is None
         time.sleep(0.1)
-    if to_all:  # as a terminal's Ctrl-C, or the command timeout, does
+    if to_all:  # like Ctrl-C in a terminal, or the command timeout
         os.killpg(sweep.pid, number)
     else:
         sweep.send_signal(number)
     output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 128 + number, output + errors
     assert errors.count("The same command goes on from there.") == 1
-    assert output.count("Stopping after this batch") == 1  # the signal came once
+    assert output.count("Stopping after this batch") == 1  # the job got the signal once
     assert "job 2" not in output
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_like: Path) -> None:
+def test_a_signal_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_like: Path) -> None:
     sweep = start_sweep()
     assert sweep.stdout is not None
     while "job 1" not in sweep.stdout.readline():
         assert sweep.poll() is None
-    time.sleep(0.3)  # torch is being imported; what follows holds at any other time, too
+    time.sleep(0.3)  # during the import of torch; the assertions hold at any time
     os.killpg(sweep.pid, number)
     output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 128 + number, output + errors
@@ -176,33 +177,33 @@ def test_a_stop_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_li
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
-def test_a_job_ends_when_the_process_that_waits_for_it_is_killed(unibuc_like: Path) -> None:
-    words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0"]
+def test_a_job_ends_when_its_parent_process_is_killed(unibuc_like: Path) -> None:
+    overrides = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0"]
     log = Path("log").open("w")  # noqa: SIM115
-    sweep = subprocess.Popen([sys.executable, "-m", "deepfake_cls.train", "-m", *words], stdout=log, stderr=log)
+    sweep = subprocess.Popen([sys.executable, "-m", "deepfake_cls.train", "-m", *overrides], stdout=log, stderr=log)
     while not list(Path("runs/cnn").glob("*/checkpoints/last.ckpt")):
         assert sweep.poll() is None
         time.sleep(0.1)
     sweep.kill()
     sweep.wait()
     while "The same command goes on from there." not in Path("log").read_text():
-        time.sleep(0.1)  # pytest's own limit ends a test that waits in vain
+        time.sleep(0.1)  # pytest's timeout ends a test that waits forever
     log.close()
 
 
 def test_a_failure_is_not_recorded_over_a_result() -> None:
     config = KnnConfig(seed=3)
-    claimed = Claimed("knn", Path("runs/knn/ab"), "ab" * 32)
+    claimed = Run("knn", Path("runs/knn/ab"), "ab" * 32)
     claimed.path.mkdir(parents=True)
     record_failure(claimed, config, "The process died.")
     record = read_record(claimed.path)
     assert (record.status, record.error, record.seed) == ("failed", "The process died.", 3)
-    write_record(claimed.path, Record("knn", "ok", claimed.identity, plain(config)))
+    write_record(claimed.path, Record("knn", "ok", claimed.identity, asdict(config)))
     record_failure(claimed, config, "The process died.")
     assert read_record(claimed.path).status == "ok"
 
 
-def test_too_little_memory_is_one_line_that_names_the_batch_size(
+def test_too_little_memory_gives_one_line_with_the_batch_size(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def job(config: TrainConfig, sweep: bool) -> None:
@@ -212,7 +213,7 @@ def test_too_little_memory_is_one_line_that_names_the_batch_size(
     text = "batch_size=512: the GPU's memory is too small for it; give a smaller batch_size or use trainer.device=cpu."
     assert outcome.failure == f"seed=1: {text}"
     assert capsys.readouterr().err == f"error: {text}\n"
-    # Under torchrun any rank says so, since the others may have memory enough.
+    # Under torchrun each rank prints it, since the others may have enough memory.
     for key, value in torchrun_variables(1).items():
         monkeypatch.setenv(key, value)
     attempt(job, TrainConfig(), False, "")

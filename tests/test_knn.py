@@ -15,7 +15,8 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.knn import nearest, votes
 from deepfake_cls.records import read_predictions, read_record
-from tests.conftest import SMALL_DATA, call, configure
+from deepfake_cls.stats.contrast import relative_contrast
+from tests.conftest import SMALL_DATA, configure
 
 
 def score(*overrides: str) -> None:
@@ -23,7 +24,7 @@ def score(*overrides: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["raw", "histogram", "spectrum"])
-def test_a_run_agrees_with_scikit_learn_and_leaves_all_that_is_promised(kind: str) -> None:
+def test_a_run_agrees_with_scikit_learn_and_writes_a_complete_record(kind: str) -> None:
     sklearn = pytest.importorskip("sklearn.neighbors")
     config = configure("knn", KnnConfig, *SMALL_DATA, "trainer.progress=false")
     score(f"features={kind}", "run_dir=out", "k=[1,3,5]")
@@ -47,7 +48,7 @@ def test_a_run_agrees_with_scikit_learn_and_leaves_all_that_is_promised(kind: st
     assert (record.kind, record.status) == ("knn", "ok")
 
 
-def test_metrics_are_at_k_5_or_else_at_the_first() -> None:
+def test_without_k_5_metrics_are_at_the_first_k() -> None:
     score("k=[3,7]", "run_dir=out")
     record = read_record(Path("out"))
     assert record.metrics["val_acc"] == record.by_k["3"]["val_acc"]
@@ -73,29 +74,29 @@ def test_one_pass_for_all_k_equals_one_pass_each() -> None:
         ("channels=BGR", "channels=BGR: expected RGB or RGBA"),
     ],
 )
-def test_impossible_values_are_refused(override: str, message: str) -> None:
+def test_values_out_of_range_are_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         score(override)
 
 
-def test_shift_moves_right_and_down_and_repeats_the_edge() -> None:
+def test_shift_goes_right_and_down_and_repeats_the_edge() -> None:
     images = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
-    moved = knn.shifted(images, 1)[0, :, :, 0]
-    assert moved.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
-    assert knn.shifted(images, 0) is images
+    shifted = knn.shift(images, 1)[0, :, :, 0]
+    assert shifted.tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
+    assert knn.shift(images, 0) is images
 
 
-def test_a_shift_is_a_run_of_its_own() -> None:
+def test_a_shift_makes_another_run() -> None:
     score("run_dir=plain", "k=[1]")
-    score("run_dir=moved", "k=[1]", "shift=20")
-    plain, moved = (read_record(Path(name)) for name in ("plain", "moved"))
-    assert plain.identity != moved.identity
-    assert plain.metrics["contrast"] != moved.metrics["contrast"]
+    score("run_dir=shifted", "k=[1]", "shift=20")
+    plain, shifted = (read_record(Path(name)) for name in ("plain", "shifted"))
+    assert plain.identity != shifted.identity
+    assert plain.metrics["contrast"] != shifted.metrics["contrast"]
     with pytest.raises(InputError, match="shift=-1: expected 0 or more"):
         score("shift=-1")
 
 
-def test_contrast_is_the_median_of_mean_over_nearest_distance() -> None:
+def test_contrast_is_the_median_of_mean_over_smallest_distance() -> None:
     rng = np.random.default_rng(0)
     references = rng.integers(0, 256, (300, 4, 4, 3), dtype=np.uint8)  # more than one block
     queries = rng.integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
@@ -103,24 +104,24 @@ def test_contrast_is_the_median_of_mean_over_nearest_distance() -> None:
     squared = ((q[:, None] - flat) ** 2).sum(axis=2)
     expected = np.median(np.sqrt(squared.mean(axis=1) / squared.min(axis=1)))
     distances, _ = nearest(queries, references, 1)
-    assert knn.relative_contrast(queries, references, distances[:, 0]) == pytest.approx(expected)
-    assert knn.relative_contrast(references[:5], references, np.zeros(5, np.int64)) is None
+    assert relative_contrast(queries, references, distances[:, 0]) == pytest.approx(expected)
+    assert relative_contrast(references[:5], references, np.zeros(5, np.int64)) is None
 
 
-def test_knn_starts_without_lightning() -> None:
+def test_the_command_line_accepts_a_list_and_does_not_import_lightning() -> None:
+    arguments = [*SMALL_DATA, "k=[1,2]", "run_dir=out", "trainer.progress=false"]
     code = (
-        "import sys; sys.argv[1:] = ['run_dir=out', 'trainer.progress=false', "
-        + ", ".join(map(repr, SMALL_DATA))
-        + "];"
+        f"import sys; sys.argv[1:] = {arguments};"
         "import runpy; runpy.run_module('deepfake_cls.knn', run_name='__main__');"
         "assert 'lightning' not in sys.modules, 'imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "accuracy at k = 2" in done.stdout
     assert "next: python -m deepfake_cls.report" in done.stdout
 
 
-def test_alpha_counts_only_where_it_is_asked_for() -> None:
+def test_alpha_counts_only_with_rgba() -> None:
     images = np.zeros((2, 4, 4, 4), dtype=np.uint8)
     images[1, ..., 3] = 255
     assert features(images, "raw", "RGB").shape == (2, 4, 4, 3)
@@ -155,18 +156,13 @@ def test_real_images_agree_with_scikit_learn_label_by_label(unibuc: Path) -> Non
     config = configure("knn", KnnConfig, "data=unibuc", f"data.root={unibuc}")
     manifest = read_manifest(config.data)
     train, validation = (open_images(manifest, name, config.data, False) for name in ("train", "validation"))
-    # A part of the data: scikit-learn wants it all in float64.
-    x, q, labels = train.store.images[::8], validation.store.images[::5], train.labels[::8]
+    # A part of the data, since scikit-learn needs it in float64.
+    x, q, labels = train.store.images[::12], validation.store.images[::10], train.labels[::12]
     distances, indices = nearest(q, x, 12)
     flat = x.reshape(len(x), -1).astype(np.float64)
     for k, counts in zip((1, 5, 11), votes(indices, labels, 5, [1, 5, 11]), strict=True):
         theirs = sklearn.KNeighborsClassifier(k, algorithm="brute").fit(flat, labels)
-        clear = distances[:, k - 1] < distances[:, k]  # no tie at the edge of the neighbourhood
+        clear = distances[:, k - 1] < distances[:, k]  # no tie between the last neighbour and the next image
         assert clear.mean() > 0.99
         predicted = theirs.predict(q.reshape(len(q), -1).astype(np.float64))
         assert (predicted == counts.argmax(axis=1))[clear].all()
-
-
-def test_the_command_line_takes_a_list() -> None:
-    done = call("deepfake_cls.knn", *SMALL_DATA, "k=[1,2]", "run_dir=out")
-    assert "accuracy at k = 2" in done.stdout

@@ -1,4 +1,4 @@
-"""Sweeps through Hydra's launchers: what is promised of one machine; ``tests/cluster`` has the real clusters."""
+"""Sweeps through Hydra's joblib launcher; ``tests/cluster`` has SLURM and Ray."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_train import assert_equal, outcome
 
-DATA = ["data=unibuc", "data.root=competition"]  # below the folder the command is called in
-WORDS = [*SMALL_NET, *DATA, "channels=RGB", "epochs=1"]
-SWEEP = ["deepfake_cls.train", *WORDS, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2"]
+DATA = ["data=unibuc", "data.root=competition"]  # relative to the folder in which the command is called
+OVERRIDES = [*SMALL_NET, *DATA, "channels=RGB", "epochs=1"]
+SWEEP = ["deepfake_cls.train", *OVERRIDES, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 pytestmark = pytest.mark.usefixtures("unibuc_like")
 
 
-def test_jobs_in_workers_equal_jobs_alone_and_what_fails_there_is_told_here() -> None:
+def test_jobs_in_workers_equal_single_runs_and_their_failures_are_listed() -> None:
     done = call(*SWEEP, "lr=4e-3,0,1e30", check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     for message in ("lr=0.0: expected a number above 0", "Training diverged"):
@@ -35,11 +35,11 @@ def test_jobs_in_workers_equal_jobs_alone_and_what_fails_there_is_told_here() ->
     records = {record.config["lr"]: record for record in map(read_record, Path("runs/cnn").glob("[!.]*"))}
     assert {lr: record.status for lr, record in records.items()} == {4e-3: "ok", 1e30: "failed"}
     assert "diverged" in str(records[1e30].error)
-    train.run(configure("train", TrainConfig, *WORDS, "lr=4e-3", "run_dir=alone"), False)
-    assert_equal(outcome(Path("runs/cnn") / records[4e-3].identity[:12]), outcome(Path("alone")))
+    train.run(configure("train", TrainConfig, *OVERRIDES, "lr=4e-3", "run_dir=single"), False)
+    assert_equal(outcome(Path("runs/cnn") / records[4e-3].identity[:12]), outcome(Path("single")))
 
 
-def test_two_sweeps_that_share_runs_take_turns() -> None:
+def test_two_parallel_sweeps_make_shared_runs_once() -> None:
     sweeps = [
         subprocess.Popen([sys.executable, "-m", *SWEEP, f"seed={seeds}"], stdout=subprocess.PIPE, text=True)
         for seeds in ("0,1", "1,0")
@@ -51,7 +51,7 @@ def test_two_sweeps_that_share_runs_take_turns() -> None:
     assert sorted(read_record(folder).seed for folder in Path("runs/cnn").glob("[!.]*")) == [0, 1]
 
 
-def test_a_stop_ends_the_sweep_and_its_workers() -> None:
+def test_a_signal_ends_the_sweep_and_its_workers() -> None:
     sweep = subprocess.Popen([sys.executable, "-m", *SWEEP, "epochs=100000", "seed=0,1"], stderr=subprocess.PIPE)
     limit = time.monotonic() + 300
     while len(list(Path("runs/cnn").glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < limit:
@@ -62,4 +62,4 @@ def test_a_stop_ends_the_sweep_and_its_workers() -> None:
     locks = list(Path("runs/cnn").glob(".*.lock"))
     assert len(locks) == 2
     for lock in locks:
-        FileLock(lock).acquire(timeout=300)  # free as soon as its worker is gone
+        FileLock(lock).acquire(timeout=300)  # free once its worker has ended

@@ -1,8 +1,9 @@
-"""``deepfake-cls COMMAND``, as ``python -m deepfake_cls COMMAND``."""
+"""``deepfake-cls COMMAND``, started as ``python -m deepfake_cls COMMAND``."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 
 import pytest
 
@@ -10,18 +11,18 @@ from deepfake_cls.__main__ import COMMANDS
 from tests.conftest import call
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
-def test_help_lists_the_commands(words: list[str]) -> None:
-    done = call("deepfake_cls", *words)
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(arguments: list[str]) -> None:
+    done = call("deepfake_cls", *arguments)
     assert done.stdout.startswith("usage: deepfake-cls COMMAND")
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [*COMMANDS]
 
 
-def test_version_is_that_of_the_package() -> None:
+def test_version_is_the_version_of_the_package() -> None:
     assert call("deepfake_cls", "--version").stdout == f"deepfake-cls {importlib.metadata.version('deepfake-cls')}\n"
 
 
-def test_an_unknown_command_is_refused_with_those_that_there_are() -> None:
+def test_an_unknown_command_is_refused_with_the_available_ones() -> None:
     done = call("deepfake_cls", "trian", "lr=1", check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(
@@ -30,13 +31,14 @@ def test_an_unknown_command_is_refused_with_those_that_there_are() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_help_of_a_command_names_its_keys() -> None:
+def test_help_of_a_command_lists_groups_and_keys() -> None:
     done = call("deepfake_cls", "train", "--help")
-    assert "== Configuration groups ==" in done.stdout
-    assert "batch_size: 64" in done.stdout
+    assert done.stdout.startswith("usage: deepfake-cls train [KEY=VALUE ...]")
+    for row in ("scale +reference, small, tiny", "batch_size=64 +Images in a batch.", "data.train_size=2500 +Images"):
+        assert re.search(f"^  {row}", done.stdout, re.MULTILINE)
 
 
-def test_a_command_gets_its_arguments_and_gives_its_status() -> None:
+def test_a_command_gets_its_arguments_and_returns_its_status() -> None:
     done = call("deepfake_cls", "train", "data=unibuc", "data.root=nowhere", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: data.root=nowhere does not exist")

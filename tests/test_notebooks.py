@@ -6,6 +6,7 @@ import base64
 import io
 import subprocess
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, write_predictions, write_record
 from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.report.study import runs_of
-from deepfake_cls.runs import plain
 from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, configure
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -87,7 +87,7 @@ def write_runs(folder: Path, overrides: list[str], learning_rates: list[str]) ->
                 for epoch in range(config.epochs)
             ]
             record = Record(
-                "cnn", "ok", f"{rate}-{seed}", plain(config), seed=seed, history=history,
+                "cnn", "ok", f"{rate}-{seed}", asdict(config), seed=seed, history=history,
                 data=describe(manifest, {"validation": split}), metrics={"val_acc": accuracy, "train_acc": 0.9},
             )  # fmt: skip
             path = folder / "cnn" / record.identity

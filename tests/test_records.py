@@ -18,26 +18,26 @@ from deepfake_cls.records import (
 )
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record = Record("cnn", "ok", "ab" * 32, {"lr": 0.1}, metrics={"val_acc": 0.5}, confusion=[[1, 0], [1, 0]])
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 99}', "null", "\x00\x01"])
-def test_a_torn_or_foreign_record_is_named(tmp_path: Path, content: str) -> None:
+def test_a_damaged_or_foreign_record_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(InputError, match=r"result\.json"):
         read_record(tmp_path)
 
 
-def test_no_record_holds_what_json_cannot_say(tmp_path: Path) -> None:
+def test_values_that_json_lacks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_record(tmp_path, Record("cnn", "ok", "x", {}, metrics={"val_nll": float("inf")}))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "file"
     write_atomically(path, b"old")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
@@ -47,7 +47,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
 
-def test_predictions_hold_no_pickles(tmp_path: Path) -> None:
+def test_predictions_are_read_without_pickles(tmp_path: Path) -> None:
     path = tmp_path / "predictions.npz"
     write_predictions(path, ("a", "bé"), np.array([0, -1]), np.array([[0.5, 0.5], [1, 0]], dtype=np.float32))
     ids, labels, probs = read_predictions(path)
@@ -57,7 +57,7 @@ def test_predictions_hold_no_pickles(tmp_path: Path) -> None:
     assert probs.dtype == np.float32
 
 
-def test_result_json_has_the_contracts_fields(tmp_path: Path) -> None:
+def test_result_json_has_the_promised_fields(tmp_path: Path) -> None:
     write_record(tmp_path, Record("knn", "ok", "x", {}))
     fields = json.loads((tmp_path / "result.json").read_text())
     promised = "schema status kind identity config seed data metrics recall confusion seconds device precision threads"
@@ -65,7 +65,7 @@ def test_result_json_has_the_contracts_fields(tmp_path: Path) -> None:
     assert fields["versions"]["torch"]
 
 
-def test_a_link_stays_and_a_pipe_is_written_to(tmp_path: Path) -> None:
+def test_a_link_is_kept_and_a_device_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     write_atomically(tmp_path / "link", b"through")
     assert (tmp_path / "link").is_symlink()

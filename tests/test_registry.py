@@ -6,7 +6,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.registry import Registry
 
 
-def test_a_part_is_found_by_its_name_and_no_other() -> None:
+def test_a_part_is_chosen_by_its_name() -> None:
     shape: Registry[str, type] = Registry("shape.name")
 
     @shape("square")
@@ -19,7 +19,7 @@ def test_a_part_is_found_by_its_name_and_no_other() -> None:
         shape["circle"]
 
 
-def test_two_parts_of_one_name_are_refused_and_one_that_is_imported_again_is_not() -> None:
+def test_a_name_can_be_registered_again_by_the_same_part_only() -> None:
     shape: Registry[str, object] = Registry("shape.name")
     shape("square")(len)
     shape("square")(len)

@@ -1,4 +1,4 @@
-"""What repeats a training and what does not, through the entry points."""
+"""Which changes repeat a run, through the entry points."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from deepfake_cls import config as schemas
-from deepfake_cls import knn, runs, train
+from deepfake_cls import knn, run_key, train
 from deepfake_cls.config import KnnConfig, RecipeConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_record
 from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, call, configure
 
-WORDS = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "epochs=1"]
+OVERRIDES = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "epochs=1"]
 
 
 def fit(*overrides: str, schema: type[TrainConfig] = TrainConfig) -> None:
-    train.run(configure("train", schema, *WORDS, *overrides), False)
+    train.run(configure("train", schema, *OVERRIDES, *overrides), False)
 
 
 def results(kind: str = "cnn") -> list[Path]:
@@ -31,21 +31,21 @@ def results(kind: str = "cnn") -> list[Path]:
 
 
 def test_a_comment_in_the_package_repeats_nothing() -> None:
+    fit()
     shutil.copytree(ROOT / "deepfake_cls", "copy/deepfake_cls", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", "copy/conf")
     copy = {"PYTHONPATH": str(Path("copy").resolve()), "PYTHONSAFEPATH": "1"}
-    call("deepfake_cls.train", *WORDS, env=copy)
-    for module in ("models/resnet.py", "training/module.py", "runs.py"):
+    for module in ("models/resnet.py", "training/module.py", "run_key.py"):
         with Path("copy/deepfake_cls", module).open("a") as file:
             file.write("\nassert 'copy' in __file__  # a comment\n")
-    done = call("deepfake_cls.train", *WORDS, env=copy)
+    done = call("deepfake_cls.train", *OVERRIDES, env=copy)
     assert "already done; force=true repeats it." in done.stdout
     assert len(results()) == 1
 
 
 @dataclass
 class LaterRecipe(RecipeConfig):
-    """A recipe of a later version, with a key that this one does not know."""
+    """A recipe of a later version, with a key that the present one does not have."""
 
     ema: float = 0.0
 
@@ -64,40 +64,40 @@ def test_a_later_key_at_its_default_repeats_nothing(
     fit()
     first = read_record(results()[0].parent)
     monkeypatch.setitem(schemas.SCHEMAS, "train", LaterConfig)
-    runs._defaults.cache_clear()
+    run_key._defaults.cache_clear()
     try:
         fit(schema=LaterConfig)
         assert capsys.readouterr().out.count("already done") == 1
-        assert runs.run_key_of(first) == first.identity
-        for word in ("+mixup=0.2", "+recipe.ema=0.9"):
-            fit(word, schema=LaterConfig)
+        assert run_key.run_key_of(first) == first.identity
+        for override in ("+mixup=0.2", "+recipe.ema=0.9"):
+            fit(override, schema=LaterConfig)
         assert "already done" not in capsys.readouterr().out
     finally:
-        runs._defaults.cache_clear()
+        run_key._defaults.cache_clear()
     assert len({read_record(file.parent).identity for file in results()}) == 3
 
 
-def test_a_seed_that_cannot_matter_repeats_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*SMALL_DATA, "data.image_size=16", "trainer.progress=false", "k=[1,3]"]
+def test_a_seed_without_effect_repeats_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*SMALL_DATA, "data.image_size=16", "trainer.progress=false", "k=[1,3]"]
     for seed in (0, 1):
-        knn.run(configure("knn", KnnConfig, *words, f"seed={seed}"), False)
+        knn.run(configure("knn", KnnConfig, *arguments, f"seed={seed}"), False)
     assert "already done" in capsys.readouterr().out
     assert len(results("knn")) == 1
 
 
-def test_a_fold_that_follows_the_seed_matters(unibuc_like: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["data=unibuc", f"data.root={unibuc_like}", "data.folds=3", "data.fold=${seed}", "trainer.progress=false"]
+def test_a_seed_that_chooses_the_fold_repeats_the_run(unibuc_like: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["data=unibuc", f"data.root={unibuc_like}", "data.folds=3", "data.fold=${seed}"]
     for seed in (0, 1):
-        knn.run(configure("knn", KnnConfig, *words, f"seed={seed}", "k=[1]"), False)
+        knn.run(configure("knn", KnnConfig, *data, f"seed={seed}", "k=[1]", "trainer.progress=false"), False)
     assert "already done" not in capsys.readouterr().out
     assert len(results("knn")) == 2
 
 
-def test_a_result_alone_is_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
-    fit("run_dir=whole")
+def test_a_copy_of_the_result_files_is_a_finished_run(capsys: pytest.CaptureFixture[str]) -> None:
+    fit("run_dir=complete")
     Path("runs/copied").mkdir(parents=True)
     for name in ("result.json", "predictions.npz"):
-        shutil.copy(Path("whole") / name, Path("runs/copied") / name)
+        shutil.copy(Path("complete") / name, Path("runs/copied") / name)
     capsys.readouterr()
     fit("run_dir=runs/copied")
     assert "runs/copied: already done; force=true repeats it." in capsys.readouterr().out
@@ -105,12 +105,12 @@ def test_a_result_alone_is_a_finished_run(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(InputError, match="run_dir=runs/copied: holds another run"):
         fit("run_dir=runs/copied", "seed=1")
 
-    done = call("deepfake_cls.report", *WORDS, "table=9")
+    done = call("deepfake_cls.report", *OVERRIDES, "table=9")
     assert "### Table 9: Test-time augmentation" in done.stdout
     assert "(n = 1)" in done.stdout
     with Path("reports/runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == [read_record(Path("whole")).identity[:12]]
+    assert [row["id"] for row in rows] == [read_record(Path("complete")).identity[:12]]
 
 
 def to_schema_1(folder: Path) -> None:
@@ -135,9 +135,10 @@ def to_schema_1(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(content))
     for file in (folder / "checkpoints").glob("*.ckpt"):
         checkpoint = torch.load(file, weights_only=True)
-        told = checkpoint["hyper_parameters"]
-        del told["model"], told["augment"]
-        told |= {"recipe": config["recipe"], "steps": told["steps"] * told.pop("epochs"), "identity": identity}
+        settings = checkpoint["hyper_parameters"]
+        del settings["model"], settings["augment"]
+        steps = settings["steps"] * settings.pop("epochs")
+        settings |= {"recipe": config["recipe"], "steps": steps, "identity": identity}
         torch.save(checkpoint, file)
     (folder / "run.json").write_text(json.dumps({"identity": identity}))
     folder.rename(folder.with_name(identity[:12]))
@@ -151,7 +152,7 @@ def test_a_run_of_schema_1_is_read_and_not_repeated(arm: str, capsys: pytest.Cap
     after = read_record(Path("runs/cnn/555555555555"))
     assert after.schema == 1
     assert (after.metrics, after.confusion, after.digests) == (before.metrics, before.confusion, {})
-    assert runs.run_key_of(after) == before.identity
+    assert run_key.run_key_of(after) == before.identity
     capsys.readouterr()
     fit(f"arm={arm}")
     assert "runs/cnn/555555555555: already done; force=true repeats it." in capsys.readouterr().out
@@ -168,17 +169,16 @@ def test_flip_tta_is_added_to_a_run_of_schema_1(capsys: pytest.CaptureFixture[st
     before = read_record(folder.with_name("555555555555"))
     for _ in range(2):
         fit("arm=no_skips")
-    said = capsys.readouterr().out
-    assert said.count("adding tta=flip from its checkpoint") == 1
+    assert capsys.readouterr().out.count("adding tta=flip from its checkpoint") == 1
     after = read_record(folder.with_name("555555555555"))
     assert after.metrics == read_record(Path("both")).metrics
     assert (after.schema, after.identity, after.config) == (1, before.identity, before.config)
 
 
-def test_what_changes_a_result_repeats_a_run_of_schema_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_configuration_repeats_a_run_of_schema_1(capsys: pytest.CaptureFixture[str]) -> None:
     fit()
     to_schema_1(results()[0].parent)
-    for word in ("augment.cutmix.alpha=0.5", "model.args.skips=false", "augment.flip=null", "lr=0.1"):
-        fit(word)
+    for override in ("augment.cutmix.alpha=0.5", "model.args.skips=false", "augment.flip=null", "lr=0.1"):
+        fit(override)
     assert "already done" not in capsys.readouterr().out
     assert len(results()) == 5

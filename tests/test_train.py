@@ -237,7 +237,7 @@ def test_a_folder_with_something_else_is_refused() -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
     for force in ("false", "true"):
-        with pytest.raises(InputError, match="holds something that is no run"):
+        with pytest.raises(InputError, match="holds files, but no run"):
             fit("run_dir=mine", f"force={force}")
     assert Path("mine/thesis.tex").read_text() == "years of work"
     fit("run_dir=out", "epochs=1")
@@ -268,12 +268,12 @@ def test_impossible_values_are_refused_by_name(override: str) -> None:
 def test_seed_dropout_and_channels_change_the_run() -> None:
     base = configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET)
     from deepfake_cls.hardware import choose
-    from deepfake_cls.runs import key_here
+    from deepfake_cls.run_key import run_key
 
     hardware = choose(base.trainer)
 
     def identity(*overrides: str, data: str = "f") -> str:
-        return key_here("cnn", configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), data, hardware)
+        return run_key("cnn", configure("train", TrainConfig, *SMALL_DATA, *SMALL_NET, *overrides), data, hardware)
 
     for override in ("seed=1", "dropout=0.1", "channels=RGB", "augment.rotation.degrees=0", "data.strength=0.5"):
         assert identity(override) != identity(), override

@@ -1,8 +1,9 @@
-"""``evaluate`` and ``predict`` with a model that was trained a moment ago."""
+"""``evaluate`` and ``predict`` with a trained model."""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,19 @@ QUIET = ["trainer.progress=false", "trainer.threads=1"]
 
 
 @pytest.fixture
-def checkpoint(unibuc_like: Path) -> Path:
-    words = [
-        *SMALL_NET,
-        "data=unibuc",
-        f"data.root={unibuc_like}",
-        "epochs=12",
-        "run_dir=model",
-        "augment.cutmix=null",
-    ]
-    train.run(configure("train", TrainConfig, *words), False)
+def checkpoint(unibuc_like: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the run folder ``model``, a copy of the one training that all tests share."""
+    shared = tmp_path_factory.getbasetemp() / "using_a_model"
+    if not (shared / "result.json").exists():
+        overrides = [*SMALL_NET, "data=unibuc", f"data.root={unibuc_like}", "epochs=12", "augment.cutmix=null"]
+        train.run(configure("train", TrainConfig, *overrides, f"run_dir={shared}"), False)
+    shutil.copytree(shared, "model")
     return Path("model/checkpoints/last.ckpt").resolve()
 
 
 def evaluated(checkpoint: Path, root: Path, *overrides: str) -> None:
-    words = [*QUIET, f"checkpoint={checkpoint}", "data=unibuc", f"data.root={root}", *overrides]
-    evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
+    arguments = [*QUIET, f"checkpoint={checkpoint}", "data=unibuc", f"data.root={root}", *overrides]
+    evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
 
 
 def predicted(checkpoint: Path, *overrides: str) -> list[dict[str, str]]:
@@ -49,7 +47,7 @@ def predicted(checkpoint: Path, *overrides: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_evaluate_repeats_what_training_reported(checkpoint: Path, unibuc_like: Path) -> None:
+def test_evaluate_gives_the_scores_of_the_training(checkpoint: Path, unibuc_like: Path) -> None:
     evaluated(checkpoint, unibuc_like, "run_dir=score")
     ours, theirs = read_record(Path("score")), read_record(Path("model"))
     assert ours.confusion == theirs.confusion
@@ -65,9 +63,9 @@ def test_evaluate_repeats_what_training_reported(checkpoint: Path, unibuc_like: 
 def test_flip_is_the_mean_over_both_views(
     precision: str, tolerance: float, checkpoint: Path, unibuc_like: Path
 ) -> None:
-    words = [f"trainer.precision={precision}"]
-    evaluated(checkpoint, unibuc_like, "run_dir=plain", *words)
-    evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip", *words)
+    precision_argument = [f"trainer.precision={precision}"]
+    evaluated(checkpoint, unibuc_like, "run_dir=plain", *precision_argument)
+    evaluated(checkpoint, unibuc_like, "run_dir=flip", "tta=flip", *precision_argument)
     ids, _, flipped = read_predictions(Path("flip/predictions.npz"))
     model = load_model(checkpoint)
     both = []
@@ -90,7 +88,7 @@ def test_a_submission_is_in_the_order_of_test_csv(checkpoint: Path, unibuc_like:
     assert sum(right) >= 5  # an untrained network has two or three of seven
 
 
-def test_probabilities_and_names_on_request(checkpoint: Path, unibuc_like: Path) -> None:
+def test_predict_writes_probabilities(checkpoint: Path, unibuc_like: Path) -> None:
     rows = predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}", "split=validation", "probabilities=true")
     _, _, probs = read_predictions(Path("model/predictions.npz"))
     shares = np.array([[float(row[f"p_{label}"]) for label in "012"] for row in rows])
@@ -98,7 +96,7 @@ def test_probabilities_and_names_on_request(checkpoint: Path, unibuc_like: Path)
     assert [int(row["label"]) for row in rows] == probs.argmax(axis=1).tolist()
 
 
-def test_a_folder_of_ones_own_images(checkpoint: Path) -> None:
+def test_predict_labels_a_folder_of_images(checkpoint: Path) -> None:
     Path("mine").mkdir()
     for name, label in (("red", 0), ("green", 1), ("blue", 2)):
         pixels = np.random.default_rng(1).integers(0, 120, (16, 16, 3), dtype=np.uint8)
@@ -118,7 +116,7 @@ def test_a_folder_of_ones_own_images(checkpoint: Path) -> None:
     assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")) == 3
 
 
-def test_wrong_requests_say_what_to_do(checkpoint: Path, unibuc_like: Path) -> None:
+def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Path) -> None:
     with pytest.raises(InputError, match="tta=rotate: expected none or flip"):
         evaluated(checkpoint, unibuc_like, "tta=rotate")
     with pytest.raises(InputError, match="split=test: has no labels.*predict"):
@@ -130,8 +128,8 @@ def test_wrong_requests_say_what_to_do(checkpoint: Path, unibuc_like: Path) -> N
     with pytest.raises(InputError, match="is a folder"):
         predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}", "output=model")
     with pytest.raises(InputError, match="model's classes are 0, 1, 2; the data's are"):
-        words = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
-        evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
+        arguments = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
+        evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
 
 
 def test_a_run_of_evaluate_depends_on_the_weights(checkpoint: Path, unibuc_like: Path) -> None:

@@ -16,8 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import expanded
 from deepfake_cls.config import conf_dir
+from deepfake_cls.overrides import to_hydra
 from deepfake_cls.report.collect import Finished
 
 KNN_GROUPS = ("data", "trainer")  # overrides of train that mean the same for knn
@@ -126,13 +126,13 @@ def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
 
 def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:
     """Compose the main configuration; the second value is the name of its scale."""
-    composed = compose("train", expanded(overrides), return_hydra_config=True)
+    composed = compose("train", to_hydra(overrides), return_hydra_config=True)
     return _without_hydra(composed), str(composed.hydra.runtime.choices.scale)
 
 
 def compose_base(entry: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of an entry point from those overrides of ``train`` that it has too."""
-    return _without_hydra(compose(entry, expanded(overrides_for(entry, overrides))))
+    return _without_hydra(compose(entry, to_hydra(overrides_for(entry, overrides))))
 
 
 def compose_arm(entry: str, base: DictConfig, shared: Sequence[str], overrides: Sequence[str]) -> DictConfig:
@@ -148,7 +148,7 @@ def compose_arm(entry: str, base: DictConfig, shared: Sequence[str], overrides: 
     """
     parsed = OverridesParser.create().parse_overrides([*overrides])
     if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in parsed):
-        return _without_hydra(compose(entry, expanded([*overrides_for(entry, shared), *overrides])))
+        return _without_hydra(compose(entry, to_hydra([*overrides_for(entry, shared), *overrides])))
     arm = copy.deepcopy(base)
     for override in parsed:
         OmegaConf.update(arm, override.key_or_group, override.value())

@@ -10,13 +10,12 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import RESULT_VERSION, digest_of
@@ -32,7 +31,8 @@ from deepfake_cls.report.experiment import (
     read_experiments,
 )
 from deepfake_cls.report.render import plural
-from deepfake_cls.runs import hashed_config, plain
+from deepfake_cls.run_key import hashed_config
+from deepfake_cls.validation import validate
 
 SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
 
@@ -143,7 +143,7 @@ def declared(overrides: Sequence[str] = ()) -> Study:
     """
     with hydra_ready():
         base, scale = compose_main(overrides)
-    return Study(typed(base, TrainConfig), scale, read_experiments(base), Arm("main arm"), tuple(overrides))
+    return Study(validate(base, TrainConfig), scale, read_experiments(base), Arm("main arm"), tuple(overrides))
 
 
 def fill(overrides: Sequence[str], records: Sequence[Finished]) -> Study:
@@ -247,7 +247,7 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
     for seed in seeds:
         if per_seed or not tree:
             OmegaConf.update(composed, "seed", seed)
-            tree = plain(typed(composed, schema))
+            tree = asdict(validate(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
         yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
 

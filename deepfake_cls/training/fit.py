@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,12 @@ from deepfake_cls import distributed
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights
 from deepfake_cls.config import LoggerConfig, TrainConfig
 from deepfake_cls.data.datamodule import ImageData
-from deepfake_cls.data.images import describe, skipped
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
 from deepfake_cls.records import Record, write_atomically, write_predictions, write_record
-from deepfake_cls.runs import Run, plain
+from deepfake_cls.runs import Run
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.training.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
 from deepfake_cls.training.image_features import prepare
@@ -56,7 +56,7 @@ def fit_and_score(
         classes=list(data.manifest.classes),
         size=list(data.train.store.size),
         channels=config.channels,
-        model=plain(config.model),
+        model=asdict(config.model),
         width=config.width,
         dropout=config.dropout,
         lr=config.lr,
@@ -64,14 +64,14 @@ def fit_and_score(
         steps=len(data.train_dataloader()),
         seed=config.seed,
         augment=dict(config.augment),
-        recipe=plain(config.recipe),
+        recipe=asdict(config.recipe),
         identity=claimed.identity,
     )
     resume = resumable(config, claimed, model)
     if config.init is not None and resume is None:
         start_from(config.init, model)
     pixels = (data.train_pixels, data.validation_pixels)
-    prepare(model.network, plain(config.model), *pixels, fit=resume is None, force=config.force)
+    prepare(model.network, asdict(config.model), *pixels, fit=resume is None, force=config.force)
     if distributed.world_size() > 1:
         data.needed, data.scored = model.needed, own_batches
     if config.trainer.compile:
@@ -160,23 +160,7 @@ def write_results(
     ids = [data.train.ids[row] for row in kept]
     write_outputs(claimed.path / "train_features.npz", ids, data.train.labels[kept], clean, kept)
     splits = {"train": data.train, "validation": data.validation}
-    return Record(
-        kind="cnn",
-        status="ok",
-        identity=claimed.identity,
-        config=plain(config),
-        seed=config.seed,
-        data=describe(data.manifest, splits),
-        metrics=metrics,
-        recall=scores.recall,
-        confusion=scores.confusion,
-        device=hardware.name,
-        precision=hardware.precision,
-        threads=hardware.threads,
-        processes=hardware.processes,
-        history=history,
-        skipped=skipped(splits),
-    )
+    return claimed.result(config, data.manifest, splits, hardware, scores, metrics=metrics, history=history)
 
 
 def write_outputs(

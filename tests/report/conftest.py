@@ -14,7 +14,7 @@ from tests.report import fake_runs
 def cached_configurations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "compose", fake_runs.cached_compose)
-        patch.setattr(study, "typed", fake_runs.cached_typed)
+        patch.setattr(study, "validate", fake_runs.cached_validate)
         yield
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from hydra import compose
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.cli import typed
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.records import Record, read_record, write_predictions, write_record
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm, hydra_ready
 from deepfake_cls.report.study import Study, declared, fill
-from deepfake_cls.runs import plain
 from deepfake_cls.stats.metrics import score
+from deepfake_cls.validation import validate
 
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
@@ -52,21 +51,21 @@ def cached_compose(entry: str, overrides: Sequence[str], return_hydra_config: bo
     return deepcopy(_cached_compose(entry, tuple(overrides), return_hydra_config))
 
 
-_typed: dict[tuple[type, str], Any] = {}
+_validated: dict[tuple[type, str], Any] = {}
 
 
-def cached_typed(config: DictConfig, schema: type[Any]) -> Any:
-    """``cli.typed`` with a cache, since it takes 0.1 s for each arm of each study."""
+def cached_validate(config: DictConfig, schema: type[Any]) -> Any:
+    """``validate`` with a cache, since it takes 0.1 s for each arm of each study."""
     key = schema, str(OmegaConf.to_container(config))
-    if key not in _typed:
-        _typed[key] = typed(config, schema)
-    return deepcopy(_typed[key])
+    if key not in _validated:
+        _validated[key] = validate(config, schema)
+    return deepcopy(_validated[key])
 
 
 @cache
 def _plain(kind: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     entry, schema = ("knn", KnnConfig) if kind == "knn" else ("train", TrainConfig)
-    return plain(typed(cached_compose(entry, overrides), schema))
+    return asdict(validate(cached_compose(entry, overrides), schema))
 
 
 def config_of(kind: str, *overrides: str) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from deepfake_cls.cli import typed
 from deepfake_cls.config import conf_dir
 from deepfake_cls.records import Record, read_record
 from deepfake_cls.report import experiment as experiment_module
 from deepfake_cls.report import study as study_module
 from deepfake_cls.report.collect import Finished, collect
 from deepfake_cls.report.study import Study, declared, fill, without_repeats
-from deepfake_cls.runs import hashed_config
+from deepfake_cls.run_key import hashed_config
+from deepfake_cls.validation import validate
 from tests.conftest import ROOT
 from tests.report.fake_runs import CPU, FOLDS, TINY, arm, config_of, fold, repeat, study_of, write, write_all
 
@@ -309,10 +309,10 @@ def test_type_checks_do_not_grow_with_the_number_of_runs(tmp_path: Path, monkeyp
     calls: list[str] = []
 
     def counted(*args: Any) -> Any:
-        calls.append("typed")
-        return typed(*args)
+        calls.append("validate")
+        return validate(*args)
 
-    monkeypatch.setattr(study_module, "typed", counted)
+    monkeypatch.setattr(study_module, "validate", counted)
     counts = []
     for count in (1, 50):
         calls.clear()

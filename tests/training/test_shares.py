@@ -162,7 +162,7 @@ def test_a_training_reads_what_its_rank_needs(rank: int, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("lightning.Trainer.fit", fit)
     monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
-    monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run(Path("out"), "identity"))
+    monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run("cnn", Path("out"), "identity"))
     words = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
     with as_rank(rank, 2), pytest.raises(StoppedError):
         train.run(configure("train", TrainConfig, *words), False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.render import DASH, Table
 from deepfake_cls.report.study import Study
-from deepfake_cls.runs import plain
 
 Layer = tuple[str, str, str, int]  # name, shape in, shape out, parameters
 
@@ -88,7 +88,7 @@ def trace_network(
 @table(3)
 def settings_table(study: Study) -> Table:
     """Table 3: the settings of the main arm."""
-    config = plain(study.config)
+    config = asdict(study.config)
     rows, data = [], []
     for key, of_paper in paper.SETTINGS.items():
         value: Any = config

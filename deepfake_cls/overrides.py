@@ -1,0 +1,125 @@
+"""The arguments of a command line: plugins, Hydra's overrides, and choices that do not exist."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from deepfake_cls.config import conf_dir
+from deepfake_cls.data import source
+from deepfake_cls.errors import InputError
+from deepfake_cls.validation import register_schemas
+
+# Keys below these are free, since each network, augmentation and logger has its own.
+FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
+CLEAR_ARGS = ("~model.args", "+model.args={}")
+
+
+def plugin_modules(arguments: Sequence[str]) -> list[str]:
+    """The modules in ``plugins=[a,b]``."""
+    values = [text.split("=", 1)[1].strip("[]") for text in arguments if text.lstrip("+").startswith("plugins=")]
+    return [module.strip(" '\"") for value in values for module in value.split(",") if module.strip()]
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Import the user's modules; the current folder is searched too.
+
+    Raises:
+        InputError: If one cannot be imported.
+    """
+    folder = str(Path.cwd())
+    if modules and not {folder, ""} & {*sys.path}:
+        sys.path.append(folder)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f"plugins=[{module}]: cannot be imported ({error}); give the name of a module in the current folder or"
+                " of an installed one, such as my_package.my_module."
+            ) from error
+    if modules:
+        register_schemas()
+
+
+def to_hydra(arguments: Sequence[str]) -> list[str]:
+    """Turn the arguments of a command line into Hydra's overrides.
+
+    If ``model.name`` differs from the name in the chosen file, the ``args`` of the file are dropped: Hydra alone would
+    merge them with those of the command line.
+    """
+    overrides = [f"++{text}" if text.startswith(FREE_KEYS) else text for text in arguments]
+    options = [text.split("=", 1)[1] for text in arguments if text.startswith("model=")]
+    names = [text.split("=", 1)[1] for text in arguments if text.startswith("model.name=")]
+    file = conf_dir() / "model" / f"{(options or ['resnet'])[-1]}.yaml"
+    if names and not (file.is_file() and OmegaConf.load(file).name == names[-1]) and "~model.args" not in arguments:
+        first = next(i for i, text in enumerate(arguments) if text.startswith(("model.name=", "model.args")))
+        overrides[first:first] = CLEAR_ARGS
+    return overrides
+
+
+def from_hydra(overrides: Sequence[str]) -> list[str]:
+    """The arguments of a command line from which :func:`to_hydra` and Hydra made these overrides."""
+    added = {f"{CLEAR_ARGS[0]}=null", *CLEAR_ARGS}
+    free = tuple(f"++{key}" for key in FREE_KEYS)
+    return [text.removeprefix("++") if text.startswith(free) else text for text in overrides if text not in added]
+
+
+def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
+    """Refuse two experiments at once, and an experiment of another entry point.
+
+    Args:
+        entry: Name of the entry point.
+        arguments: The command line.
+
+    Raises:
+        InputError: If there are two, or the entry point is another one.
+    """
+    values = [text.split("=")[1] for text in arguments if text.lstrip("+").startswith("experiment=")]
+    names = [name for value in values for name in value.split(",")]
+    if not names or names == ["null"]:
+        return
+    if len(names) > 1:
+        raise InputError(f"experiment={','.join(names)}: one at a time; call the command once for each.")
+    file = conf_dir() / "experiment" / f"{names[0]}.yaml"
+    if not file.is_file():
+        return  # from a folder of the user's own, or unknown: Hydra lists the available ones
+    owner = OmegaConf.load(file).experiment.entry
+    if owner != entry:
+        raise InputError(f"experiment={names[0]}: belongs to python -m deepfake_cls.{owner}.")
+
+
+def refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Refuse unknown files of a group in one line; Hydra's message is long and does not mention plugins.
+
+    Raises:
+        InputError: With the available files.
+    """
+    if any(text.startswith(("--config-dir", "-cd", "hydra.searchpath")) for text in arguments):
+        return  # the file may be in a folder of the user's own
+    for argument in arguments:
+        group, _, values = argument.lstrip("+").partition("=")
+        options = options_of(group)
+        for value in values.split(",") if options else []:
+            # A value that is no plain name, such as glob(*), is left to Hydra.
+            if not value.replace("-", "_").isidentifier() or value in (*options, "null"):
+                continue
+            if group == "data":
+                source[value]  # refuses unknown names, and mentions plugins
+            message = f"{group}={value}: unknown; expected one of {', '.join(options)}."
+            if group == "model":
+                message += f" A network of your own needs plugins=[MODULE] and model.name={value}."
+            raise InputError(message)
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a configuration group, files or registered layouts; none if there is no such group."""
+    if group == "data":
+        return [*source]
+    if not group.isalpha():
+        return []
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
