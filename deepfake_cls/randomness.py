@@ -37,15 +37,8 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
-def moved(draws: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Draws on the device that uses them; on a GPU the host goes on without waiting for the copy.
-
-    From ordinary memory such a copy makes the host wait for the GPU; from pinned memory it does not.
-
-    Args:
-        draws: On the CPU.
-        device: Where they are used.
-    """
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a CPU tensor to a device; on a GPU the CPU does not wait for the copy, since it is from pinned memory."""
     if device.type != "cuda":
-        return draws.to(device)
-    return draws.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

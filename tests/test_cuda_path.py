@@ -30,7 +30,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """A mode in which tensors on ``cuda`` have a shape and no numbers, and the few draws that are numbers are real."""
     mode = FakeTensorMode()
 
-    def moved(draws: Tensor, device: torch.device) -> Tensor:
+    def to_device(draws: Tensor, device: torch.device) -> Tensor:
         return (draws if isinstance(draws, FakeTensor) else mode.from_tensor(draws)).to(device)
 
     def draw(*args: Any) -> Any:  # what is drawn are numbers, on the CPU, also where the images are on a GPU
@@ -40,7 +40,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     drawn = augment.Pipeline.draw
     monkeypatch.setattr(augment.Pipeline, "draw", draw)
     for place in (augment, module, dropout):
-        monkeypatch.setattr(place, "moved", moved)
+        monkeypatch.setattr(place, "to_device", to_device)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     with mode:

@@ -106,7 +106,7 @@ def test_a_signal_to_a_job_alone_stops_the_job_and_not_the_sweep() -> None:
     env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
     done = call("deepfake_cls.train", "-m", *words, check=False, env=env)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "The same command goes on from there." in done.stderr.partition("1 job(s) failed:")[2]
+    assert "The same command resumes from it." in done.stderr.partition("1 job(s) failed:")[2]
     assert done.stdout.count("next: ") == 1
 
 
@@ -155,7 +155,7 @@ def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
         sweep.send_signal(number)
     output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 128 + number, output + errors
-    assert errors.count("The same command goes on from there.") == 1
+    assert errors.count("The same command resumes from it.") == 1
     assert output.count("Stopping after this batch") == 1  # the signal came once
     assert "job 2" not in output
     assert not list(Path("runs/cnn").glob("*/result.json"))
@@ -185,7 +185,7 @@ def test_a_job_ends_when_the_process_that_waits_for_it_is_killed(unibuc_like: Pa
         time.sleep(0.1)
     sweep.kill()
     sweep.wait()
-    while "The same command goes on from there." not in Path("log").read_text():
+    while "The same command resumes from it." not in Path("log").read_text():
         time.sleep(0.1)  # pytest's own limit ends a test that waits in vain
     log.close()
 

@@ -168,7 +168,7 @@ def test_sigterm_stops_a_real_process_with_a_checkpoint() -> None:
     os.kill(process.pid, signal.SIGTERM)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert "kept in out/checkpoints/last.ckpt" in output
+    assert "checkpoint: out/checkpoints/last.ckpt" in output
     assert not Path("out/result.json").exists()
     assert read_checkpoint("out/checkpoints/last.ckpt")["loops"]
 

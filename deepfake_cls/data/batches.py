@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepfake_cls.data.images import SplitImages
-from deepfake_cls.randomness import generator, moved
+from deepfake_cls.randomness import generator, to_device
 
 
 def with_channels(images: Tensor, channels: str) -> Tensor:
@@ -75,7 +75,7 @@ class Pixels:
         Args:
             rows: int64 (B,).
         """
-        return moved(torch.from_numpy(self.split.labels[rows]), self.device)
+        return to_device(torch.from_numpy(self.split.labels[rows]), self.device)
 
     def features(self, rows: NDArray[np.int64]) -> Tensor | None:
         """Image features on the device: float32 (B, E); None where there are none.
@@ -85,7 +85,7 @@ class Pixels:
         """
         if self.image_features is None:
             return None
-        return moved(self.image_features[torch.from_numpy(rows)], self.device)
+        return to_device(self.image_features[torch.from_numpy(rows)], self.device)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Images on the device: uint8 (B, H, W, C).
@@ -97,9 +97,9 @@ class Pixels:
             with suppress(torch.cuda.OutOfMemoryError):  # another process was quicker
                 self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 4)
         if self._resident is not None:
-            return self._resident.index_select(0, moved(torch.from_numpy(rows), self.device))
+            return self._resident.index_select(0, to_device(torch.from_numpy(rows), self.device))
         images = with_channels(torch.from_numpy(self.split.store.images[rows]), self.channels)
-        return moved(images, self.device)
+        return to_device(images, self.device)
 
     def make_resident(self, room: int) -> None:
         """Copy all images to the device, if they fit.

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from deepfake_cls.models import bounds as lower
 from deepfake_cls.models.bounds import PIECE, Cosines
-from deepfake_cls.randomness import moved
+from deepfake_cls.randomness import to_device
 
 INT8_COLUMNS = 131_071  # the most products of −128·−128 that an int32 holds
 FLOAT32_COLUMNS = 1_024  # the most that a float32 counts one by one
@@ -222,7 +222,7 @@ def _blocks(rows: NDArray[Any], size: int, device: str) -> Iterator[tuple[int, T
         block = np.ascontiguousarray(rows[start : start + size]).reshape(len(rows[start : start + size]), -1)
         if block.dtype == np.uint8:
             block = (block ^ np.uint8(128)).view(np.int8)  # x − 128 in two's complement
-        yield start, moved(torch.from_numpy(block), torch.device(device))
+        yield start, to_device(torch.from_numpy(block), torch.device(device))
 
 
 def _square_norms(block: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.randomness import generator, moved
+from deepfake_cls.randomness import generator, to_device
 from deepfake_cls.registry import Registry
 from deepfake_cls.schema import check, number, one_of
 
@@ -52,7 +52,7 @@ class Batch:
 
     def rows(self, rows: Tensor) -> Batch:
         """Some rows of the batch: int64 (R,)."""
-        where = moved(rows, self.images.device)
+        where = to_device(rows, self.images.device)
         features = None if self.image_features is None else self.image_features[where]
         return Batch(self.images[where], self.targets[where], self.indices[rows], features)
 
@@ -178,7 +178,7 @@ class CutMix:
         if drawn is None:
             return batch
         top, bottom, left, right = drawn.box
-        partner = moved(drawn.partner, batch.images.device)
+        partner = to_device(drawn.partner, batch.images.device)
         images = batch.images.clone()
         images[:, top:bottom, left:right] = batch.images[partner, top:bottom, left:right]
 
@@ -221,7 +221,7 @@ def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
     # On a CPU several times as fast as torch.where over a mask that is the same for a whole image.
     count = len(images)
-    rows = torch.arange(count, device=images.device) + count * moved(flipped, images.device)
+    rows = torch.arange(count, device=images.device) + count * to_device(flipped, images.device)
     return torch.cat([images, images.flip(2)]).index_select(0, rows)
 
 
@@ -241,7 +241,7 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
     """
     count, height, width, channels = images.shape
     device = images.device
-    angle = torch.deg2rad(moved(degrees, device).float())[:, None, None]
+    angle = torch.deg2rad(to_device(degrees, device).float())[:, None, None]
     cos, sin = torch.cos(angle), torch.sin(angle)
     y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
     x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
@@ -251,7 +251,7 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
     # places; a batch has far fewer than 2³¹ pixels.
     framed = images.new_empty((count, height + 2, width + 2, channels))
     framed[:, 1:-1, 1:-1] = images
-    corner = moved(fill, device)
+    corner = to_device(fill, device)
     framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1] = corner, corner, corner, corner
     first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)  # where (0, 0) lies
     pixel = row.clamp_(-1, height).to(torch.int32).mul_(width + 2)

@@ -63,8 +63,8 @@ class StopCleanly(L.Callback):
         if number and self.checkpoint.exists() and self.last.kept in (None, before):
             raise Interrupted(
                 number,
-                f"Stopped after epoch {trainer.current_epoch} of {trainer.max_epochs}; kept in {self.checkpoint}."
-                " The same command goes on from there.",
+                f"Stopped after epoch {trainer.current_epoch} of {trainer.max_epochs}; checkpoint: {self.checkpoint}."
+                " The same command resumes from it.",
             )
 
     def on_train_batch_end(
@@ -80,7 +80,7 @@ class StopCleanly(L.Callback):
         raise Interrupted(
             number,
             f"Stopped in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}, step {batch_idx + 1} of"
-            f" {trainer.num_training_batches}; kept in {self.checkpoint}. The same command goes on from there.",
+            f" {trainer.num_training_batches}; checkpoint: {self.checkpoint}. The same command resumes from it.",
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepfake_cls.randomness import moved
+from deepfake_cls.randomness import to_device
 
 
 class KeyedDropout:
@@ -49,4 +49,4 @@ class KeyedDropout:
     def _dropped(self, x: Tensor, p: float) -> Tensor:
         shape = (self._count, *x.shape[1:])
         keep = torch.rand(shape, generator=self._draws)[self._own] >= p
-        return x * (moved(keep, x.device).to(x.dtype) / (1.0 - p))
+        return x * (to_device(keep, x.device).to(x.dtype) / (1.0 - p))

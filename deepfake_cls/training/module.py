@@ -20,7 +20,7 @@ from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import synchronise
 from deepfake_cls.models import build
-from deepfake_cls.randomness import derive, generator, moved
+from deepfake_cls.randomness import derive, generator, to_device
 from deepfake_cls.training.augment import Batch, Pipeline
 from deepfake_cls.training.dropout import KeyedDropout
 
@@ -160,7 +160,7 @@ class Classifier(L.LightningModule):
             seen = self.pipeline.apply(whole, drawn)
         else:
             rows = torch.from_numpy(batch.rows)
-            part = replace(whole, targets=targets[moved(rows, targets.device)], indices=whole.indices[rows])
+            part = replace(whole, targets=targets[to_device(rows, targets.device)], indices=whole.indices[rows])
             seen = self.pipeline.apply(part, drawn, rows)
             own = torch.searchsorted(rows, own)
         return seen if len(own) == len(seen) else seen.rows(own)

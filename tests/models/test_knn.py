@@ -122,14 +122,14 @@ def test_on_a_gpu_queries_cross_the_bus_once_and_nothing_waits_once_a_block(
 ) -> None:
     bytes_moved: list[int] = []
 
-    def moved(block: Tensor, device: torch.device) -> Tensor:
+    def to_device(block: Tensor, device: torch.device) -> Tensor:
         assert device == torch.device("cuda")
         bytes_moved.append(block.nbytes)
         return block
 
     monkeypatch.setattr(knn, "QUERY_ROWS", 8)
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 10)
-    monkeypatch.setattr(knn, "moved", moved)
+    monkeypatch.setattr(knn, "to_device", to_device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * room, 8 * room))
     queries, references = draws(0, 16, 50, low=120, high=136), draws(1, 100, 50, low=120, high=136)
     with Reads() as reads:  # type: ignore[no-untyped-call]
