@@ -81,11 +81,12 @@ def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_
         batch = a_batch()
         on_cuda(model)
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            assert model.train()._step("train", batch, 0).device == CUDA
+            assert model.train().training_step(batch, 0).device == CUDA
             # torchmetrics counts confusions with bincount, which waits, unless results are to be deterministic.
             torch.use_deterministic_algorithms(True)
             try:
-                assert model.eval()._step("val", batch, 0).device == CUDA
+                model.eval().validation_step(batch, 0)
+                assert model.val_loss.compute().device == CUDA
             finally:
                 torch.use_deterministic_algorithms(False)
         logits = logits_of(model.network, batch.images, "bf16-mixed" if bf16 else "32-true")
@@ -103,7 +104,7 @@ def test_the_test_above_would_see_a_wait(fault: Any, monkeypatch: pytest.MonkeyP
             patch.object(resnet.ResidualNet, "forward", lambda self, x: fault(forward(self, x))),
             pytest.raises((DataDependentOutputException, RuntimeError)),
         ):
-            model._step("train", a_batch(), 0)
+            model.training_step(a_batch(), 0)
 
 
 def test_rates_and_the_first_step_wait_for_the_gpu_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,7 @@ def _gradients() -> None:
     with distributed.joined("cpu"):
         for count, cutmix in CASES:
             model = classifier(cutmix=cutmix, dropout=0.3).train()
-            torch.autograd.backward(model._step("train", batch(count=count), 3))
+            torch.autograd.backward(model.training_step(batch(count=count), 3))
             for parameter in model.parameters():
                 assert parameter.grad is not None
                 dist.all_reduce(parameter.grad)

@@ -97,7 +97,7 @@ def test_losses_of_a_few_steps(channels: str) -> None:
     losses = []
     for step in range(6):
         optimiser.zero_grad()
-        loss = model._step("train", batch(channels), step)
+        loss = model.training_step(batch(channels), step)
         torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()

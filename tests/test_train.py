@@ -90,7 +90,7 @@ def test_one_stop_that_comes_twice_is_one_and_a_second_one_stops_at_once(monkeyp
     stop._receive(signal.SIGTERM, None)
     clock[0] += 0.4  # the same one again, through the parent of the job
     stop._receive(signal.SIGTERM, None)
-    assert (stop.received, last.wanted) == (signal.SIGTERM, True)
+    assert (stop.received, last.requested) == (signal.SIGTERM, True)
     clock[0] += 0.2
     with pytest.raises(KeyboardInterrupt):
         stop._receive(signal.SIGTERM, None)
@@ -419,9 +419,9 @@ def test_a_checkpoint_takes_a_tenth_of_the_time_at_most(tmp_path: Path, monkeypa
     trainer: Any = Trainer()
     for trainer.current_epoch in range(30):
         now[0] += 1.0
-        last.wanted = trainer.current_epoch == 13
+        last.requested = trainer.current_epoch == 13
         last.on_validation_end(trainer, object())  # type: ignore[arg-type]
-        assert last.kept == written[-1]
+        assert last.saved_epoch == written[-1]
     assert written == [0, 9, 13, 22, 29]  # after 9 epochs of a second each, when asked for, and at the end
 
 
@@ -431,7 +431,7 @@ def test_a_stop_after_an_epoch_that_was_not_kept_waits_for_the_next_batch(monkey
 
     def slow(self: LastCheckpoint, trainer: Any, module: Any) -> None:
         saved(self, trainer, module)
-        self._took = 1e9  # so the next epochs are not kept
+        self._duration = 1e9  # so the next epochs are not kept
 
     def stop(self: StopCleanly, trainer: Any, module: Any) -> None:
         if trainer.current_epoch == 2:

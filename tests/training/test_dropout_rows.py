@@ -29,10 +29,10 @@ class Patches(nn.Module):
 
 def test_a_layer_whose_rows_are_no_images_draws_from_the_seed() -> None:
     model = classifier(model={"name": "patches", "args": {}}, dropout=0.5).train()
-    losses = [model._step("train", batch(), step).item() for step in (0, 0, 1)]
+    losses = [model.training_step(batch(), step).item() for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
     still = classifier(model={"name": "patches", "args": {}}, dropout=0.0).train()
-    assert still._step("train", batch(), 0).item() != losses[0]
+    assert still.training_step(batch(), 0).item() != losses[0]
 
 
 def test_a_layer_that_drops_nothing_draws_nothing() -> None:

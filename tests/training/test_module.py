@@ -30,7 +30,7 @@ def test_loss_of_a_mixed_batch_is_the_loss_against_soft_labels(smoothing: float)
     # Dropout is 0 and batch statistics are the batch's own, so a second pass gives the same logits.
     logits = model.network(seen.images.permute(0, 3, 1, 2))
     expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert model._step("train", loaded, 3).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.training_step(loaded, 3).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_batch_left_alone_has_the_smoothed_loss() -> None:
@@ -39,25 +39,27 @@ def test_a_batch_left_alone_has_the_smoothed_loss() -> None:
     assert torch.equal(model.augmented(loaded, 0, 0).images, loaded.images)
     logits = model.network(loaded.images.permute(0, 3, 1, 2))
     expected = F.cross_entropy(logits, loaded.labels, label_smoothing=0.1)
-    assert model._step("train", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert model.training_step(loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_validation_is_neither_augmented_nor_smoothed() -> None:
     model = classifier(cutmix=1.0).eval()
     loaded = batch()
     expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
-    assert model._step("val", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    model.validation_step(loaded, 0)
+    assert model.val_loss.compute().item() == pytest.approx(expected.item(), rel=1e-6)
     assert int(model.confusion.compute().sum()) == 6
 
 
-@pytest.mark.parametrize("stage", ["train", "val"])
-def test_the_loss_of_an_epoch_is_a_mean_over_images_not_over_batches(stage: str) -> None:
+@pytest.mark.parametrize("stage", ["training", "validation"])
+def test_loss_of_an_epoch_is_the_mean_over_images(stage: str) -> None:
     model = classifier(cutmix=0.0, degrees=0.0, flip=0.0, label_smoothing=0.0).eval()  # BN alike for all images
     loaded = batch()
     for rows in (slice(0, 5), slice(5, 6)):
-        model._step(stage, ImageBatch(loaded.images[rows], loaded.labels[rows], loaded.indices[rows]), 0)
+        part = ImageBatch(loaded.images[rows], loaded.labels[rows], loaded.indices[rows])
+        (model.training_step if stage == "training" else model.validation_step)(part, 0)
     expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
-    found = model.train_loss if stage == "train" else model.val_loss
+    found = model.train_loss if stage == "training" else model.val_loss
     assert found.compute().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -136,4 +138,4 @@ def test_a_network_that_returns_another_shape_is_named(fault: Callable[[torch.Te
     model = classifier()
     model.network.register_forward_hook(lambda _module, _inputs, output: fault(output))
     with pytest.raises(InputError, match=rf"model.name=resnet: forward returned {shape}; expected \(6, 3\)"):
-        model._step("train", batch(), 0)
+        model.training_step(batch(), 0)

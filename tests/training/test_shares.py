@@ -92,7 +92,7 @@ def batches(model: Classifier | None) -> tuple[list[ImageBatch], list[int]]:
 
 def gradients(model: Classifier, batch: ImageBatch, step: int) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    loss = model._step("train", batch._replace(image_features=None), step)  # this network has none
+    loss = model.training_step(batch._replace(image_features=None), step)  # this network has none
     torch.autograd.backward(loss)
     return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
