@@ -22,7 +22,7 @@ from deepfake_cls.data.store import open_split
 from deepfake_cls.errors import InputError, Interrupted
 from deepfake_cls.records import read_predictions, read_record
 from deepfake_cls.stats.metrics import score
-from deepfake_cls.training import fit as fit_module
+from deepfake_cls.training import results
 from deepfake_cls.training.callbacks import LastCheckpoint, StopCleanly
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 
@@ -150,7 +150,7 @@ def test_killed_without_warning_and_resumed_equals_uninterrupted(step: int, monk
 def test_killed_while_scoring_resumes_with_the_trained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     fit("run_dir=whole")
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "write_outputs", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patch.setattr(results, "write_outputs", lambda *_: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             fit("run_dir=parts")
     fit("run_dir=parts")
@@ -210,7 +210,7 @@ def test_checkpoint_of_another_run_is_refused_with_what_differs() -> None:
         fit("run_dir=four", "epochs=1", "checkpoint=bad.ckpt")
     Path("one/result.json").unlink()
     Path("one/checkpoints/last.ckpt").write_bytes(b"torn")
-    with pytest.raises(InputError, match="this run's own: force=true starts the run again"):
+    with pytest.raises(InputError, match="this run's last checkpoint; start again with force=true"):
         fit("run_dir=one", "epochs=1")
 
 

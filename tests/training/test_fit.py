@@ -67,10 +67,10 @@ def test_weights_are_taken_where_the_classes_agree(capsys: pytest.CaptureFixture
     trained = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     for name in trained:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
-    assert f"init=first/checkpoints/last.ckpt: {len(before)} of {len(before)} tensors taken.\n" in (
+    assert f"init=first/checkpoints/last.ckpt: loaded {len(before)} of {len(before)} tensors.\n" in (
         said := capsys.readouterr().out
     )
-    assert "starting anew" not in said
+    assert "not loaded" not in said
 
 
 @pytest.mark.parametrize("names", [("a", "b", "d"), ("a", "b", "c", "d"), ("c", "b", "a")])
@@ -88,7 +88,7 @@ def test_the_last_layer_is_new_where_the_classes_differ(
     for name in ("fc2.weight", "fc2.bias"):
         torch.testing.assert_close(after[name], fresh[name], rtol=0, atol=1e-6)
     said = capsys.readouterr().out
-    assert f"{len(before) - 2} of {len(before)} tensors taken.\n  starting anew: fc2.weight, fc2.bias\n" in said
+    assert f"loaded {len(before) - 2} of {len(before)} tensors.\n  not loaded: fc2.weight, fc2.bias\n" in said
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line() -> None:
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(InputError) as caught:  # of another width, biases of the last layer and counters fit
         fit("init=first/checkpoints/last.ckpt", "width=4")
     assert str(caught.value) == (
-        "init=first/checkpoints/last.ckpt: none of its weights fits this network; choose the model it was trained as."
+        "init=first/checkpoints/last.ckpt: none of its weights fits this network; use the model that it was trained as."
     )
     with pytest.raises(InputError, match="init=nowhere.ckpt: cannot be read .*; give a checkpoint"):
         fit("init=nowhere.ckpt")
@@ -167,8 +167,8 @@ def test_flip_tta_without_a_checkpoint_is_refused_in_one_line() -> None:
     with pytest.raises(InputError) as caught:
         fit("run_dir=out", "tta=flip")
     assert str(caught.value) == (
-        "out: tta=flip is not scored there, and its checkpoint out/checkpoints/last.ckpt is gone; force=true repeats"
-        " the run."
+        "out: has no scores for tta=flip, and its checkpoint out/checkpoints/last.ckpt is missing; repeat the run with"
+        " force=true."
     )
     assert result("out") == before
     fit("run_dir=out", "tta=none")
@@ -256,7 +256,7 @@ def test_wandb_logs_an_epoch_offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_logger_that_does_not_start_is_one_line() -> None:
     pytest.importorskip("mlflow")
-    with pytest.raises(InputError, match="logger=mlflow: does not start .*; mend logger.args, or use") as caught:
+    with pytest.raises(InputError, match="logger=mlflow: does not start .*; correct logger.args, or use") as caught:
         fit("logger=mlflow", "logger.args.tracking_uri=ftp://nowhere")
     assert "\n" not in str(caught.value)
 
@@ -264,7 +264,7 @@ def test_a_logger_that_does_not_start_is_one_line() -> None:
 @pytest.mark.parametrize("logger", ["csv", "tensorboard"])
 def test_an_unknown_argument_of_a_logger_is_one_line(logger: str) -> None:
     with pytest.raises(
-        InputError, match=r"logger.args: .*'colour'.*; they are those of Lightning's \w+Logger."
+        InputError, match=r"logger.args: .*'colour'.*; expected arguments of Lightning's \w+Logger."
     ) as found:
         fit(f"logger={logger}", "logger.args.colour=red")
     assert "\n" not in str(found.value)
