@@ -22,7 +22,7 @@ from benchmarks.samples import Source, splits, write_pngs
 from benchmarks.suite import Suite
 from benchmarks.table import Row
 from deepfake_cls.config import FolderConfig, UnibucConfig
-from deepfake_cls.models.resnet import ResidualNet, initialise
+from deepfake_cls.models.resnet import ResidualNet
 
 TINY = Source(train=40, validation=20, side=32)
 
@@ -150,7 +150,7 @@ def test_three_digits(value: float, text: str) -> None:
 
 def test_the_plain_network_is_the_same_function() -> None:
     ours = ResidualNet(3, 5, 8).eval()
-    initialise(ours, 3)
+    ours.initialise(3)
     theirs = plain.PlainNet(3, 5, 8).eval()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)

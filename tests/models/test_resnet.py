@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepfake_cls.config import TrainConfig, conf_dir
-from deepfake_cls.models.resnet import ResidualBlock, ResidualNet, initialise
+from deepfake_cls.models.resnet import ResidualBlock, ResidualNet
 from tests.conftest import configure
 
 
@@ -70,10 +70,10 @@ def test_normalisation_happens_inside_and_once() -> None:
 
 def test_weights_follow_from_seed_and_name() -> None:
     first, again, other = (ResidualNet(4, 5, 8) for _ in range(3))
-    initialise(first, 1)
+    first.initialise(1)
     torch.rand(3)
-    initialise(again, 1)
-    initialise(other, 2)
+    again.initialise(1)
+    other.initialise(2)
     for (name, a), b, c in zip(first.named_parameters(), again.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b), name
         if a.dim() > 1:
@@ -85,8 +85,8 @@ def test_weights_follow_from_seed_and_name() -> None:
 
 def test_rgba_starts_as_rgb_plus_a_plane() -> None:
     rgb, rgba = ResidualNet(3, 5, 8), ResidualNet(4, 5, 8)
-    initialise(rgb, 1)
-    initialise(rgba, 1)
+    rgb.initialise(1)
+    rgba.initialise(1)
     assert torch.equal(rgba.conv.weight[:, :3], rgb.conv.weight)
     assert rgba.conv.weight[:, 3].abs().sum() > 0
     for (name, a), b in zip(rgb.named_parameters(), rgba.parameters(), strict=True):
@@ -96,7 +96,7 @@ def test_rgba_starts_as_rgb_plus_a_plane() -> None:
 @pytest.mark.parametrize("layer", ["stages.0.0.conv1", "fc1"])
 def test_weights_are_uniform_within_the_bound(layer: str) -> None:
     network = ResidualNet(4, 5, 32)
-    initialise(network, 0)
+    network.initialise(0)
     weight = network.get_submodule(layer).weight
     assert isinstance(weight, Tensor)
     bound = weight[0].numel() ** -0.5
@@ -110,7 +110,7 @@ def test_without_skips_the_same_convolutions_stand_in_a_plain_stack() -> None:
     assert len(skips) == 9  # a convolution and two of its normalisation, in three blocks
     assert {n for n, _ in plain.named_parameters()} == {n for n, _ in with_skips.named_parameters()} - skips
     for network in (with_skips, plain):
-        initialise(network, 1)
+        network.initialise(1)
     weights = dict(with_skips.named_parameters())
     assert all(torch.equal(parameter, weights[name]) for name, parameter in plain.named_parameters())
     block = ResidualBlock(4, 4, skips=False).eval()
@@ -167,7 +167,7 @@ def test_gradients_of_the_network_equal_those_of_float64_in_both_layouts(width: 
 
     def network(dtype: torch.dtype, layout: torch.memory_format) -> ResidualNet:
         found = ResidualNet(3, 3, width, dropout=0)
-        initialise(found, width)
+        found.initialise(width)
         found.layout = layout
         found.to(dtype=dtype).to(memory_format=layout)
         torch.autograd.backward(found(images), upstream.to(dtype))

@@ -63,7 +63,7 @@ def test_dropout_of_the_head_is_the_key_dropout() -> None:
     ("words", "said"),
     [
         (["model.args.architecture=test_resne"], "model.args.architecture=test_resne: timm has no such .*test_resnet"),
-        (["model.args.architecture=xyzzy"], r"architecture=xyzzy: timm has no such .*timm.list_models\(\) lists them"),
+        (["model.args.architecture=xyzzy"], r"architecture=xyzzy: timm has no such .*timm.list_models\(\) lists all"),
         ([], "model.args.architecture: missing; .*model.args.architecture=VALUE"),
         (["model.args.architecture=test_resnet", "model.args.depth=9"], "model.args.depth: .*architecture, pretrained"),
     ],
