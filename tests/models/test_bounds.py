@@ -5,10 +5,11 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 from torch import Tensor
 
-from deepfake_cls.models import bounds as lower
-from deepfake_cls.models import knn
-from deepfake_cls.models.bounds import KEPT, Cosines, _cosines
-from deepfake_cls.models.knn import _blocks, _square_norms, nearest
+from deepfake_cls.models import bounds as bounds_module
+from deepfake_cls.models import knn, products
+from deepfake_cls.models.bounds import VALUES_PER_COEFFICIENT, CosineBounds, _cosines
+from deepfake_cls.models.knn import nearest
+from deepfake_cls.models.products import blocks, square_norms
 from tests.models.test_knn import draws, naive
 
 
@@ -22,12 +23,12 @@ def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: i
 
 @pytest.fixture(autouse=True)
 def _few_queries_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lower, "break_even", lambda *_: 1)
+    monkeypatch.setattr(bounds_module, "break_even", lambda *_: 1)
 
 
 def flat(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    block = next(_blocks(images, len(images), "cpu"))[1]
-    return block, _square_norms(block)
+    block = next(blocks(images, len(images), "cpu"))[1]
+    return block, square_norms(block)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
@@ -46,14 +47,14 @@ def test_no_distance_is_below_its_bound(shape: tuple[int, int, int]) -> None:
     close[:, 0, 0, 0] ^= 1
     images = np.concatenate([extremes, stripes, photo, close, draws(0, 6, *shape)])
     block, norms = flat(images)
-    bounds = Cosines(block, shape)
-    vectors = bounds(block, norms)
-    assert vectors.shape[1] - 1 <= max(1, block.shape[1] // KEPT)
-    nearness = bounds.nearness(vectors, vectors, norms)
+    bounds = CosineBounds(block, shape)
+    vectors = bounds.vectors(block, norms)
+    assert vectors.shape[1] - 1 <= max(1, block.shape[1] // VALUES_PER_COEFFICIENT)
+    lower = bounds.lower(vectors, vectors, norms)
     wide = block.to(torch.int64)
-    for image, near in enumerate(nearness):
+    for image, bound in enumerate(lower):
         distances = (wide - wide[image]).square().sum(dim=1)  # to itself it is 0, which leaves nothing to spare
-        assert bool((near >= bounds.least(norms[image].expand(len(wide)), distances)).all())
+        assert bool((bound <= bounds.limits(norms[image].expand(len(wide)), distances)).all())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -75,20 +76,21 @@ def test_neighbours_of_photos_are_those_of_the_definition(
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
     """How many products each call of a function takes."""
     calls: list[int] = []
-    original = getattr(knn, name)
+    module = products if hasattr(products, name) and not hasattr(knn, name) else knn
+    original = getattr(module, name)
 
     def call(*arguments: Tensor) -> Tensor:
         found: Tensor = original(*arguments)
         calls.append(found.numel())
         return found
 
-    monkeypatch.setattr(knn, name, call)
+    monkeypatch.setattr(module, name, call)
     return calls
 
 
 def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 500)
-    pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
+    pairs, whole = counted(monkeypatch, "pair_products"), counted(monkeypatch, "float32_product")
     nearest(photos(1, 40), photos(2, 3_000), 5)
     assert whole == []
     assert sum(pairs) < 40 * 3_000 / 20
@@ -99,14 +101,14 @@ def test_of_photos_few_products_are_taken_and_of_noise_all(monkeypatch: pytest.M
 
 
 def test_for_few_queries_no_bounds_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lower, "break_even", lambda *shape: 41 if shape == (24, 20, 3) else 0)
-    pairs, whole = counted(monkeypatch, "_pair_product"), counted(monkeypatch, "_float32_product")
+    monkeypatch.setattr(bounds_module, "break_even", lambda *shape: 41 if shape == (24, 20, 3) else 0)
+    pairs, whole = counted(monkeypatch, "pair_products"), counted(monkeypatch, "float32_product")
     nearest(photos(1, 40), photos(2, 300), 5)
     assert (pairs, sum(whole)) == ([], 40 * 300)
 
 
 def test_coarser_products_take_no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = counted(monkeypatch, "_float32_product")
+    whole = counted(monkeypatch, "float32_product")
     torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
     try:
         nearest(photos(1, 40), photos(2, 300), 5)
@@ -121,7 +123,7 @@ def test_many_neighbours_leave_bounds_their_chance(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(knn, "PATIENCE", 1)
     queries = photos(1, 10)
     references = np.concatenate([np.repeat(queries, 50, axis=0) ^ draws(0, 500, 24, 20, 3, high=2), photos(2, 1_000)])
-    whole = counted(monkeypatch, "_float32_product")
+    whole = counted(monkeypatch, "float32_product")
     found = nearest(queries, references, 40)
     assert sum(whole) == 10 * 500
     assert [part.tolist() for part in found] == list(naive(queries, references, 40))
@@ -143,13 +145,13 @@ def test_another_default_type_changes_nothing_and_empty_images_are_alike() -> No
 def test_bounds_that_thin_nothing_out_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 100)
     asked: list[int] = []
-    original = knn._Nearest.promising
+    original = knn._Nearest.candidates
 
-    def promising(self: knn._Nearest, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
+    def candidates(self: knn._Nearest, *arguments: Tensor) -> tuple[Tensor, Tensor] | None:
         asked.append(1)
         return original(self, *arguments)
 
-    monkeypatch.setattr(knn._Nearest, "promising", promising)
+    monkeypatch.setattr(knn._Nearest, "candidates", candidates)
     nearest(draws(1, 9, 24, 20, 3), draws(2, 1_000, 24, 20, 3), 5)
     assert len(asked) == knn.PATIENCE
 
@@ -165,7 +167,7 @@ def test_references_in_the_worst_order_stay_exact(monkeypatch: pytest.MonkeyPatc
 
 def test_a_block_in_which_nothing_is_near_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 100)
-    pairs = counted(monkeypatch, "_pair_product")
+    pairs = counted(monkeypatch, "pair_products")
     far = np.full((100, 24, 20, 3), 255, np.uint8)
     queries, references = photos(1, 20), np.concatenate([photos(2, 100), far, photos(3, 100)])
     assert [found.tolist() for found in nearest(queries, references, 3)] == list(naive(queries, references, 3))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepfake_cls.hardware import has_int8
-from deepfake_cls.models import knn
+from deepfake_cls.models import knn, products
 from deepfake_cls.models.knn import nearest, votes
 
 EXTREMES = torch.tensor([[-128] * 32, [127] * 32], dtype=torch.int8)
@@ -129,7 +129,7 @@ def test_on_a_gpu_queries_cross_the_bus_once_and_nothing_waits_once_a_block(
 
     monkeypatch.setattr(knn, "QUERY_ROWS", 8)
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 10)
-    monkeypatch.setattr(knn, "to_device", to_device)
+    monkeypatch.setattr(products, "to_device", to_device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * room, 8 * room))
     queries, references = draws(0, 16, 50, low=120, high=136), draws(1, 100, 50, low=120, high=136)
     with Reads() as reads:  # type: ignore[no-untyped-call]
