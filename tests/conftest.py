@@ -94,7 +94,7 @@ def stopped_after(
 
     def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
         if trainer.global_step == step:
-            self.received = number
+            self._receive(number, None)
         inner(self, trainer, *rest)
 
     with (
