@@ -66,19 +66,16 @@ def nearest(
         if bounds is not None and useless < PATIENCE and (start >= k or k * PAIR_COST < len(block)):
             vectors = bounds.vectors(block, norms)
             useless += 1
-        for nearest_, rows in zip(best, query_blocks(), strict=True):
-            pairs = None if vectors is None else nearest_.candidates(rows, block, norms, vectors)
+        for part, rows in zip(best, query_blocks(), strict=True):
+            pairs = None if vectors is None else part.candidates(rows, block, norms, vectors)
             if pairs is None:
-                nearest_.add(product(rows, block), norms, start)
+                part.add(product(rows, block), norms, start)
             else:
-                nearest_.add_pairs(pair_products(rows, block, *pairs), *pairs, norms, start)
+                part.add_pairs(pair_products(rows, block, *pairs), *pairs, norms, start)
                 useless = 0
         if progress is not None:
             progress(start + len(block))
-    if any(int(nearest_.farthest) >= 1 << (63 - index_bits) for nearest_ in best):
-        raise ValueError(f"distances and {2**index_bits} indices do not fit 63 bits together.")
-    keys = torch.cat([nearest_.keys for nearest_ in best]).cpu()
-    return (keys >> index_bits).numpy(), (keys & ((1 << index_bits) - 1)).numpy()
+    return _distances_and_indices(best, index_bits)
 
 
 def _check(queries: NDArray[Any], references: NDArray[Any], k: int) -> None:
@@ -98,16 +95,18 @@ def _query_blocks(queries: NDArray[Any], device: str) -> Callable[[], Iterable[T
     return lambda: (rows for _, rows in blocks(queries, QUERY_ROWS, device))
 
 
+def _distances_and_indices(best: list[_Nearest], index_bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if any(int(part.farthest) >= 1 << (63 - index_bits) for part in best):
+        raise ValueError(f"distances and {2**index_bits} indices do not fit 63 bits together.")
+    keys = torch.cat([part.keys for part in best]).cpu()
+    return (keys >> index_bits).numpy(), (keys & ((1 << index_bits) - 1)).numpy()
+
+
 class _Nearest:
-    """The nearest references so far of one block of queries.
+    """The nearest references so far of one block of queries, (Q, D).
 
-    A key holds distance and index in one int64, so that sorting by keys sorts by distance, then by index.
-
-    Args:
-        rows: (Q, D), the queries.
-        k: Number of neighbours.
-        index_bits: Lower bits of a key, which hold the index.
-        bounds: Lower bounds of distances, where they are used.
+    A key holds distance and index in one int64, the index in the lower bits: sorting by keys sorts by distance, then by
+    index.
     """
 
     def __init__(self, rows: Tensor, k: int, index_bits: int, bounds: CosineBounds | None) -> None:
@@ -119,27 +118,31 @@ class _Nearest:
         self.farthest = torch.zeros((), dtype=torch.int64, device=rows.device)
 
     def add(self, products: Tensor, norms: Tensor, start: int) -> None:
-        """Add a block of references.
-
-        Args:
-            products: int64 (Q, B), changed in place.
-            norms: int64 (B,), square norms of the references.
-            start: Index of the first reference.
-        """
+        """Add the references from index ``start`` on, by products (Q, B) and square norms (B,)."""
         index = torch.arange(start, start + len(norms), device=norms.device)
         self._merge(self._keys(_distances(products, self.norms[:, None], norms), index))
 
+    def add_pairs(self, products: Tensor, query: Tensor, reference: Tensor, norms: Tensor, start: int) -> None:
+        """Add only some pairs of a query and a reference, by products (P,) and rows (P,), (P,)."""
+        keys = self._keys(_distances(products, self.norms[query], norms[reference]), reference + start)
+        # One row for each query, filled up with keys that are larger than all others.
+        counts = torch.bincount(query, minlength=len(self.norms))
+        column = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
+        table = torch.full((len(counts), int(counts.max())), torch.iinfo(torch.int64).max)
+        table[query, column] = keys
+        self._merge(table)
+
     def candidates(self, rows: Tensor, block: Tensor, norms: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Pairs of a query and a reference that may be among the k nearest.
+        """Pairs of a query and a reference whose lower bound allows that the reference is among the k nearest.
 
         Args:
             rows: int8 (Q, D), the queries.
             block: int8 (B, D), the references.
-            norms: int64 (B,), their square norms.
-            vectors: float32 (B, d + 1), their vectors for the bounds.
+            norms: int64 (B,), square norms of the references.
+            vectors: float32 (B, d + 1), vectors of the references for the bounds.
 
         Returns:
-            Rows of the queries and of the references, int64 (P,), sorted; None if a product of all is faster.
+            Rows of the queries and of the references, int64 (P,), sorted; None if products of all pairs are faster.
         """
         assert self.bounds is not None
         assert self.vectors is not None
@@ -155,24 +158,6 @@ class _Nearest:
         near = lower <= self.bounds.limits(self.norms, distances)[:, None]
         query, reference = near.nonzero(as_tuple=True)
         return (query, reference) if len(query) * PAIR_COST < near.numel() else None
-
-    def add_pairs(self, products: Tensor, query: Tensor, reference: Tensor, norms: Tensor, start: int) -> None:
-        """Add some references of a block.
-
-        Args:
-            products: int64 (P,), changed in place.
-            query: int64 (P,), from :meth:`candidates`.
-            reference: int64 (P,), from :meth:`candidates`.
-            norms: int64 (B,), square norms of the block's references.
-            start: Index of the block's first reference.
-        """
-        keys = self._keys(_distances(products, self.norms[query], norms[reference]), reference + start)
-        # One row for each query, filled up with keys that are larger than all others.
-        counts = torch.bincount(query, minlength=len(self.norms))
-        column = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
-        table = torch.full((len(counts), int(counts.max())), torch.iinfo(torch.int64).max)
-        table[query, column] = keys
-        self._merge(table)
 
     def _keys(self, distances: Tensor, index: Tensor) -> Tensor:
         if distances.numel():

@@ -146,9 +146,7 @@ class Curves(L.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._steps: list[int] = []
-        self._losses: list[Tensor] = []
-        self._rates: list[float] = []
+        self._points: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
         self._rate = 0.0
         self._written_at = time.monotonic()
 
@@ -164,9 +162,8 @@ class Curves(L.Callback):
         """Add a point; once a second, write the points."""
         assert isinstance(pl_module, Classifier)
         if trainer.global_step % self.every == 0:
-            self._steps.append(trainer.global_step - 1)  # loggers count steps from 0
-            self._losses.append(pl_module.last_loss)
-            self._rates.append(self._rate)
+            # Loggers count steps from 0.
+            self._points.append((trainer.global_step - 1, pl_module.last_loss, self._rate))
         if time.monotonic() - self._written_at >= 1:
             self._write(trainer)
 
@@ -180,13 +177,12 @@ class Curves(L.Callback):
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
-        if self._steps and trainer.logger is not None:
-            losses = torch.stack(self._losses).tolist()
-            for step, loss, rate in zip(self._steps, losses, self._rates, strict=True):
+        if self._points and trainer.logger is not None:
+            losses = torch.stack([loss for _, loss, _ in self._points]).tolist()
+            for (step, _, rate), loss in zip(self._points, losses, strict=True):
                 trainer.logger.log_metrics({"train/loss": loss, "train/lr": rate}, step)
             trainer.logger.save()
-        for points in (self._steps, self._losses, self._rates):
-            points.clear()
+        self._points.clear()
         self._written_at = time.monotonic()
 
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 from torch import Tensor
 
 from deepfake_cls.models import bounds as bounds_module
 from deepfake_cls.models import knn, products
-from deepfake_cls.models.bounds import VALUES_PER_COEFFICIENT, CosineBounds, _cosines
+from deepfake_cls.models.bounds import VALUES_PER_COEFFICIENT, CosineBounds
 from deepfake_cls.models.knn import nearest
 from deepfake_cls.models.products import blocks, square_norms
 from tests.models.test_knn import draws, naive
@@ -29,12 +29,6 @@ def _use_bounds_for_any_number_of_queries(monkeypatch: pytest.MonkeyPatch) -> No
 def flat(images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     block = next(blocks(images, len(images), "cpu"))[1]
     return block, square_norms(block)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 100])
-def test_the_basis_is_the_orthonormal_cosine_transform(count: int) -> None:
-    expected = fft.dct(np.eye(count), axis=0, norm="ortho")
-    assert np.allclose(_cosines(count).numpy(), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 3), (24, 20, 4), (9, 31, 1), (1, 1, 3), (100, 100, 3)])
