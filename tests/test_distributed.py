@@ -224,7 +224,7 @@ def test_objects_are_exchanged_with_gloo_on_gpus_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(dist, "new_group", new_group)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     monkeypatch.setattr(dist, "broadcast_object_list", lambda box, src, group=None: groups.append(group))
-    monkeypatch.setattr(dist, "all_gather_object", lambda parts, found, group=None: groups.append(group))
+    monkeypatch.setattr(dist, "all_gather_object", lambda parts, values, group=None: groups.append(group))
     with distributed.joined("cuda"):
         distributed.broadcast("value")
         distributed.gather({0: "value"})

@@ -10,14 +10,14 @@ from deepfake_cls.models import knn, products
 from deepfake_cls.models.bounds import VALUES_PER_COEFFICIENT, CosineBounds
 from deepfake_cls.models.knn import nearest
 from deepfake_cls.models.products import blocks, square_norms
-from tests.models.test_knn import draws, naive
+from tests.models.test_knn import naive, noise
 
 
 def photos(seed: int, count: int, height: int = 24, width: int = 20, channels: int = 3) -> NDArray[np.uint8]:
     """Images with most of their energy in low frequencies, like photographs."""
-    noise = np.random.default_rng(seed).normal(size=(count, height, width, channels))
-    smooth = ndimage.gaussian_filter(noise, (0, 3, 3, 0))
-    pixels: NDArray[np.uint8] = np.clip(128 + 60 * smooth / smooth.std() + 2 * noise, 0, 255).astype(np.uint8)
+    normal = np.random.default_rng(seed).normal(size=(count, height, width, channels))
+    smooth = ndimage.gaussian_filter(normal, (0, 3, 3, 0))
+    pixels: NDArray[np.uint8] = np.clip(128 + 60 * smooth / smooth.std() + 2 * normal, 0, 255).astype(np.uint8)
     return pixels
 
 
@@ -39,7 +39,7 @@ def test_no_distance_is_below_its_bound(shape: tuple[int, int, int]) -> None:
     photo = photos(0, 6, *shape)
     close = photo.copy()
     close[:, 0, 0, 0] ^= 1
-    images = np.concatenate([extremes, stripes, photo, close, draws(0, 6, *shape)])
+    images = np.concatenate([extremes, stripes, photo, close, noise(0, 6, *shape)])
     block, norms = flat(images)
     bounds = CosineBounds(block, shape)
     vectors = bounds.vectors(block, norms)
@@ -86,7 +86,7 @@ def test_photos_need_few_products_and_noise_needs_all(monkeypatch: pytest.Monkey
     assert whole == []
     assert sum(pairs) < 40 * 3_000 / 20
     pairs.clear()
-    nearest(draws(1, 40, 24, 20, 3), draws(2, 3_000, 24, 20, 3), 5)
+    nearest(noise(1, 40, 24, 20, 3), noise(2, 3_000, 24, 20, 3), 5)
     assert sum(whole) == 40 * 3_000
     assert len(pairs) == 1  # for the first limits
 
@@ -113,11 +113,11 @@ def test_a_first_block_without_bounds_does_not_disable_them(monkeypatch: pytest.
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 500)
     monkeypatch.setattr(knn, "PATIENCE", 1)
     queries = photos(1, 10)
-    references = np.concatenate([np.repeat(queries, 50, axis=0) ^ draws(0, 500, 24, 20, 3, high=2), photos(2, 1_000)])
+    references = np.concatenate([np.repeat(queries, 50, axis=0) ^ noise(0, 500, 24, 20, 3, high=2), photos(2, 1_000)])
     whole = count_products(monkeypatch, "float32_product")
-    found = nearest(queries, references, 40)
+    result = nearest(queries, references, 40)
     assert sum(whole) == 10 * 500
-    assert [part.tolist() for part in found] == list(naive(queries, references, 40))
+    assert [part.tolist() for part in result] == list(naive(queries, references, 40))
 
 
 def test_default_dtype_float64_and_empty_images() -> None:
@@ -125,10 +125,10 @@ def test_default_dtype_float64_and_empty_images() -> None:
     expected = nearest(queries, references, 3)
     torch.set_default_dtype(torch.float64)
     try:
-        found = nearest(queries, references, 3)
+        result = nearest(queries, references, 3)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(result, expected, strict=True))
     nothing = np.zeros((5, 0, 4, 3), np.uint8)
     assert nearest(nothing, nothing, 2)[1].tolist() == [[0, 1]] * 5
 
@@ -143,7 +143,7 @@ def test_useless_bounds_are_no_longer_computed(monkeypatch: pytest.MonkeyPatch) 
         return original(self, *arguments)
 
     monkeypatch.setattr(knn._Nearest, "candidates", candidates)
-    nearest(draws(1, 9, 24, 20, 3), draws(2, 1_000, 24, 20, 3), 5)
+    nearest(noise(1, 9, 24, 20, 3), noise(2, 1_000, 24, 20, 3), 5)
     assert len(calls) == knn.PATIENCE
 
 

@@ -17,7 +17,7 @@ EXACT = torch._int_mm(EXTREMES, EXTREMES.T).tolist() == (EXTREMES.long() @ EXTRE
 ARITHMETIC = [False, pytest.param(True, marks=pytest.mark.skipif(not EXACT, reason="int8 products are wrong here"))]
 
 
-def draws(seed: int, *shape: int, low: int = 0, high: int = 256) -> NDArray[np.uint8]:
+def noise(seed: int, *shape: int, low: int = 0, high: int = 256) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8)
 
 
@@ -35,7 +35,7 @@ def naive(queries: NDArray[np.uint8], references: NDArray[np.uint8], k: int) -> 
 @pytest.mark.parametrize("int8", ARITHMETIC)
 @pytest.mark.parametrize("columns", [1, 7, 1_024, 1_025, 3_000])
 def test_neighbours_equal_the_definition(int8: bool, columns: int) -> None:
-    queries, references = draws(0, 33, columns), draws(1, 150, columns)
+    queries, references = noise(0, 33, columns), noise(1, 150, columns)
     distances, indices = nearest(queries, references, 9, int8=int8)
     assert (distances.tolist(), indices.tolist()) == naive(queries, references, 9)
 
@@ -44,7 +44,7 @@ def test_neighbours_equal_the_definition(int8: bool, columns: int) -> None:
 def test_blocks_of_rows_do_not_change_the_result(int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "QUERY_ROWS", 7)
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 4)  # fewer than k
-    queries, references = draws(0, 16, 50, high=3), draws(1, 33, 50, high=3)
+    queries, references = noise(0, 16, 50, high=3), noise(1, 33, 50, high=3)
     distances, indices = nearest(queries, references, 9, int8=int8)
     assert (distances.tolist(), indices.tolist()) == naive(queries, references, 9)
 
@@ -62,15 +62,15 @@ def test_extreme_and_wide_images_do_not_overflow(int8: bool, columns: int) -> No
 
 
 def test_ties_go_to_the_smaller_index() -> None:
-    references = np.repeat(draws(0, 1, 30), 40, axis=0)
-    distances, indices = nearest(draws(1, 3, 30), references, 40)
+    references = np.repeat(noise(0, 1, 30), 40, axis=0)
+    distances, indices = nearest(noise(1, 3, 30), references, 40)
     assert indices.tolist() == [list(range(40))] * 3
     assert (distances == distances[:, :1]).all()
 
 
 def test_neighbours_equal_those_of_scikit_learn() -> None:
     sklearn = pytest.importorskip("sklearn.neighbors")
-    references, queries = draws(0, 400, 12, 12, 3), draws(1, 60, 12, 12, 3)
+    references, queries = noise(0, 400, 12, 12, 3), noise(1, 60, 12, 12, 3)
     labels = np.random.default_rng(2).integers(0, 5, 400)
     _, indices = nearest(queries, references, 11)
     flat = references.reshape(400, -1).astype(np.float64), queries.reshape(60, -1).astype(np.float64)
@@ -95,9 +95,9 @@ def test_other_integers_are_exact_or_refused() -> None:
 
 def test_wrong_k_and_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="k=4: expected 1 to 3"):
-        nearest(draws(0, 2, 5), draws(1, 3, 5), 4)
+        nearest(noise(0, 2, 5), noise(1, 3, 5), 4)
     with pytest.raises(ValueError, match="shape"):
-        nearest(draws(0, 2, 5), draws(1, 3, 6), 1)
+        nearest(noise(0, 2, 5), noise(1, 3, 6), 1)
 
 
 def test_vote_ties_go_to_the_smaller_label() -> None:
@@ -129,7 +129,7 @@ def test_on_a_gpu_queries_are_copied_once_and_no_block_waits(room: int, monkeypa
     monkeypatch.setattr(knn, "REFERENCE_ROWS", 10)
     monkeypatch.setattr(products, "to_device", to_device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * room, 8 * room))
-    queries, references = draws(0, 16, 50, low=120, high=136), draws(1, 100, 50, low=120, high=136)
+    queries, references = noise(0, 16, 50, low=120, high=136), noise(1, 100, 50, low=120, high=136)
     with Reads() as reads:  # type: ignore[no-untyped-call]
         result = nearest(queries, references, 3, device="cuda", int8=True)
     assert [part.tolist() for part in result] == [*naive(queries, references, 3)]

@@ -60,12 +60,12 @@ def test_skip_is_the_identity_for_equal_shapes() -> None:
 
 def test_the_network_normalises_its_input_once() -> None:
     network = ResidualNet(3, 2, 8).eval()
-    seen: list[Tensor] = []
-    network.conv.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].clone()))
+    inputs_of_conv: list[Tensor] = []
+    network.conv.register_forward_pre_hook(lambda _m, inputs: inputs_of_conv.append(inputs[0].clone()))
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     network(images)
     expected = (torch.tensor([0.0, 0.2, 1.0]) - 0.5) / 0.5
-    assert torch.allclose(seen[0][0, :, 0, 0], expected, atol=1e-6)
+    assert torch.allclose(inputs_of_conv[0][0, :, 0, 0], expected, atol=1e-6)
 
 
 def test_weights_depend_on_seed_and_name() -> None:

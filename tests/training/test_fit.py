@@ -164,10 +164,10 @@ def test_flip_tta_is_added_to_a_finished_run_without_training(
     assert after.metrics == both.metrics
     assert {**after.metrics, "val_acc_flip": None} == {**before.metrics, "val_acc_flip": None}
     assert (after.history, after.seconds, after.versions) == (before.history, before.seconds, before.versions)
-    with np.load("both/predictions.npz") as expected, np.load("first/predictions.npz") as found:
-        assert found.files == expected.files
-        assert "probs_flip" in found.files
-        assert_equal({name: found[name] for name in found.files}, {name: expected[name] for name in expected.files})
+    with np.load("both/predictions.npz") as expected, np.load("first/predictions.npz") as actual:
+        assert actual.files == expected.files
+        assert "probs_flip" in actual.files
+        assert_equal({name: actual[name] for name in actual.files}, {name: expected[name] for name in expected.files})
     fit("run_dir=first", "lr=0.1", "tta=none")  # removes nothing
     fit("run_dir=first", "lr=0.1", "tta=flip")
     assert capsys.readouterr().out.count("first: already done; force=true repeats it.") == 2
@@ -286,6 +286,6 @@ def test_an_unknown_argument_of_a_logger_is_a_one_line_error(logger: str) -> Non
 def test_an_unknown_logger_is_a_one_line_error() -> None:
     with pytest.raises(InputError, match="logger.name=comet: expected tensorboard, csv, mlflow or wandb."):
         fit("logger.name=comet")
-    done = call("deepfake_cls.train", "logger=comet", check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: logger=comet: unknown; expected one of csv, mlflow, tensorboard, wandb.\n"
+    process = call("deepfake_cls.train", "logger=comet", check=False)
+    assert process.returncode == 1
+    assert process.stderr == "error: logger=comet: unknown; expected one of csv, mlflow, tensorboard, wandb.\n"
