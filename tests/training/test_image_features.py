@@ -19,7 +19,7 @@ from tests.builders import classifier
 from tests.conftest import SMALL_DATA, SMALL_NET, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 
-OVERRIDES = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "data.cache=cache", "model.name=statistics"]
+OVERRIDES = [*SMALL_DATA, *SMALL_NET, "data.image_size=32", "data.cache=cache", "model.name=statistics"]
 computed: list[int] = []  # number of images in each call of image_features
 
 
@@ -81,8 +81,8 @@ def test_buffers_are_fitted_on_the_training_images() -> None:
     fit("run_dir=out", "epochs=1", "channels=RGB")
     model = load_model("out/checkpoints/last.ckpt")
     assert isinstance(model.network, Statistics)
-    store = next(file for file in Path("cache").rglob("images.u8") if file.stat().st_size == 40 * 16 * 16 * 3)
-    images = np.fromfile(store, np.uint8).reshape(40, 16 * 16, 3).astype(np.float64)
+    store = next(file for file in Path("cache").rglob("images.u8") if file.stat().st_size == 40 * 32 * 32 * 3)
+    images = np.fromfile(store, np.uint8).reshape(40, 32 * 32, 3).astype(np.float64)
     features = np.concatenate([images.mean(axis=1), images.std(axis=1, ddof=1)], axis=1)
     np.testing.assert_allclose(model.network.mean, features.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(model.network.std, features.std(axis=0, ddof=1), rtol=1e-4)
@@ -106,7 +106,7 @@ def test_cutmix_mixes_features_in_proportion_to_pixels() -> None:
 def test_a_checkpoint_alone_repeats_the_scores_of_training() -> None:
     fit("run_dir=out", "epochs=4")
     record = read_record(Path("out"))
-    overrides = [*SMALL_DATA, "data.image_size=16", "data.cache=cache", "trainer.threads=1", "trainer.progress=false"]
+    overrides = [*SMALL_DATA, "data.image_size=32", "data.cache=cache", "trainer.threads=1", "trainer.progress=false"]
     overrides += ["checkpoint=out/checkpoints/last.ckpt", "batch_size=64"]
     for tta, name, metric in (("none", "probs", "val_acc"), ("flip", "probs_flip", "val_acc_flip")):
         evaluate.run(configure("evaluate", EvaluateConfig, *overrides, f"tta={tta}", f"run_dir={tta}"), False)
