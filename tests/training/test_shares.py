@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -160,6 +161,7 @@ def test_a_training_reads_the_rows_that_its_rank_needs(rank: int, monkeypatch: p
         loaded.extend(datamodule.train_dataloader())
         raise StoppedError
 
+    monkeypatch.setattr(rank_zero_only, "rank", rank)  # restored after the test: Lightning sets it globally
     monkeypatch.setattr("lightning.Trainer.fit", fit)
     monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
     monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run(Path("out"), "identity"))
