@@ -86,7 +86,7 @@ def broadcast(value: Value | None) -> Value:
 
     box = [value]
     try:
-        # With gloo, the other ranks notice that rank 0 has ended; with NCCL they would wait for ever.
+        # With gloo, the other ranks notice that rank 0 has ended; with NCCL they would wait forever.
         dist.broadcast_object_list(box, src=0, group=_cpu_groups[0])
     except RuntimeError as error:
         raise InputError("The process of rank 0 has failed; see its message.") from error

@@ -208,7 +208,7 @@ def test_a_signal_to_one_process_stops_both_and_the_resumed_run_equals_an_uninte
 
 
 def test_objects_are_exchanged_with_gloo_on_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    # With NCCL, which exchanges objects on the GPUs, the other processes would wait for ever for one that has failed.
+    # With NCCL, which exchanges objects on the GPUs, the other processes would wait forever for one that has failed.
     import torch.distributed as dist
 
     backends: list[str] = []

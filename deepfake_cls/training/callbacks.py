@@ -218,7 +218,7 @@ class ProgressBar(RichProgressBar):
         self._updated_at, self._shown_metrics = -1.0, dict[str, Any]()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """The numbers beside the bar."""
+        """The numbers that the bar shows."""
         assert isinstance(pl_module, Classifier)
         if trainer.is_last_batch or time.monotonic() - self._updated_at >= 1:
             metrics = super().get_metrics(trainer, pl_module)
