@@ -1,7 +1,6 @@
-"""Every random draw as a function of (seed, purpose, epoch, step).
+"""Random numbers as a function of (seed, purpose, epoch, step), without a global state.
 
-Nothing here has a state of its own, so a run that is stopped and resumed, two arms with the same seed, and a
-batch that is split over devices all see the same draws.
+So a resumed run, runs with equal seeds, and processes that share a batch draw the same numbers.
 """
 
 from __future__ import annotations
@@ -12,40 +11,28 @@ import torch
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """Hash a seed and a purpose into a seed of 63 bits.
+    """Hash a seed and a purpose into a seed in [0, 2⁶³).
 
-    A hash, and not an offset such as ``seed + epoch``, so that (seed 0, epoch 1) and (seed 1, epoch 0) have
-    nothing in common.
+    With an offset such as ``seed + epoch``, (seed 0, epoch 1) and (seed 1, epoch 0) would draw the same numbers.
 
     Args:
         seed: The run's seed.
-        purpose: What the draw is for, such as ``"order", epoch``.
-
-    Returns:
-        A number in [0, 2⁶³).
+        purpose: What the random numbers are for, such as ``"order", epoch``.
     """
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A fresh CPU generator for one purpose; see :func:`derive`.
+    """Return a new CPU generator for one purpose; see :func:`derive`.
 
-    Draws are made on the CPU also where the network runs on a GPU: they are a few numbers for each image, and
-    they are then the same on every device.
+    It is on the CPU also where the network runs on a GPU, so that all devices use the same random numbers.
     """
     return torch.Generator().manual_seed(derive(seed, *purpose))
 
 
-def moved(draws: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Draws on the device that uses them; on a GPU the host goes on without waiting for the copy.
-
-    From ordinary memory such a copy makes the host wait for the GPU; from pinned memory it does not.
-
-    Args:
-        draws: On the CPU.
-        device: Where they are used.
-    """
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a CPU tensor to a device, through pinned memory where it is a GPU, so that the CPU does not wait."""
     if device.type != "cuda":
-        return draws.to(device)
-    return draws.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -25,7 +25,7 @@ def classifier(
     model: dict[str, Any] | None = None,
     **recipe: float,
 ) -> Classifier:
-    """A network of width 8 for three classes of 20×20 images, with the paper's recipe but for what is given."""
+    """A network of width 8 for three classes of 20×20 images; defaults are the paper's."""
     paper = {
         "flip": {"p": flip},
         "rotation": {"degrees": degrees, "fill_alpha": fill_alpha},
@@ -48,7 +48,7 @@ def classifier(
 
 
 def batch(channels: int = 4, count: int = 6) -> ImageBatch:
-    """Images of random pixels, of the three classes in turn."""
-    draws = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 20, 20, channels), dtype=torch.uint8, generator=draws)
+    """Images of random pixels, with the labels 0, 1, 2, 0, 1, ..."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 20, 20, channels), dtype=torch.uint8, generator=rng)
     return ImageBatch(images, torch.arange(count) % 3, np.arange(count))

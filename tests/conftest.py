@@ -85,7 +85,7 @@ def gpu_where_wanted(request: pytest.FixtureRequest) -> None:
 
 @contextmanager
 def stopped_after(
-    step: int, number: signal.Signals = signal.SIGTERM, message: str = "The same command goes on from there"
+    step: int, number: signal.Signals = signal.SIGTERM, message: str = "The same command resumes from it"
 ) -> Iterator[None]:
     """A signal that comes after so many steps of a training, which then has to stop with a checkpoint and a message."""
     from deepfake_cls.errors import Interrupted
@@ -95,7 +95,7 @@ def stopped_after(
 
     def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
         if trainer.global_step == step:
-            self.received = number
+            self._receive(number, None)
         inner(self, trainer, *rest)
 
     with (

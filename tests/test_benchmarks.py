@@ -19,7 +19,7 @@ from benchmarks.samples import Source, splits, write_pngs
 from benchmarks.suite import QUICK, STEP_REACHED, Suite, start
 from benchmarks.table import Row
 from deepfake_cls.config import FolderConfig, UnibucConfig
-from deepfake_cls.models.resnet import ResidualNet, initialise
+from deepfake_cls.models.resnet import ResidualNet
 
 TINY = Source(train=40, validation=20, side=32)
 
@@ -165,7 +165,7 @@ def test_rows_are_appended_below_one_header(tmp_path: Path) -> None:
 
 def test_the_plain_network_computes_the_same_logits() -> None:
     ours = ResidualNet(3, 5, 8).eval()
-    initialise(ours, 3)
+    ours.initialise(3)
     theirs = plain.PlainNet(3, 5, 8).eval()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)

@@ -19,15 +19,15 @@ from tests.test_train import assert_equal, outcome
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("unibuc_like")]
 
-WORDS = [*SMALL_NET, "data=unibuc", "data.root=competition", "channels=RGB", "trainer.device=cuda"]
+OVERRIDES = [*SMALL_NET, "data=unibuc", "data.root=competition", "channels=RGB", "trainer.device=cuda"]
 
 
 def fit(*overrides: str) -> None:
-    train.run(configure("train", TrainConfig, *WORDS, *overrides), False)
+    train.run(configure("train", TrainConfig, *OVERRIDES, *overrides), False)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_network_trained_on_the_gpu_scores_on_the_cpu_as_it_did_there(precision: str) -> None:
+def test_a_network_trained_on_the_gpu_has_equal_scores_on_the_cpu(precision: str) -> None:
     if precision == "bf16-mixed" and not torch.cuda.is_bf16_supported(including_emulation=False):
         pytest.skip("this GPU has no bf16")
     fit("epochs=12", "augment.cutmix=null", f"trainer.precision={precision}", "run_dir=out")
@@ -35,16 +35,21 @@ def test_a_network_trained_on_the_gpu_scores_on_the_cpu_as_it_did_there(precisio
     assert (record.device, record.precision) == (torch.cuda.get_device_name(), precision)
     assert record.metrics["val_acc"] > 0.8
     for device in ("cuda", "cpu"):
-        words = ["checkpoint=out/checkpoints/last.ckpt", "data=unibuc", "data.root=competition", f"run_dir={device}"]
-        words += [f"trainer.device={device}", "trainer.precision=32-true", "trainer.progress=false"]
-        evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
-    found = [read_predictions(Path(folder) / "predictions.npz")[2] for folder in ("out", "cuda", "cpu")]
-    assert np.allclose(found[1], found[2], atol=1e-4)  # float32 is float32, and not TF32
-    assert np.allclose(found[0], found[2], atol=1e-4 if precision == "32-true" else 0.05)
+        overrides = [
+            "checkpoint=out/checkpoints/last.ckpt",
+            "data=unibuc",
+            "data.root=competition",
+            f"run_dir={device}",
+        ]
+        overrides += [f"trainer.device={device}", "trainer.precision=32-true", "trainer.progress=false"]
+        evaluate.run(configure("evaluate", EvaluateConfig, *overrides), False)
+    probs = [read_predictions(Path(folder) / "predictions.npz")[2] for folder in ("out", "cuda", "cpu")]
+    assert np.allclose(probs[1], probs[2], atol=1e-4)  # float32, not TF32
+    assert np.allclose(probs[0], probs[2], atol=1e-4 if precision == "32-true" else 0.05)
 
 
-def test_deterministic_runs_are_equal_and_a_stopped_one_goes_on_to_the_same_end() -> None:
-    fit("run_dir=free")  # cuBLAS is then up already
+def test_deterministic_runs_are_equal_also_when_resumed() -> None:
+    fit("run_dir=free")  # so that cuBLAS is already initialised
     fit("run_dir=whole", "trainer.deterministic=true")
     fit("run_dir=again", "trainer.deterministic=true")
     assert_equal(outcome(Path("again")), outcome(Path("whole")))
@@ -56,30 +61,30 @@ def test_deterministic_runs_are_equal_and_a_stopped_one_goes_on_to_the_same_end(
 
 @pytest.mark.parametrize("columns", [7, 3_000, 131_072])
 def test_neighbours_equal_those_of_the_cpu(columns: int) -> None:
-    draws = np.random.default_rng(0)
-    queries, references = (draws.integers(0, 256, (count, columns), dtype=np.uint8) for count in (33, 1_100))
+    rng = np.random.default_rng(0)
+    queries, references = (rng.integers(0, 256, (count, columns), dtype=np.uint8) for count in (33, 1_100))
     expected = nearest(queries, references, 9)
     for int8 in {False, has_int8("cuda")}:
-        for found, there in zip(nearest(queries, references, 9, device="cuda", int8=int8), expected, strict=True):
-            assert np.array_equal(found, there)
+        for on_gpu, on_cpu in zip(nearest(queries, references, 9, device="cuda", int8=int8), expected, strict=True):
+            assert np.array_equal(on_gpu, on_cpu)
 
 
 def test_knn_runs_on_the_gpu() -> None:
-    words = ["data=unibuc", "data.root=competition", "trainer.progress=false"]
+    overrides = ["data=unibuc", "data.root=competition", "trainer.progress=false"]
     for device in ("cuda", "cpu"):
-        knn.run(configure("knn", KnnConfig, *words, f"trainer.device={device}", f"run_dir={device}"), False)
+        knn.run(configure("knn", KnnConfig, *overrides, f"trainer.device={device}", f"run_dir={device}"), False)
     assert read_record(Path("cuda")).by_k == read_record(Path("cpu")).by_k
 
 
 def test_jobs_through_joblib_take_turns_on_the_gpu() -> None:
-    done = call("deepfake_cls.train", *WORDS, "epochs=1", "-m", "launcher=joblib", "seed=0,1,2")
-    assert done.stdout.count("next: ") == 3, done.stdout + done.stderr
+    process = call("deepfake_cls.train", *OVERRIDES, "epochs=1", "-m", "launcher=joblib", "seed=0,1,2")
+    assert process.stdout.count("next: ") == 3, process.stdout + process.stderr
 
 
 def test_a_batch_that_does_not_fit_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "cuda_problem", lambda: None)  # it would find the memory too small
+    monkeypatch.setattr(hardware, "cuda_problem", lambda: None)  # skip the check for free memory
     gc.collect()
-    torch.cuda.empty_cache()  # memory that torch still holds would be handed out again
+    torch.cuda.empty_cache()  # memory in the cache would be used first
     memory = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, 2**20 / memory))
     try:

@@ -1,4 +1,4 @@
-"""The CUDA path on a machine without a GPU: fake tensors on ``cuda``, which refuse whatever makes the host wait."""
+"""The CUDA path without a GPU: fake tensors on ``cuda`` raise an error where the CPU would wait for the GPU."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
-from torch._subclasses.fake_tensor import unset_fake_temporarily as in_earnest
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 
 from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.inference import logits_of
@@ -27,20 +31,20 @@ CUDA = torch.device("cuda", 0)
 
 @contextmanager
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
-    """A mode in which tensors on ``cuda`` have a shape and no numbers, and the few draws that are numbers are real."""
+    """A mode in which tensors on ``cuda`` have a shape and no values; random numbers of augmentations are real."""
     mode = FakeTensorMode()
 
-    def moved(draws: Tensor, device: torch.device) -> Tensor:
-        return (draws if isinstance(draws, FakeTensor) else mode.from_tensor(draws)).to(device)
+    def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+        return (tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)).to(device)
 
-    def draw(*args: Any) -> Any:  # what is drawn are numbers, on the CPU, also where the images are on a GPU
-        with in_earnest():
-            return drawn(*args)
+    def draw(*args: Any) -> Any:
+        with unset_fake_temporarily():
+            return original(*args)
 
-    drawn = augment.Pipeline.draw
+    original = augment.Pipeline.draw
     monkeypatch.setattr(augment.Pipeline, "draw", draw)
-    for place in (augment, module, dropout):
-        monkeypatch.setattr(place, "moved", moved)
+    for user in (augment, module, dropout):
+        monkeypatch.setattr(user, "to_device", to_device)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     with mode:
@@ -53,9 +57,9 @@ def on_cuda(model: Classifier) -> Classifier:
         for tensors in (layer._parameters, layer._buffers):
             for name, tensor in tensors.items():
                 if tensor is not None:
-                    there = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
+                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
                     trained = isinstance(tensor, torch.nn.Parameter)
-                    tensors[name] = torch.nn.Parameter(there) if trained else there  # type: ignore[assignment]
+                    tensors[name] = torch.nn.Parameter(fake) if trained else fake  # type: ignore[assignment]
     for metric in (model.train_loss, model.val_loss, model.confusion):
         for name, state in metric._defaults.items():
             assert isinstance(state, Tensor)
@@ -71,7 +75,7 @@ def a_batch() -> ImageBatch:
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("recipe", [{"cutmix": 1.0}, {"cutmix": 0.0, "degrees": 0.0}])
-def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_for_it(
+def test_training_validation_and_prediction_never_wait_for_the_gpu(
     bf16: bool, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, dtypes = classifier(dropout=0.3, **recipe), set[torch.dtype]()
@@ -81,11 +85,12 @@ def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_
         batch = a_batch()
         on_cuda(model)
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            assert model.train()._step("train", batch, 0).device == CUDA
-            # torchmetrics counts confusions with bincount, which waits, unless results are to be deterministic.
+            assert model.train().training_step(batch, 0).device == CUDA
+            # torchmetrics uses bincount, which waits, unless algorithms have to be deterministic.
             torch.use_deterministic_algorithms(True)
             try:
-                assert model.eval()._step("val", batch, 0).device == CUDA
+                model.eval().validation_step(batch, 0)
+                assert model.val_loss.compute().device == CUDA
             finally:
                 torch.use_deterministic_algorithms(False)
         logits = logits_of(model.network, batch.images, "bf16-mixed" if bf16 else "32-true")
@@ -94,7 +99,7 @@ def test_training_validation_and_flip_prediction_stay_on_the_gpu_and_never_wait_
 
 
 @pytest.mark.parametrize("fault", [lambda x: x * float(x.mean()), lambda x: x + torch.nonzero(x).sum(), Tensor.cpu])
-def test_the_test_above_would_see_a_wait(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_above_detects_a_wait(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = resnet.ResidualNet.forward
     model = classifier()
     with fake_cuda(monkeypatch):
@@ -103,10 +108,10 @@ def test_the_test_above_would_see_a_wait(fault: Any, monkeypatch: pytest.MonkeyP
             patch.object(resnet.ResidualNet, "forward", lambda self, x: fault(forward(self, x))),
             pytest.raises((DataDependentOutputException, RuntimeError)),
         ):
-            model._step("train", a_batch(), 0)
+            model.training_step(a_batch(), 0)
 
 
-def test_rates_and_the_first_step_wait_for_the_gpu_before_the_clock_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clocks_are_read_after_waiting_for_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = classifier(), list[str]()
 
     def clock() -> float:

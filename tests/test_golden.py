@@ -1,7 +1,7 @@
-"""Numbers that a change of the code must not change without a new ``RESULT_VERSION``.
+"""Numbers that only a new ``RESULT_VERSION`` may change.
 
-Where one of these fails, results of the same configuration differ from those of before: raise ``RESULT_VERSION`` and
-say why in the commit. Draws are exact on every machine; losses are of float64 steps, to 1e-9.
+If a test fails, a configuration no longer gives its old results: raise ``RESULT_VERSION`` and say why in the commit.
+Random numbers are equal on every machine; losses of float64 steps are equal to 1e-9.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ FINGERPRINT = "f1b9ece0fc8a9c5e"
 
 
 def digest(*arrays: Tensor | np.ndarray) -> str:
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for array in arrays:
-        found.update(np.ascontiguousarray(torch.as_tensor(array).detach()).tobytes())
-    return found.hexdigest()[:16]
+        sha.update(np.ascontiguousarray(torch.as_tensor(array).detach()).tobytes())
+    return sha.hexdigest()[:16]
 
 
 def classifier(channels: str) -> Classifier:
@@ -85,19 +85,19 @@ def test_initial_weights(channels: str) -> None:
 @pytest.mark.parametrize("channels", ["RGB", "RGBA"])
 def test_augmented_pixels(channels: str) -> None:
     model = classifier(channels)
-    seen = [model.augmented(batch(channels), epoch, step).images for epoch in range(2) for step in range(4)]
-    assert digest(*seen) == PIXELS[channels]
+    images = [model.augmented(batch(channels), epoch, step).images for epoch in range(2) for step in range(4)]
+    assert digest(*images) == PIXELS[channels]
 
 
 @pytest.mark.parametrize("channels", ["RGB", "RGBA"])
 def test_losses_of_a_few_steps(channels: str) -> None:
     model = classifier(channels).double().train()
-    found = model.configure_optimizers()
-    optimiser, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    optimisers = model.configure_optimizers()
+    optimiser, schedule = optimisers["optimizer"], optimisers["lr_scheduler"]["scheduler"]
     losses = []
     for step in range(6):
         optimiser.zero_grad()
-        loss = model._step("train", batch(channels), step)
+        loss = model.training_step(batch(channels), step)
         torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
@@ -108,6 +108,6 @@ def test_losses_of_a_few_steps(channels: str) -> None:
 def test_order_and_pixels_of_the_embedded_data() -> None:
     config = SyntheticConfig(train_size=40, validation_size=20, test_size=10, workers=1)
     data = ImageData(read_manifest(config), config, "RGB", 16, 7, False)
-    first = list(data.train_dataloader()._from(0, 0)) + list(data.train_dataloader()._from(1, 0))
-    assert digest(*(found.labels for found in first)) == ORDER
+    batches = list(data.train_dataloader()._from(0, 0)) + list(data.train_dataloader()._from(1, 0))
+    assert digest(*(batch.labels for batch in batches)) == ORDER
     assert data.train.store.fingerprint[:16] == FINGERPRINT

@@ -107,7 +107,7 @@ def test_a_signal_to_one_job_does_not_stop_the_sweep() -> None:
     env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
     done = call("deepfake_cls.train", "-m", *overrides, check=False, env=env)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "The same command goes on from there." in done.stderr.partition("1 job(s) failed:")[2]
+    assert "The same command resumes from it." in done.stderr.partition("1 job(s) failed:")[2]
     assert done.stdout.count("next: ") == 1
 
 
@@ -156,7 +156,7 @@ def test_a_signal_to_a_sweep_reaches_the_job_which_saves_a_checkpoint(
         sweep.send_signal(number)
     output, errors = sweep.communicate(timeout=300)
     assert sweep.returncode == 128 + number, output + errors
-    assert errors.count("The same command goes on from there.") == 1
+    assert errors.count("The same command resumes from it.") == 1
     assert output.count("Stopping after this batch") == 1  # the job got the signal once
     assert "job 2" not in output
     assert not list(Path("runs/cnn").glob("*/result.json"))
@@ -186,7 +186,7 @@ def test_a_job_ends_when_its_parent_process_is_killed(unibuc_like: Path) -> None
         time.sleep(0.1)
     sweep.kill()
     sweep.wait()
-    while "The same command goes on from there." not in Path("log").read_text():
+    while "The same command resumes from it." not in Path("log").read_text():
         time.sleep(0.1)  # pytest's timeout ends a test that waits forever
     log.close()
 

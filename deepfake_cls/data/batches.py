@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepfake_cls.data.images import SplitImages
-from deepfake_cls.randomness import generator, moved
+from deepfake_cls.randomness import generator, to_device
 
 
 def with_channels(images: Tensor, channels: str) -> Tensor:
@@ -72,13 +72,13 @@ class Pixels:
 
     def labels(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the labels of rows (B,) on the device, int64 (B,)."""
-        return moved(torch.from_numpy(self.split.labels[rows]), self.device)
+        return to_device(torch.from_numpy(self.split.labels[rows]), self.device)
 
     def features(self, rows: NDArray[np.int64]) -> Tensor | None:
         """Return the image features of rows (B,) on the device, float32 (B, E); None if the network has none."""
         if self.image_features is None:
             return None
-        return moved(self.image_features[torch.from_numpy(rows)], self.device)
+        return to_device(self.image_features[torch.from_numpy(rows)], self.device)
 
     def images(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the images of rows (B,) on the device, uint8 (B, H, W, C)."""
@@ -87,9 +87,9 @@ class Pixels:
             with suppress(torch.cuda.OutOfMemoryError):  # another process has allocated the memory meanwhile
                 self.make_resident(torch.cuda.mem_get_info(self.device)[0] // 4)
         if self._resident is not None:
-            return self._resident.index_select(0, moved(torch.from_numpy(rows), self.device))
+            return self._resident.index_select(0, to_device(torch.from_numpy(rows), self.device))
         images = with_channels(torch.from_numpy(self.split.store.images[rows]), self.channels)
-        return moved(images, self.device)
+        return to_device(images, self.device)
 
     def make_resident(self, max_bytes: int) -> None:
         """Copy all images to the device, unless they take more than ``max_bytes``."""

@@ -1,4 +1,4 @@
-"""The classifiers: networks by name, and exact nearest neighbours."""
+"""The classifiers: networks by name, and exact KNN."""
 
 from deepfake_cls.models import resnet, timm
 from deepfake_cls.models.registry import build, network

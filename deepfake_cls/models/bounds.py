@@ -1,113 +1,125 @@
-"""Lower bounds of distances between images, from a few coefficients of their cosine transform, in plain torch.
+"""Lower bounds of distances between images, from a few coefficients of their cosine transform.
 
-Natural images keep most of their energy in low frequencies, and of colours in their sum. In an orthonormal basis of
-that kind, let an image x be x_low, its d first coefficients, and x_rest, all others. Then by Cauchy and Schwarz
+Most of the energy of natural images lies in low frequencies, and of their colours in the sum of the channels. In an
+orthonormal basis, let x_low be the first d coefficients of an image x, and x_rest the others. By Cauchy and Schwarz
 
     ‖q − r‖² ≥ ‖q‖² + ‖r‖² − 2 (q_low·r_low + ‖q_rest‖ ‖r_rest‖),
 
-which is one product of d + 1 columns in place of one of H·W·C. The filter-and-refine scheme is that of Faloutsos,
-Ranganathan and Manolopoulos (1994); that the rest's norm tightens it, of Cauchy and Schwarz.
+a product of d + 1 columns instead of H·W·C. So the exact distance is needed only where the bound is small: filter and
+refine (Faloutsos, Ranganathan and Manolopoulos 1994).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import fft
 from torch import Tensor
 
-LOW = 0.4
-KEPT = 16  # one coefficient for so many values of an image
+from deepfake_cls.models.products import blocks
+
+LOW = 0.4  # share of the rows' and of the columns' frequencies that are computed
+VALUES_PER_COEFFICIENT = 16
 PIECE = 64  # images that are transformed at once
 ROUNDING = 2.0**-24  # unit roundoff of float32
 
 
-def break_even(height: int, width: int, channels: int) -> float:
-    """How many queries pay for the transform of the references.
+def bounds_for(queries: NDArray[Any], references: NDArray[Any]) -> CosineBounds | None:
+    """Bounds for uint8 images (N, H, W, C) on a CPU; None where they cannot save time."""
+    if queries.dtype != np.uint8 or queries.ndim != 4 or 0 in queries.shape:
+        return None
+    # TF32 and bf16 products round more than ``slack`` allows for.
+    if len(queries) < break_even(*queries.shape[1:]) or torch.get_float32_matmul_precision() != "highest":
+        return None
+    rows = np.linspace(0, len(references) - 1, min(len(references), PIECE)).astype(np.int64)
+    height, width, channels = queries.shape[1:]
+    return CosineBounds(next(blocks(references[rows], PIECE, "cpu"))[1], (height, width, channels))
 
-    It grows with the number of rows and columns, a product with one query does not. For 100×100×3 values 100 queries
-    were measured to take as long either way; twice that is asked.
+
+def break_even(height: int, width: int, channels: int) -> float:
+    """The number of queries from which on bounds save time.
+
+    The transform of a reference costs about as much as products with this many queries. For 100×100×3 values this is
+    twice the number at which both took equally long.
     """
     return height + LOW * width * channels
 
 
-class Cosines:
-    """Coefficients of an orthonormal cosine transform over H, W and C: of low frequencies, those that vary most.
-
-    They take a quarter of the memory of the uint8 images that they describe. float32 products must not be rounded to
-    fewer bits (``torch.get_float32_matmul_precision``).
+class CosineBounds:
+    """An orthonormal cosine transform over H, W and C, restricted to the coefficients that vary most.
 
     Args:
-        sample: int8 (n, H·W·C), by which coefficients are chosen. Any choice gives valid bounds.
+        sample: int8 (n, H·W·C), images that choose the coefficients. Bounds are valid for any choice.
         shape: (H, W, C).
     """
 
     def __init__(self, sample: Tensor, shape: tuple[int, int, int]) -> None:
         height, width, channels = shape
-        rows = _cosines(height)[: math.ceil(LOW * height)]  # (U, H)
-        columns = torch.kron(_cosines(width)[: math.ceil(LOW * width)].contiguous(), _cosines(channels))  # (V·C, W·C)
         self._shape = (height, width * channels)
-        self._rows, self._columns = rows, columns
-        self._kept = torch.arange(len(rows) * len(columns))
-        spread = self._coefficients(sample).var(dim=0, correction=0)
-        kept = spread.topk(max(1, min(len(spread), math.prod(shape) // KEPT))).indices
-        # Of columns of which nothing is kept, nothing is computed either.
-        used, place = torch.unique(kept % len(columns), return_inverse=True)
-        self._kept = kept // len(columns) * len(used) + place
+        self._rows = _cosines(height)[: math.ceil(LOW * height)]  # (U, H)
+        columns = torch.kron(_cosines(width)[: math.ceil(LOW * width)].contiguous(), _cosines(channels))
+        self._columns = columns  # (V·C, W·C)
+        self._selected = torch.arange(len(self._rows) * len(columns))
+        variance = self._coefficients(sample).var(dim=0, correction=0)
+        count = max(1, min(len(variance), math.prod(shape) // VALUES_PER_COEFFICIENT))
+        selected = variance.topk(count).indices
+        used, column = torch.unique(selected % len(columns), return_inverse=True)  # others need not be computed
         self._columns = columns[used]
-        # What float32 can lose of ‖q‖² + ‖r‖² in the worst case, to first order: a product of n terms n·u of the
-        # product of norms (Higham 2002, section 3.5), with ‖|B|‖ ≤ √n for n orthonormal rows; 16 single roundings.
-        worst = 2 * (height**1.5 + (width * channels) ** 1.5) + len(kept) + 16
-        self.slack = worst * ROUNDING
+        self._selected = selected // len(columns) * len(used) + column
+        # Largest float32 error of a bound, relative to ‖q‖² + ‖r‖², to first order: a product of n terms has n
+        # roundings, relative to the product of the norms (Higham 2002, section 3.5), where ‖|B|‖ ≤ √n for n
+        # orthonormal rows; and 16 single roundings.
+        roundings = 2 * (height**1.5 + (width * channels) ** 1.5) + count + 16
+        self.slack = roundings * ROUNDING
 
     def _coefficients(self, images: Tensor) -> Tensor:
         parts = []
         for piece in torch.split(images, PIECE):
             x = piece.float().view(-1, *self._shape)  # (n, H, W·C)
             y = (self._rows @ x) @ self._columns.T  # (n, U, V·C)
-            parts.append(y.flatten(1).index_select(1, self._kept))
+            parts.append(y.flatten(1).index_select(1, self._selected))
         return torch.cat(parts)
 
-    def __call__(self, images: Tensor, square_norms: Tensor) -> Tensor:
-        """Vectors whose products are upper bounds of the images' products, but for ``slack``.
+    def vectors(self, images: Tensor, square_norms: Tensor) -> Tensor:
+        """Coefficients and the norm of all others: float32 (n, d + 1).
 
         Args:
             images: int8 (n, H·W·C).
             square_norms: int64 (n,), ‖image‖².
-
-        Returns:
-            float32 (n, d + 1): coefficients, and the norm of all others.
         """
         low = self._coefficients(images)
         norms = square_norms.float()
         rest = (norms - low.square().sum(dim=1)).clamp_(min=0) + self.slack * norms
         return torch.cat([low, rest.sqrt_()[:, None]], dim=1)
 
-    def nearness(self, queries: Tensor, references: Tensor, square_norms: Tensor) -> Tensor:
-        """Upper bounds of (‖q‖² − ‖q − r‖²) / 2 − slack · ‖q‖²: float32 (Q, N).
+    def lower(self, queries: Tensor, references: Tensor, square_norms: Tensor) -> Tensor:
+        """Lower bounds, to be compared with :meth:`limits`: float32 (Q, N).
+
+        They leave out the terms of the distance that depend only on the query.
 
         Args:
-            queries: (Q, d + 1), from ``__call__``.
-            references: (N, d + 1).
+            queries: (Q, d + 1), from :meth:`vectors`.
+            references: (N, d + 1), from :meth:`vectors`.
             square_norms: int64 (N,), of the references.
         """
-        found: Tensor = torch.addmm(square_norms.float() * -(0.5 - self.slack), queries, references.T)
-        return found
+        bounds: Tensor = torch.addmm(square_norms.float() * (1 - 2 * self.slack), queries, references.T, alpha=-2)
+        return bounds
 
-    def least(self, square_norms: Tensor, distances: Tensor) -> Tensor:
-        """The ``nearness`` that a reference within a distance of the query has at least: float32 (Q,).
+    def limits(self, square_norms: Tensor, distances: Tensor) -> Tensor:
+        """The largest value of :meth:`lower` that a reference within a distance can have: float32 (Q,).
 
         Args:
             square_norms: int64 (Q,), of the queries.
             distances: int64 (Q,), squared.
         """
-        found: Tensor = (0.5 - self.slack) * square_norms.double() - 0.5 * distances.double()
-        return found.float()
+        limits: Tensor = distances.double() - (1 - 2 * self.slack) * square_norms.double()
+        return limits.float()
 
 
 def _cosines(count: int) -> Tensor:
-    """The orthonormal DCT-II: float32 (count, count), by rows."""
-    place = torch.arange(count, dtype=torch.float64)
-    basis = torch.cos(math.pi / count * (place[None, :] + 0.5) * place[:, None]) * math.sqrt(2 / count)
-    basis[0] /= math.sqrt(2)
-    return basis.float()
+    """The orthonormal DCT-II, one basis vector a row: float32 (count, count)."""
+    return torch.from_numpy(fft.dct(np.eye(count), axis=0, norm="ortho")).float()

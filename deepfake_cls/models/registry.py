@@ -1,4 +1,4 @@
-"""Networks by name, and how one is built from plain values."""
+"""Networks by name, built from plain values."""
 
 from __future__ import annotations
 
@@ -16,43 +16,41 @@ from deepfake_cls.registry import Registry
 network: Registry[str, Callable[..., nn.Module]] = Registry("model.name")
 """Register a network: ``@network("name")`` on a class, or on a function that returns a module.
 
-It takes ``in_channels`` and ``num_classes``, those of ``width`` and ``dropout`` that its signature names, and its own
-arguments from ``model.args``. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), so it
-normalises the images itself. It may define:
+Its arguments are ``in_channels`` and ``num_classes``; optionally ``width`` and ``dropout``; and its own ones, from
+``model.args``. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), and so includes the
+normalisation. It may also define:
 
-- ``initialise(seed)``: draw the weights again, from the run's seed.
-- ``image_features(images) -> float32 (B, E)``, and ``forward(images, image_features=None)``: see `docs/extend.md`.
+- ``initialise(seed)``, which draws the initial weights from the run's seed.
+- ``image_features(images) -> float32 (B, E)`` and ``forward(images, image_features)``: see `docs/extend.md`.
 """
 
-GIVEN = ("in_channels", "num_classes")
-SHARED = ("width", "dropout")
+SHARED = ("in_channels", "num_classes", "width", "dropout")
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of a registered network that ``model.args`` may give, by name.
+    """The arguments of a network that ``model.args`` sets, by name.
 
     Raises:
         InputError: If no network has the name.
     """
     parameters = inspect.signature(network[name]).parameters
-    return {key: value for key, value in parameters.items() if key not in (*GIVEN, *SHARED)}
+    return {key: parameter for key, parameter in parameters.items() if key not in SHARED}
 
 
 def check_arguments(name: str, args: dict[str, Any]) -> None:
-    """Refuse arguments that a network does not take.
+    """Check that a network takes these arguments, and that none is missing.
 
     Raises:
-        InputError: Naming the argument and those that there are; or the network, if it is unknown.
+        InputError: If the network or an argument is unknown, or an argument is missing.
     """
-    known = arguments(name)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+    parameters = arguments(name)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for key in args:
-        if key not in known:
-            raise InputError(f"model.args.{key}: model.name={name} takes {', '.join(known) or 'no arguments'}.")
-    required = [key for key, parameter in known.items() if parameter.default is parameter.empty]
-    for key in required:
-        if key not in args:
+        if key not in parameters:
+            raise InputError(f"model.args.{key}: model.name={name} takes {', '.join(parameters) or 'no arguments'}.")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in args:
             raise InputError(f"model.args.{key}: missing; model.name={name} needs it, as in model.args.{key}=VALUE.")
 
 
@@ -66,28 +64,28 @@ def build(
     dropout: float,
     seed: int | None = 0,
 ) -> nn.Module:
-    """Build a registered network with weights that follow from the seed.
+    """Build a network with initial weights that depend only on the seed.
 
     Args:
-        name: Its name in the registry.
+        name: Its registered name.
         args: Its own arguments, plain values.
         in_channels: 3 (RGB) or 4 (RGBA).
         num_classes: Number of classes.
-        width: Of the stem; given to networks that take it.
-        dropout: Given to networks that take it.
-        seed: Of the initial weights; None leaves them to torch.
+        width: Channels of the stem, for networks that have this argument.
+        dropout: Dropout probability, for networks that have this argument.
+        seed: The run's seed; None draws from torch's global generator.
 
     Raises:
-        InputError: If there is no such network, or it does not take the arguments.
+        InputError: If the network or an argument is unknown, or an argument is missing.
     """
     check_arguments(name, args)
     factory = network[name]
-    taken = inspect.signature(factory).parameters
-    shared = {key: value for key, value in (("width", width), ("dropout", dropout)) if key in taken}
+    optional = {"width": width, "dropout": dropout}
+    optional = {key: value for key, value in optional.items() if key in inspect.signature(factory).parameters}
     with torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(derive(seed, "weights"))
-        built = factory(in_channels=in_channels, num_classes=num_classes, **shared, **args)
+        built = factory(in_channels=in_channels, num_classes=num_classes, **optional, **args)
     initialise: Any = getattr(built, "initialise", None)
     if seed is not None and initialise is not None:
         initialise(seed)

@@ -1,8 +1,8 @@
-"""The report's residual network, in plain torch: no framework, no configuration.
+"""The paper's residual network, in plain torch.
 
-Source: the report's table 2 (layers) and its author's code (order inside a block, no bias before batch
-normalisation, batch normalisation on the skip). Where the table says 12×12 for the last stage, a 3×3 convolution
-of stride 2 and padding 1 takes 25 to 13, and 13×13 is what runs.
+Source: the paper's table 2 (layers) and its author's code (order inside a block, no bias before batch normalisation,
+batch normalisation on the skip). The table gives 12×12 for the last stage, but a 3×3 convolution of stride 2 and
+padding 1 maps 25×25 to 13×13.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from deepfake_cls.randomness import generator
 
 
 class ResidualBlock(nn.Module):
-    """conv, BN, ReLU, conv, BN, add, ReLU (He et al. 2016), with a 1×1 skip where shapes differ.
+    """conv, BN, ReLU, conv, BN, add, ReLU (He et al. 2016), with a 1×1 convolution as skip where shapes differ.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: Stride of the first convolution and of the skip.
-        skips: False leaves the skip out, for the ablation of the report's claim about it.
+        skips: False omits the skip, for the ablation of the paper's claim about it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, skips: bool = True) -> None:
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
         if skips and (stride != 1 or in_channels != out_channels):
             # The weight gradient of a strided 1×1 convolution writes past its workspace in oneDNN's channels-last
             # kernels when the input channels do not fill a SIMD block: 8 channels on AVX2, 16 on AVX-512
-            # (github.com/uxlfoundation/oneDNN/issues/6035). There the stride is taken before the convolution.
+            # (github.com/uxlfoundation/oneDNN/issues/6035). There the input is subsampled before the convolution.
             self.subsampling = stride if in_channels % 16 else 1
             self.skip = nn.Sequential(
                 nn.Conv2d(in_channels, out_channels, 1, stride // self.subsampling, bias=False),
@@ -51,24 +51,23 @@ class ResidualBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         if self.skip is not None:
-            # Pooling with kernel 1 keeps every stride-th pixel and, unlike a slice, the memory layout.
+            # Pooling with kernel 1 takes every stride-th pixel and, unlike a slice, keeps the memory layout.
             y += self.skip(F.avg_pool2d(x, 1, self.subsampling) if self.subsampling > 1 else x)
         return F.relu(y, inplace=True)
 
 
 @network("resnet")
 class ResidualNet(nn.Module):
-    """The report's classifier: a stem, three stages of two blocks, global average pooling, two dense layers.
+    """The paper's classifier: a stem, three stages of two blocks, global average pooling, two dense layers.
 
-    At width 64, with 4 channels and 5 classes, it has 11,087,749 parameters. It takes any image of 8×8 pixels or
-    more.
+    At width 64, with 4 channels and 5 classes, it has 11,087,749 parameters. Images must have 8×8 pixels or more.
 
     Args:
         in_channels: 3 (RGB) or 4 (RGBA).
         num_classes: Number of classes.
         width: Channels of the stem; stages have 2, 4 and 8 times as many, the hidden dense layer 2 times.
         dropout: Probability of dropping a hidden unit of the head.
-        skips: False builds the same stack of convolutions without residual connections.
+        skips: False omits the residual connections.
     """
 
     def __init__(
@@ -87,13 +86,11 @@ class ResidualNet(nn.Module):
         self.fc1 = nn.Linear(8 * width, 2 * width)
         self.dropout = nn.Dropout(dropout)
         self.fc2 = nn.Linear(2 * width, num_classes)
-        self.layout = torch.channels_last  # faster than the plain layout on CPU and GPU
+        self.layout = torch.channels_last  # faster than the contiguous layout on CPU and GPU
         self.to(memory_format=self.layout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images to class scores.
-
-        Normalisation to mean 0.5 and standard deviation 0.5, on [0, 1], happens here and nowhere else.
+        """Map images to logits; the network itself normalises pixels from 0…255 to −1…1.
 
         Args:
             images: uint8 (B, C, H, W), any memory layout.
@@ -107,37 +104,27 @@ class ResidualNet(nn.Module):
         logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(x))))
         return logits
 
+    @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw the initial weights; see :func:`initialise`."""
-        initialise(self, seed)
+        """Draw the initial weights, each parameter from its own generator.
 
+        Weights and biases are uniform in ±1/√fan_in (torch's default, and the paper's); batch normalisation keeps its
+        1 and 0. The stem's RGB weights are drawn first and with the fan-in of 3 channels, so that RGB and RGBA
+        networks of one seed differ only in the weights of the alpha plane.
 
-@torch.no_grad()
-def initialise(network: ResidualNet, seed: int) -> None:
-    """Draw the initial weights, each parameter from a generator of its own.
-
-    Weights and biases are uniform in ±1/√fan_in (torch's default, and the report's); normalisation starts at 1
-    and 0. The stem always counts three input channels and draws them first, so that an RGBA network starts as the
-    RGB network of the same seed plus one plane: arms that differ in channels stay paired.
-
-    Args:
-        network: The network to initialise, in place.
-        seed: The run's seed.
-    """
-    for name, module in network.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue
-        fan_in = 27 if name == "conv" else module.weight[0].numel()
-        bound = 1.0 / math.sqrt(fan_in)
-        draws = generator(seed, "weights", name)
-        if name == "conv":
-            planes = [torch.rand(module.weight[:, :3].shape, generator=draws)]
-            if module.weight.shape[1] > 3:
-                planes.append(torch.rand(module.weight[:, 3:].shape, generator=draws))
-            uniform = torch.cat(planes, dim=1)
-        else:
-            uniform = torch.rand(module.weight.shape, generator=draws)
-        module.weight.copy_(uniform.mul_(2 * bound).sub_(bound))
-        if module.bias is not None:
-            uniform = torch.rand(module.bias.shape, generator=generator(seed, "bias", name))
-            module.bias.copy_(uniform.mul_(2 * bound).sub_(bound))
+        Args:
+            seed: The run's seed.
+        """
+        for name, module in self.named_modules():
+            if not isinstance(module, (nn.Conv2d, nn.Linear)):
+                continue
+            fan_in = 27 if name == "conv" else module.weight[0].numel()
+            bound = 1.0 / math.sqrt(fan_in)
+            rng = generator(seed, "weights", name)
+            # The stem's weights of RGB are drawn before those of alpha.
+            parts = [module.weight[:, :3], module.weight[:, 3:]] if name == "conv" else [module.weight]
+            uniform = torch.cat([torch.rand(part.shape, generator=rng) for part in parts], dim=1)
+            module.weight.copy_(uniform.mul_(2 * bound).sub_(bound))
+            if module.bias is not None:
+                uniform = torch.rand(module.bias.shape, generator=generator(seed, "bias", name))
+                module.bias.copy_(uniform.mul_(2 * bound).sub_(bound))

@@ -1,4 +1,4 @@
-"""Any architecture of timm, by default from random weights: ``model=timm model.args.architecture=NAME``."""
+"""The architectures of timm, by default with random weights: ``model=timm model.args.architecture=NAME``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from deepfake_cls.models.registry import network
 
 @network("timm")
 class TimmNet(nn.Module):
-    """An architecture of timm behind this project's interface.
+    """An architecture of timm with this project's interface.
 
     Args:
         in_channels: 3 (RGB) or 4 (RGBA).
         num_classes: Number of classes.
         architecture: A name that ``timm.create_model`` takes.
         dropout: Probability of dropping a feature before the classifier.
-        pretrained: Start from the weights that timm downloads, instead of random ones.
+        pretrained: Start from the weights that timm downloads.
 
     Raises:
-        InputError: If timm is not installed, or knows no such architecture, or its weights cannot be had.
+        InputError: If timm is not installed, has no such architecture, or cannot download its weights.
     """
 
     mean: Tensor
@@ -36,10 +36,10 @@ class TimmNet(nn.Module):
         try:
             import timm
         except ImportError as error:
-            raise InputError("model.name=timm: needs the package timm: pip install 'deepfake-cls[timm]'.") from error
+            raise InputError("model.name=timm: needs timm; run pip install 'deepfake-cls[timm]'.") from error
         if architecture not in timm.list_models():
-            close = ", ".join(timm.list_models(f"*{architecture}*")[:5]) or "timm.list_models() lists them"
-            raise InputError(f"model.args.architecture={architecture}: timm has no such architecture ({close}).")
+            similar = ", ".join(timm.list_models(f"*{architecture}*")[:5]) or "timm.list_models() lists all"
+            raise InputError(f"model.args.architecture={architecture}: timm has no such architecture ({similar}).")
         try:
             self.body = timm.create_model(
                 architecture, pretrained=pretrained, in_chans=in_channels, num_classes=num_classes, drop_rate=dropout
@@ -48,15 +48,15 @@ class TimmNet(nn.Module):
             if not pretrained:
                 raise
             raise InputError(
-                f"model.args.pretrained=true: the weights of {architecture} cannot be had"
+                f"model.args.pretrained=true: the weights of {architecture} cannot be downloaded"
                 f" ({str(error).splitlines()[0]}); use model.args.pretrained=false."
             ) from error
-        # Random weights want values around 0; pretrained ones want what they were trained on. Alpha, a fourth channel,
-        # always becomes -1 to 1.
+        # Random weights get pixels from -1 to 1, pretrained weights the normalisation of their training; alpha always
+        # gets -1 to 1.
         means, stds = [0.5] * in_channels, [0.5] * in_channels
         if pretrained:
-            trained: Any = self.body.pretrained_cfg
-            means[:3], stds[:3] = trained["mean"], trained["std"]
+            config: Any = self.body.pretrained_cfg
+            means[:3], stds[:3] = config["mean"], config["std"]
         self.register_buffer("mean", 255 * torch.tensor(means).view(1, -1, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(stds).view(1, -1, 1, 1))
 

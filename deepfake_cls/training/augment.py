@@ -1,18 +1,14 @@
-"""Augmentation of whole batches: random parameters first, then pure functions of a batch and its parameters.
+"""Augmentation of whole batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
 
-Images are uint8 (B, H, W, C), as they lie in the store; a batch is augmented where it is, on any device.
+Images are uint8 (B, H, W, C), on any device. An augmentation is a class that is registered with
+``@augmentation("name")``; its fields are its strengths. See :class:`Augmentation` for its methods. Two more are
+optional, and let each process of a multi-device training augment only its own rows of the batch:
 
-An augmentation is a class, registered with ``@augmentation("name")``, whose fields are its strengths:
+- ``select(drawn, rows)`` returns the part of ``drawn`` for these rows.
+- ``needed(drawn, rows)`` returns the rows whose pixels the result for ``rows`` depends on, such as those that CutMix
+  copies from. Without it, these are ``rows``.
 
-- ``draw(rng, batch, progress)`` returns all that is random about a batch. ``rng`` is a ``torch.Generator`` of this
-  step and this augmentation; ``progress`` is the share of the training that is done, 0 to 1. The batch's images are on
-  the ``meta`` device: they have a shape and no pixels.
-- ``apply(batch, drawn)`` returns the augmented batch.
-
-Two optional methods let each of many processes work on its own images alone: ``select(drawn, rows)`` returns what was
-drawn for these rows of the batch, as if the batch had no others, and ``needed(drawn, rows)`` returns the rows whose
-pixels the result for ``rows`` depends on. Where one augmentation lacks ``select``, each process augments the whole
-batch.
+If one augmentation has no ``select``, each process augments the complete batch.
 """
 
 from __future__ import annotations
@@ -26,19 +22,19 @@ import torch
 from torch import Tensor
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.randomness import generator, moved
+from deepfake_cls.randomness import generator, to_device
 from deepfake_cls.registry import Registry
 from deepfake_cls.schema import check, number, one_of
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What augmentations work on.
+    """A batch of images and their targets.
 
     Attributes:
         images: uint8 (B, H, W, C).
-        targets: float64 (B, classes), a probability for each class; in float64, so that mixing loses nothing.
-        indices: int64 (B,), the place of each image in its split.
+        targets: float64 (B, classes), class probabilities; float64 loses no precision when labels are mixed.
+        indices: int64 (B,), the index of each image in its split.
         image_features: float32 (B, E), of the unaugmented images; None where the network has none.
     """
 
@@ -52,19 +48,25 @@ class Batch:
 
     def rows(self, rows: Tensor) -> Batch:
         """Some rows of the batch: int64 (R,)."""
-        where = moved(rows, self.images.device)
-        features = None if self.image_features is None else self.image_features[where]
-        return Batch(self.images[where], self.targets[where], self.indices[rows], features)
+        device_rows = to_device(rows, self.images.device)
+        features = None if self.image_features is None else self.image_features[device_rows]
+        return Batch(self.images[device_rows], self.targets[device_rows], self.indices[rows], features)
 
 
 class Augmentation(Protocol):
-    """See the module's description; ``select`` and ``needed`` are optional."""
+    """The methods of an augmentation; the module's docstring describes two optional ones."""
 
     def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Any:
-        """All that is random about a batch."""
+        """Draw all random numbers for a batch.
+
+        Args:
+            rng: CPU generator of this augmentation and step.
+            batch: The global batch; its images are on the ``meta`` device, so they have a shape and no pixels.
+            progress: Share of the training that is done, 0 to 1.
+        """
 
     def apply(self, batch: Batch, drawn: Any) -> Batch:
-        """The augmented batch."""
+        """Augment a batch with what ``draw`` returned."""
 
 
 augmentation: Registry[str, type[Augmentation]] = Registry("augment")
@@ -86,22 +88,22 @@ class Flip:
         return torch.rand(len(batch), generator=rng) < self.p
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
-        """Mirror the chosen images."""
+        """Mirror the selected images."""
         return replace(batch, images=flip(batch.images, drawn))
 
     def select(self, drawn: Tensor, rows: Tensor) -> Tensor:
-        """What was drawn for some rows."""
+        """The flags of some rows."""
         return drawn[rows]
 
 
 @augmentation("rotation")
 @dataclass(frozen=True)
 class Rotation:
-    """Rotate images about their centre, with the nearest neighbour; empty corners are 0.
+    """Rotate images about their centre, with nearest-neighbour interpolation; empty corners are black.
 
     Attributes:
-        degrees: Largest angle, either way.
-        fill_alpha: What a corner holds in the alpha plane: ``mask`` (0) or ``constant`` (255).
+        degrees: Largest angle in either direction.
+        fill_alpha: Value of empty corners in the alpha plane: ``mask`` (0) or ``constant`` (255).
     """
 
     degrees: float = number(least=0, most=180, expected="degrees, 0 to 180")
@@ -120,18 +122,18 @@ class Rotation:
         return replace(batch, images=rotate(batch.images, drawn, fill))
 
     def select(self, drawn: Tensor, rows: Tensor) -> Tensor:
-        """What was drawn for some rows."""
+        """The angles of some rows."""
         return drawn[rows]
 
 
 @dataclass(frozen=True)
 class Mix:
-    """One CutMix of a batch.
+    """The random parameters of CutMix for one batch.
 
     Attributes:
-        box: (top, bottom, left, right) in pixels, after clipping; rows top to bottom−1 are replaced.
-        partner: int64 (B,), the image from which each image takes its box.
-        weight: λ after clipping: the share of pixels, and so of the label, that stays the image's own.
+        box: (top, bottom, left, right) in pixels, clipped to the image; bottom and right are exclusive.
+        partner: int64 (B,), the row from which each image takes its box.
+        weight: λ after clipping: the share of its pixels, and of its label, that each image keeps.
     """
 
     box: tuple[int, int, int, int]
@@ -144,11 +146,11 @@ class Mix:
 class CutMix:
     """Replace a box of each image by the same box of another image (Yun et al. 2019); one box for a batch.
 
-    λ ~ Beta(alpha, alpha); the box has sides √(1−λ) of the image's and a uniform centre, is clipped to the image, and λ
-    is computed again from the clipped box (Yun et al. 2019; the paper's code).
+    λ ~ Beta(alpha, alpha). The box has √(1−λ) of the image's height and width and a uniformly random centre. It is
+    clipped to the image, and λ is computed again from the clipped box (Yun et al. 2019; the paper's code).
 
     Attributes:
-        p: Share of batches that are mixed.
+        p: Probability that a batch is mixed.
         alpha: Both parameters of the Beta distribution.
     """
 
@@ -156,16 +158,19 @@ class CutMix:
     alpha: float = number(above=0)
 
     def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Mix | None:
-        """A box and a partner for each image; None for a batch that is left alone."""
-        # Everything is drawn whether or not the batch is mixed: one decision then never shifts a later draw.
+        """The box and the partners; None for a batch that is not mixed."""
+        # All random numbers are drawn for each batch, so that p changes only which batches are mixed.
         mixed = bool(torch.rand((), generator=rng) < self.p)
-        own = _beta(self.alpha, rng)
+        # Beta(α, α) is the share of one of two Gamma(α) variables. For small α both may underflow to 0.
+        gammas = torch._standard_gamma(torch.full((2,), self.alpha, dtype=torch.float64), generator=rng)
+        gammas.clamp_(min=torch.finfo(torch.float64).tiny)
+        lam = float(gammas[0] / gammas.sum())
         centre = torch.rand(2, generator=rng, dtype=torch.float64)
         partner = torch.randperm(len(batch), generator=rng)
         if not mixed:
             return None
         height, width = batch.images.shape[1:3]
-        side = (1.0 - own) ** 0.5
+        side = (1.0 - lam) ** 0.5
         cut_height, cut_width = int(height * side), int(width * side)
         row, column = int(centre[0] * height), int(centre[1] * width)
         top, bottom = max(row - cut_height // 2, 0), min(row + cut_height // 2, height)
@@ -174,32 +179,26 @@ class CutMix:
         return Mix((top, bottom, left, right), partner, weight)
 
     def apply(self, batch: Batch, drawn: Mix | None) -> Batch:
-        """Put each partner's box into each image, and mix targets and image features by λ."""
+        """Copy the box from each partner, and mix targets and image features by λ."""
         if drawn is None:
             return batch
         top, bottom, left, right = drawn.box
-        partner = moved(drawn.partner, batch.images.device)
+        weight, partner = drawn.weight, to_device(drawn.partner, batch.images.device)
         images = batch.images.clone()
         images[:, top:bottom, left:right] = batch.images[partner, top:bottom, left:right]
-
-        def mixed(values: Tensor) -> Tensor:
-            return drawn.weight * values + (1.0 - drawn.weight) * values[partner]
-
+        targets = weight * batch.targets + (1.0 - weight) * batch.targets[partner]
         features = batch.image_features
-        return replace(
-            batch,
-            images=images,
-            targets=mixed(batch.targets),
-            image_features=None if features is None else mixed(features),
-        )
+        if features is not None:
+            features = weight * features + (1.0 - weight) * features[partner]
+        return replace(batch, images=images, targets=targets, image_features=features)
 
     def select(self, drawn: Mix | None, rows: Tensor) -> Mix | None:
-        """What was drawn for some rows; a partner that is not among them is replaced by the image itself."""
+        """The parameters of some rows; an image whose partner is not among them becomes its own partner."""
         if drawn is None:
             return None
-        place = torch.full((len(drawn.partner),), -1)
-        place[rows] = torch.arange(len(rows))
-        partner = place[drawn.partner[rows]]
+        position = torch.full((len(drawn.partner),), -1)
+        position[rows] = torch.arange(len(rows))
+        partner = position[drawn.partner[rows]]
         return replace(drawn, partner=torch.where(partner < 0, torch.arange(len(rows)), partner))
 
     def needed(self, drawn: Mix | None, rows: Tensor) -> Tensor:
@@ -207,29 +206,19 @@ class CutMix:
         return rows if drawn is None else torch.unique(torch.cat([rows, drawn.partner[rows]]))
 
 
-def _beta(alpha: float, rng: torch.Generator) -> float:
-    """One draw from Beta(alpha, alpha), as a ratio of two from Gamma(alpha)."""
-    # Distributions of torch draw from the global generator alone, so it lends its state for this draw.
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(rng.get_state())
-        gammas = torch.distributions.Gamma(torch.full((2,), alpha, dtype=torch.float64), 1.0).sample()
-        rng.set_state(torch.get_rng_state())
-    return float(gammas[0] / gammas.sum())
-
-
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the chosen images left to right: uint8 (B, H, W, C), bool (B,)."""
-    # On a CPU several times as fast as torch.where over a mask that is the same for a whole image.
+    """Mirror the selected images left to right: uint8 (B, H, W, C), bool (B,)."""
+    # On a CPU this is several times as fast as torch.where with a mask over all pixels.
     count = len(images)
-    rows = torch.arange(count, device=images.device) + count * moved(flipped, images.device)
+    rows = torch.arange(count, device=images.device) + count * to_device(flipped, images.device)
     return torch.cat([images, images.flip(2)]).index_select(0, rows)
 
 
 def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
-    """Rotate each image about its centre by its own angle, with the nearest neighbour, in one gather.
+    """Rotate each image about its centre by its own angle, with nearest-neighbour interpolation.
 
-    It follows torchvision's ``rotate(interpolation=NEAREST, expand=False)`` on tensors, which takes one angle for all
-    images: positive angles turn counter-clockwise, and pixels from outside the image take ``fill``.
+    It equals torchvision's ``rotate(interpolation=NEAREST, expand=False)``, which takes one angle for all images:
+    positive angles turn counter-clockwise, and pixels from outside the image are ``fill``.
 
     Args:
         images: uint8 (B, H, W, C).
@@ -241,45 +230,41 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
     """
     count, height, width, channels = images.shape
     device = images.device
-    angle = torch.deg2rad(moved(degrees, device).float())[:, None, None]
+    angle = torch.deg2rad(to_device(degrees, device).float())[:, None, None]
     cos, sin = torch.cos(angle), torch.sin(angle)
     y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
     x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
-    column = (cos * x - sin * y).add_((width - 1) / 2).round_()  # (B, H, W)
+    column = (cos * x - sin * y).add_((width - 1) / 2).round_()  # (B, H, W), the pixel that each output pixel reads
     row = (sin * x + cos * y).add_((height - 1) / 2).round_()
-    # Each image lies in a frame of the fill, so that a corner is a place to read from. int32 halves the traffic of
-    # places; a batch has far fewer than 2³¹ pixels.
-    framed = images.new_empty((count, height + 2, width + 2, channels))
-    framed[:, 1:-1, 1:-1] = images
-    corner = moved(fill, device)
-    framed[:, 0], framed[:, -1], framed[:, :, 0], framed[:, :, -1] = corner, corner, corner, corner
-    first = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)  # where (0, 0) lies
-    pixel = row.clamp_(-1, height).to(torch.int32).mul_(width + 2)
-    pixel.add_(column.clamp_(-1, width).to(torch.int32)).add_(first.to(torch.int32)[:, None, None])
-    pixels = framed.view(-1, channels)
+    # A border of one pixel holds the fill: coordinates outside the image are clamped to it.
+    padded = images.new_empty((count, height + 2, width + 2, channels))
+    padded[:, 1:-1, 1:-1] = images
+    border = to_device(fill, device)
+    padded[:, 0], padded[:, -1], padded[:, :, 0], padded[:, :, -1] = border, border, border, border
+    # Indices into the padded pixels; int32 halves the memory traffic, and a batch has far fewer than 2³¹ pixels.
+    origin = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)
+    index = row.clamp_(-1, height).to(torch.int32).mul_(width + 2)
+    index.add_(column.clamp_(-1, width).to(torch.int32)).add_(origin.to(torch.int32)[:, None, None])
+    pixels = padded.view(-1, channels)
     if channels == 4:
-        pixels = pixels.view(torch.int32)  # one word a pixel is read 2.5 times as fast as four bytes
-    taken = pixels.index_select(0, pixel.view(-1)).view(torch.uint8)
-    return taken.view(count, height, width, channels)
+        pixels = pixels.view(torch.int32)  # one int32 is read 2.5 times as fast as four bytes
+    return pixels.index_select(0, index.view(-1)).view(torch.uint8).view(count, height, width, channels)
 
 
-def _built(name: str, strengths: Mapping[str, Any]) -> Augmentation:
-    """The augmentation of that name.
-
-    Raises:
-        InputError: If there is none, or it does not take the strengths.
-    """
-    part = augmentation[name]
-    known = inspect.signature(part).parameters
+def _build(name: str, strengths: Mapping[str, Any]) -> Augmentation:
+    """Build an augmentation, or raise an error that names the wrong key."""
+    factory = augmentation[name]
+    parameters = inspect.signature(factory).parameters
     if not isinstance(strengths, Mapping):
         raise InputError(f"augment.{name}={strengths}: expected strengths, such as {{p: 0.5}}, or null.")
     for key in strengths:
-        if key not in known:
-            raise InputError(f"augment.{name}.{key}: unknown; {name} takes {', '.join(known) or 'no strengths'}.")
-    for key, parameter in known.items():
+        if key not in parameters:
+            expected = ", ".join(parameters) or "no strengths"
+            raise InputError(f"augment.{name}.{key}: unknown; {name} takes {expected}.")
+    for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in strengths:
-            raise InputError(f"augment.{name}.{key}: missing; give it, as in augment.{name}.{key}=VALUE.")
-    built = part(**strengths)
+            raise InputError(f"augment.{name}.{key}: missing; set it, as in augment.{name}.{key}=VALUE.")
+    built = factory(**strengths)
     if is_dataclass(built):
         check(built, f"augment.{name}.")
     return built
@@ -289,8 +274,8 @@ class Pipeline:
     """The augmentations of a training, in order.
 
     Args:
-        augment: Strengths by name; an augmentation without strengths (None) is left out.
-        seed: Every draw follows from it, the augmentation's name, the epoch and the step.
+        augment: Strengths by name; None removes an augmentation.
+        seed: The run's seed.
 
     Raises:
         InputError: If a name or a strength is unknown, or a value is out of range.
@@ -299,15 +284,14 @@ class Pipeline:
     def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], seed: int) -> None:
         self.seed = seed
         for name in augment:
-            augmentation[name]  # what is removed has to exist as well
-        self.parts = {name: _built(name, strengths) for name, strengths in augment.items() if strengths is not None}
-        self.partial = all(hasattr(part, "select") for part in self.parts.values())
+            augmentation[name]  # also the name of a removed augmentation has to exist
+        self.parts = {name: _build(name, strengths) for name, strengths in augment.items() if strengths is not None}
 
     def draw(self, batch: Batch, epoch: int, step: int, progress: float) -> list[Any]:
-        """What each augmentation draws for a batch.
+        """Draw the random numbers of each augmentation.
 
         Args:
-            batch: The global batch; its pixels are not looked at.
+            batch: The global batch; its pixels are not read.
             epoch: From 0.
             step: Batch within the epoch, from 0.
             progress: Share of the training that is done, 0 to 1.
@@ -319,31 +303,31 @@ class Pipeline:
         ]
 
     def needed(self, drawn: list[Any], rows: Tensor) -> Tensor | None:
-        """Rows of the batch whose pixels the result for some rows depends on, ascending; None stands for all.
+        """Rows of the batch whose pixels the result for some rows depends on, ascending; None for all.
 
         Args:
             drawn: From :meth:`draw`.
             rows: int64 (R,).
         """
-        if not self.partial:
+        if not all(hasattr(part, "select") for part in self.parts.values()):
             return None
-        for part, own in reversed(list(zip(self.parts.values(), drawn, strict=True))):
+        for part, part_drawn in reversed(list(zip(self.parts.values(), drawn, strict=True))):
             if hasattr(part, "needed"):
-                rows = part.needed(own, rows)
+                rows = part.needed(part_drawn, rows)
         return rows.sort().values
 
     def apply(self, batch: Batch, drawn: list[Any], rows: Tensor | None = None) -> Batch:
-        """The augmented batch.
+        """Augment a batch.
 
         Args:
-            batch: The batch, or some rows of it.
+            batch: The global batch, or some rows of it.
             drawn: From :meth:`draw`, for the global batch.
-            rows: int64 (R,), which rows of the global batch these are; None stands for all.
+            rows: int64 (R,), the rows of the global batch that ``batch`` has; None for all.
         """
-        for part, own in zip(self.parts.values(), drawn, strict=True):
-            chosen = own if rows is None else part.select(own, rows)  # type: ignore[attr-defined]
-            count = len(batch)
-            batch = part.apply(batch, chosen)
+        count = len(batch)
+        for part, part_drawn in zip(self.parts.values(), drawn, strict=True):
+            selected = part_drawn if rows is None else part.select(part_drawn, rows)  # type: ignore[attr-defined]
+            batch = part.apply(batch, selected)
             if len(batch) != count or len(batch.images) != count or batch.images.dtype != torch.uint8:
                 raise InputError(
                     f"{type(part).__name__}.apply returned {len(batch.images)} images of {batch.images.dtype} and"

@@ -1,4 +1,4 @@
-"""Dropout whose masks follow from the run's seed, in any network that uses ``nn.Dropout``."""
+"""Dropout masks that follow from the run's seed, in any network with ``nn.Dropout``."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepfake_cls.randomness import moved
+from deepfake_cls.randomness import to_device
 
 
 class KeyedDropout:
-    """Hooks that replace the output of each ``nn.Dropout`` of a network in training by one with a drawn mask.
+    """Forward hooks that replace the mask of each ``nn.Dropout`` of a network.
 
     Masks are drawn for the global batch, in the order in which the network calls its layers, so that they do not
-    depend on how many processes share the batch. A layer whose rows are no images draws for itself.
+    depend on the number of processes. A layer whose rows are not images keeps its own mask.
 
     Args:
-        network: The network; its parameters and their names stay as they are.
+        network: The network; names of its parameters do not change.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._draws: torch.Generator | None = None
-        self._count, self._own = 0, slice(0)
+        self._rng: torch.Generator | None = None
+        self._count, self._share = 0, slice(0)
         for module in network.modules():
             if type(module) is nn.Dropout:
                 module.register_forward_hook(self._replace)
 
-    def begin(self, draws: torch.Generator, count: int, own: slice) -> None:
+    def begin(self, rng: torch.Generator, count: int, share: slice) -> None:
         """Start a step.
 
         Args:
-            draws: Of this step.
+            rng: Generator of this step.
             count: Images in the global batch.
-            own: Those of this process.
+            share: Rows of this process.
         """
-        self._draws, self._count, self._own = draws, count, own
+        self._rng, self._count, self._share = rng, count, share
 
     def _replace(self, module: nn.Dropout, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        if not module.training or self._draws is None or module.p == 0:
+        if not module.training or self._rng is None or module.p == 0:
             return output
-        if len(inputs[0]) != len(range(self._count)[self._own]):  # rows are no images, such as those of patches
+        if len(inputs[0]) != len(range(self._count)[self._share]):  # rows are not images but, for example, patches
             return output
-        dropped: Tensor = self._dropped(inputs[0], module.p)
+        dropped: Tensor = self._drop(inputs[0], module.p)
         return dropped
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _dropped(self, x: Tensor, p: float) -> Tensor:
-        shape = (self._count, *x.shape[1:])
-        keep = torch.rand(shape, generator=self._draws)[self._own] >= p
-        return x * (moved(keep, x.device).to(x.dtype) / (1.0 - p))
+    def _drop(self, x: Tensor, p: float) -> Tensor:
+        mask = torch.rand((self._count, *x.shape[1:]), generator=self._rng)[self._share] >= p
+        return x * (to_device(mask, x.device).to(x.dtype) / (1.0 - p))

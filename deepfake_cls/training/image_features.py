@@ -1,4 +1,4 @@
-"""Features that a network computes from each unaugmented image, once for a whole training."""
+"""Features that a network computes from each unaugmented image, once for all trainings."""
 
 from __future__ import annotations
 
@@ -21,52 +21,53 @@ from deepfake_cls.records import write_atomically
 def prepare(
     network: nn.Module, model: dict[str, Any], train: Pixels, validation: Pixels, *, fit: bool, force: bool
 ) -> None:
-    """Compute a network's image features for a training, and hand them to its batches; other networks need nothing.
+    """Compute the image features of a training and attach them to its images; without such features, do nothing.
+
+    A network has them if it defines ``image_features(images) -> float32 (B, E)``. If it also defines
+    ``fit_image_features(features)``, that is called with the features of all training images, float32 (N, E), to set
+    buffers such as mean and standard deviation.
 
     Args:
-        network: It has such features where it defines ``image_features(images) -> float32 (B, E)``. Where it also
-            defines ``fit_image_features(features)``, that gets those of all training images, float32 (N, E), to set
-            buffers such as mean and standard deviation.
+        network: The network.
         model: Its name and arguments.
         train: The training images.
         validation: The validation images.
-        fit: Whether to fit; not where a training goes on.
-        force: Compute features again that are cached, such as after a change in a module that the network imports.
+        fit: Whether to call ``fit_image_features``; a resumed run gets the buffers from its checkpoint.
+        force: Ignore cached features, for example after a change in a module that the network imports.
     """
     if not hasattr(network, "image_features"):
         return
     network.to(train.device)
     for pixels in (train, validation):
-        pixels.image_features = _cached(network, model, pixels, force)
+        pixels.image_features = _load_or_compute(network, model, pixels, force)
     fit_image_features: Any = getattr(network, "fit_image_features", None)
     if fit and fit_image_features is not None:
         with torch.no_grad():
             fit_image_features(train.image_features)
 
 
-def _cached(network: nn.Module, model: dict[str, Any], pixels: Pixels, force: bool) -> Tensor:
-    """The features of all images of a split, kept beside its decoded images."""
-    filename = getattr(pixels.split.store.images, "filename", None)
-    if filename is None:
-        return _computed(network, pixels)
+def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, force: bool) -> Tensor:
+    """The features of all images of a split, cached beside its decoded images."""
+    images_file = getattr(pixels.split.store.images, "filename", None)
+    if images_file is None:
+        return _compute(network, pixels)
     source = inspect.getsourcefile(type(network))
-    code = b"" if source is None else Path(source).read_bytes()  # features of a network that was edited are new
+    code = b"" if source is None else Path(source).read_bytes()  # an edited network has new features
     parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest()]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    file = Path(filename).with_name(f"image_features-{key[:32]}.npy")
+    file = Path(images_file).with_name(f"image_features-{key[:32]}.npy")
     if force or not file.is_file():
         buffer = io.BytesIO()
-        np.save(buffer, _computed(network, pixels).numpy(), allow_pickle=False)
+        np.save(buffer, _compute(network, pixels).numpy(), allow_pickle=False)
         write_atomically(file, buffer.getvalue())
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 
 @torch.inference_mode()
-def _computed(network: nn.Module, pixels: Pixels) -> Tensor:
-    compute: Any = network.image_features
-    found = []
-    batches = Batches(pixels, 256)
+def _compute(network: nn.Module, pixels: Pixels) -> Tensor:
+    image_features: Any = network.image_features
+    features = []
     with Progress(transient=True) as bar:
-        for batch in bar.track(batches, description="image features"):
-            found.append(compute(batch.images.permute(0, 3, 1, 2)).float().cpu())
-    return torch.cat(found)
+        for batch in bar.track(Batches(pixels, 256), description="image features"):
+            features.append(image_features(batch.images.permute(0, 3, 1, 2)).float().cpu())
+    return torch.cat(features)

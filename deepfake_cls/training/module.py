@@ -20,7 +20,7 @@ from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import synchronise
 from deepfake_cls.models import build
-from deepfake_cls.randomness import derive, generator, moved
+from deepfake_cls.randomness import derive, generator, to_device
 from deepfake_cls.training.augment import Batch, Pipeline
 from deepfake_cls.training.dropout import KeyedDropout
 
@@ -28,23 +28,23 @@ from deepfake_cls.training.dropout import KeyedDropout
 class Classifier(L.LightningModule):
     """A network and its training.
 
-    All arguments are plain numbers, words, lists and dicts, and travel in the checkpoint: a checkpoint alone
-    rebuilds the network, under ``weights_only=True``.
+    All arguments are plain values and are saved in the checkpoint, so that a checkpoint alone rebuilds the network
+    under ``weights_only=True``.
 
     Args:
         classes: Names of the classes, in label order.
         size: [height, width] of the training images.
         channels: ``RGB`` or ``RGBA``.
-        model: ``name`` of the registered network and its own ``args``.
-        width: Channels of the stem, for networks that take it.
-        dropout: Dropout probability of the head, for networks that take it.
+        model: ``name`` of the registered network and its ``args``.
+        width: Channels of the stem, for networks that have this argument.
+        dropout: Dropout probability of the head, for networks that have this argument.
         lr: Peak learning rate.
-        epochs: Of the whole training.
-        steps: Optimiser steps of an epoch.
-        seed: Seed of weights and of every draw.
+        epochs: Number of epochs.
+        steps: Optimiser steps in an epoch.
+        seed: Seed of the weights and of all random numbers.
         augment: Strengths of each augmentation, in order.
         recipe: The fields of ``RecipeConfig``.
-        identity: Key of the run that trains it.
+        identity: Run key.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Classifier(L.LightningModule):
         self.pipeline = Pipeline(augment, seed)
         self._dropout = KeyedDropout(self.network)
         self.history: list[dict[str, float]] = []
-        # Their checks of every batch would make the host wait for the GPU; an infinite loss is found after the epoch.
-        # Without them MeanMetric takes no weights (torchmetrics 1.9 sets all to 1), so a batch counts by its images.
+        # Checks of each batch would make the CPU wait for the GPU; an infinite loss is detected after the epoch.
+        # Without these checks MeanMetric ignores weights (torchmetrics 1.9), so it gets one value for each image.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.confusion = MulticlassConfusionMatrix(len(classes), validate_args=False)
@@ -90,85 +90,49 @@ class Classifier(L.LightningModule):
         self._images_done = 0
 
     def logits(self, images: Tensor, image_features: Tensor | None = None) -> Tensor:
-        """Logits (B, classes), float32 or wider.
+        """Logits (B, classes), float32 or float64.
 
         Args:
             images: uint8 (B, H, W, C).
-            image_features: float32 (B, E), for networks that have such features; None leaves them to the network.
+            image_features: float32 (B, E), for networks that have them.
         """
         planes = images.permute(0, 3, 1, 2)
-        found: Any = self.network(planes) if image_features is None else self.network(planes, image_features)
+        output: Any = self.network(planes) if image_features is None else self.network(planes, image_features)
         expected = (len(images), len(self.classes))
-        if not isinstance(found, Tensor) or found.shape != expected:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not isinstance(output, Tensor) or output.shape != expected:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(
                 f"model.name={self.hparams['model']['name']}: forward returned {shape}; expected {expected},"
                 " a logit for each image and class."
             )
-        logits: Tensor = found.to(torch.promote_types(found.dtype, torch.float32))
+        logits: Tensor = output.to(torch.promote_types(output.dtype, torch.float32))
         return logits
 
-    def _step(self, stage: str, batch: ImageBatch, step: int) -> Tensor:
-        """One batch of any stage: augmented in training, as it is otherwise.
-
-        Where many processes share the job, each trains on its share of every batch and validates every n-th batch.
-
-        Args:
-            stage: ``train`` or ``val``.
-            batch: The global batch, or the rows of it that this process needs.
-            step: Index of the batch within the epoch.
-
-        Returns:
-            The mean loss over the batch; of many processes each returns its part of it, so scaled that their mean,
-            which is what DDP makes of the gradients, is that of the batch.
-        """
-        labels = batch.labels
-        if stage == "val":
-            logits = self.logits(batch.images, batch.image_features)
-            loss = F.cross_entropy(logits, labels)
-            self.val_loss.update(loss.expand(len(labels)))
-            self.confusion.update(logits, labels)
-            return loss
-        own = distributed.share(len(labels))
-        seen = self.augmented(batch, self.current_epoch, step)
-        self._dropout.begin(generator(self.seed, "dropout", self.current_epoch, step), len(labels), own)
-        # For networks whose layers draw for themselves, such as stochastic depth.
-        torch.manual_seed(derive(self.seed, "network", self.current_epoch, step, distributed.rank()))
-        logits = self.logits(seen.images, seen.image_features)
-        count = len(seen)
-        if count == 0:  # the other processes wait for this one's gradients, which are 0
-            nothing: Tensor = logits.sum()
-            return nothing
-        loss = F.cross_entropy(logits, seen.targets.to(logits.dtype), label_smoothing=self.recipe["label_smoothing"])
-        self.last_loss = loss.detach()
-        self.train_loss.update(self.last_loss.expand(count))
-        return loss * (count * distributed.world_size() / len(labels))
-
     def augmented(self, batch: ImageBatch, epoch: int, step: int) -> Batch:
-        """This process's share of a batch, as the network sees it in training.
+        """This process's share of a batch, augmented.
 
         Args:
-            batch: The global batch, or the rows of it that :meth:`needed` gives.
+            batch: The global batch, or the rows of it that :meth:`needed` returns.
             epoch: Epoch, from 0.
             step: Batch within the epoch, from 0.
         """
         targets = self._targets(batch.labels)
-        whole = Batch(batch.images, targets, torch.from_numpy(batch.indices), batch.image_features)
-        drawn = self._draw(whole, epoch, step)
-        own = torch.arange(len(targets))[distributed.share(len(targets))]
+        augmented = Batch(batch.images, targets, torch.from_numpy(batch.indices), batch.image_features)
+        drawn = self._draw(augmented, epoch, step)
+        share = _share_rows(len(targets))
         if batch.rows is None:
-            seen = self.pipeline.apply(whole, drawn)
+            augmented = self.pipeline.apply(augmented, drawn)
         else:
             rows = torch.from_numpy(batch.rows)
-            part = replace(whole, targets=targets[moved(rows, targets.device)], indices=whole.indices[rows])
-            seen = self.pipeline.apply(part, drawn, rows)
-            own = torch.searchsorted(rows, own)
-        return seen if len(own) == len(seen) else seen.rows(own)
+            targets, indices = targets[to_device(rows, targets.device)], augmented.indices[rows]
+            augmented = self.pipeline.apply(replace(augmented, targets=targets, indices=indices), drawn, rows)
+            share = torch.searchsorted(rows, share)
+        return augmented if len(share) == len(augmented) else augmented.rows(share)
 
     def needed(
         self, indices: NDArray[np.int64], labels: NDArray[np.int64], epoch: int, step: int
     ) -> NDArray[np.int64] | None:
-        """Rows of a batch whose pixels this process's share depends on; None stands for all.
+        """Rows of a batch whose pixels this process's share depends on; None for all.
 
         Args:
             indices: int64 (B,), the images of the global batch.
@@ -178,24 +142,57 @@ class Classifier(L.LightningModule):
         """
         shape = (len(indices), *self.hparams["size"], len(self.hparams["channels"]))
         images = torch.empty(shape, dtype=torch.uint8, device="meta")
-        targets = self._targets(torch.from_numpy(labels))
-        drawn = self._draw(Batch(images, targets, torch.from_numpy(indices)), epoch, step)
-        rows = self.pipeline.needed(drawn, torch.arange(len(indices))[distributed.share(len(indices))])
+        batch = Batch(images, self._targets(torch.from_numpy(labels)), torch.from_numpy(indices))
+        rows = self.pipeline.needed(self._draw(batch, epoch, step), _share_rows(len(indices)))
         return None if rows is None else rows.numpy()
 
     def _targets(self, labels: Tensor) -> Tensor:
-        # F.one_hot reads the smallest and the largest label, for which the host would wait on some devices.
+        # F.one_hot reads the smallest and the largest label, which makes the CPU wait for the GPU.
         return (labels[:, None] == torch.arange(len(self.classes), device=labels.device)).double()
 
     def _draw(self, batch: Batch, epoch: int, step: int) -> list[Any]:
-        done = (epoch * self.steps + step) / (self.epochs * self.steps)
-        return self.pipeline.draw(batch, epoch, step, done)
+        progress = (epoch * self.steps + step) / (self.epochs * self.steps)
+        return self.pipeline.draw(batch, epoch, step, progress)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """One optimiser step's loss."""
-        loss = self._step("train", batch, batch_idx)
-        self._images_done += len(batch.labels)
-        return loss
+        """The mean loss over a batch.
+
+        With many processes each returns its part of it, scaled so that the mean over the processes, which DDP takes of
+        the gradients, is that of the batch.
+
+        Args:
+            batch: The global batch, or the rows of it that :meth:`needed` returns.
+            batch_idx: Batch within the epoch, from 0.
+        """
+        count, epoch = len(batch.labels), self.current_epoch
+        self._images_done += count
+        share = self.augmented(batch, epoch, batch_idx)
+        self._dropout.begin(generator(self.seed, "dropout", epoch, batch_idx), count, distributed.share(count))
+        # For layers that draw from the global generator, such as stochastic depth.
+        torch.manual_seed(derive(self.seed, "network", epoch, batch_idx, distributed.rank()))
+        logits = self.logits(share.images, share.image_features)
+        if len(share) == 0:  # DDP needs gradients from each process; these are 0
+            zero: Tensor = logits.sum()
+            return zero
+        loss = F.cross_entropy(logits, share.targets.to(logits.dtype), label_smoothing=self.recipe["label_smoothing"])
+        self.last_loss = loss.detach()
+        self.train_loss.update(self.last_loss.expand(len(share)))
+        return loss * (len(share) * distributed.world_size() / count)
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """Update loss and confusion matrix; of n processes, each takes every n-th batch."""
+        if batch_idx % distributed.world_size() == distributed.rank():
+            logits = self.logits(batch.images, batch.image_features)
+            self.val_loss.update(F.cross_entropy(logits, batch.labels).expand(len(batch.labels)))
+            self.confusion.update(logits, batch.labels)
+
+    def on_train_start(self) -> None:
+        """Start the clock of a run that resumes within an epoch."""
+        self._epoch_started = time.perf_counter()
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's clock."""
+        self._epoch_started, self._images_done = time.perf_counter(), 0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Time the first step, which includes compilation and warm-up."""
@@ -204,27 +201,15 @@ class Classifier(L.LightningModule):
             self.first_step = time.perf_counter() - self._epoch_started
 
     def images_per_second(self) -> float:
-        """The training rate of this epoch until now; waits for the device, so it is for display alone."""
+        """Training rate of this epoch until now, for display: it waits for the GPU."""
         synchronise(self.device)
         return self._images_done / max(time.perf_counter() - self._epoch_started, 1e-9)
-
-    def on_train_start(self) -> None:
-        """Start the clock also of a run that goes on within an epoch."""
-        self._epoch_started = time.perf_counter()
-
-    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Count one batch's loss and confusions."""
-        if batch_idx % distributed.world_size() == distributed.rank():
-            self._step("val", batch, batch_idx)
-
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's clock."""
-        self._epoch_started, self._images_done = time.perf_counter(), 0
 
     def on_validation_epoch_end(self) -> None:
         """Log accuracy, loss and recall, and add the epoch to the history."""
         confusion = self.confusion.compute().float()
-        if not bool(torch.isfinite(self.val_loss.compute())):
+        val_loss = self.val_loss.compute()
+        if not bool(torch.isfinite(val_loss)):
             raise InputError(
                 f"Training diverged: the validation loss is not finite after epoch {self.current_epoch + 1}."
                 f" Lower the learning rate (lr={self.lr:g})."
@@ -234,29 +219,28 @@ class Classifier(L.LightningModule):
         recall = correct / confusion.sum(dim=1).clamp(min=1)
         self.log("val_acc", accuracy, prog_bar=True, logger=False)
         self.log("val/accuracy", accuracy)
-        self.log("val/loss", self.val_loss.compute())
+        self.log("val/loss", val_loss)
         for name, value in zip(self.classes, recall, strict=True):
             self.log(f"recall/{name}", value)
-        if not self.trainer.sanity_checking:
-            self.history.append(
-                {
-                    "epoch": float(self.current_epoch),
-                    "train_loss": float(self.train_loss.compute()),
-                    "val_loss": float(self.val_loss.compute()),
-                    "val_acc": float(accuracy),
-                    "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
-                    "seconds": time.perf_counter() - self._epoch_started,
-                }
-            )
+        self.history.append(
+            {
+                "epoch": float(self.current_epoch),
+                "train_loss": float(self.train_loss.compute()),
+                "val_loss": float(val_loss),
+                "val_acc": float(accuracy),
+                "lr": float(self.trainer.optimizers[0].param_groups[0]["lr"]),
+                "seconds": time.perf_counter() - self._epoch_started,
+            }
+        )
         self.train_loss.reset()
         self.val_loss.reset()
 
     def on_validation_end(self) -> None:
-        """Forget the confusions only after the callbacks have drawn them."""
+        """Reset the confusion matrix, after the callbacks have logged it."""
         self.confusion.reset()
 
     def configure_optimizers(self) -> Any:
-        """AdamW with OneCycleLR: cosine, warm-up over a share of all steps, from lr/25 (the paper's table 3)."""
+        """AdamW with OneCycleLR: cosine warm-up from lr/25, then cosine decay (the paper's table 3)."""
         optimiser = torch.optim.AdamW(
             self.parameters(), lr=self.lr, weight_decay=self.recipe["weight_decay"], fused=True
         )
@@ -267,9 +251,14 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the learning curve with the weights, so that a resumed run has all of it."""
+        """Save the learning curve."""
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the learning curve where it stopped."""
+        """Restore the learning curve."""
         self.history = list(checkpoint.get("history", []))
+
+
+def _share_rows(count: int) -> Tensor:
+    """Rows of a batch of ``count`` images that this process trains on: int64 (R,)."""
+    return torch.arange(count)[distributed.share(count)]

@@ -161,7 +161,7 @@ def test_slurm(slurm: None) -> None:
     errors = sweep.communicate(timeout=120)[1]
     assert sweep.returncode == 1, errors
     assert "1 job(s) failed:" in errors
-    assert "The same command goes on from there." in errors
+    assert "The same command resumes from it." in errors
     assert len(list(Path("runs/cnn").glob("*/result.json"))) == 3
 
 

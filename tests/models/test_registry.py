@@ -1,4 +1,4 @@
-"""Networks by name: chosen on the command line, built from a seed, refused by key."""
+"""Networks by name: selected on the command line, built from a seed, refused by key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from deepfake_cls.models.registry import arguments
 from deepfake_cls.records import read_record
 from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, call, configure
 
-GIVEN: dict[str, Any] = {"in_channels": 3, "num_classes": 5, "width": 4, "dropout": 0.5}
+SHARED: dict[str, Any] = {"in_channels": 3, "num_classes": 5, "width": 4, "dropout": 0.5}
 
 
 @network("linear")
 class Linear(nn.Module):
-    """Mean colours, and a linear layer that torch initialises."""
+    """A linear layer on mean colours, initialised by torch."""
 
     def __init__(self, in_channels: int, num_classes: int, factor: float = 1.0) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ def model(*overrides: str) -> ModelConfig:
 
 
 def fit(*overrides: str) -> None:
-    words = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "epochs=1"]
-    train.run(configure("train", TrainConfig, *words, *overrides), False)
+    small = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "epochs=1"]
+    train.run(configure("train", TrainConfig, *small, *overrides), False)
 
 
 def refusal(*overrides: str) -> str:
@@ -64,18 +64,18 @@ def refusal(*overrides: str) -> str:
 def test_weights_follow_from_the_seed_alone(name: str) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = build(name, {}, **GIVEN, seed=3).state_dict()
-    assert torch.equal(torch.get_rng_state(), state)  # nobody else's draws are shifted
+    first = build(name, {}, **SHARED, seed=3).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)  # the global generator is unchanged
     torch.rand(7)
-    again = build(name, {}, **GIVEN, seed=3).state_dict()
-    other = build(name, {}, **GIVEN, seed=4).state_dict()
+    again = build(name, {}, **SHARED, seed=3).state_dict()
+    other = build(name, {}, **SHARED, seed=4).state_dict()
     matrices = [key for key, value in first.items() if value.ndim > 1]
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in matrices)
 
 
 def test_shared_arguments_go_to_networks_that_name_them() -> None:
-    built = build("picky", {"factor": 2.0}, **GIVEN)
+    built = build("picky", {"factor": 2.0}, **SHARED)
     assert float(built.get_buffer("dropped")) == 0.5
     assert set(arguments("picky")) == {"factor"}  # model.args gives no dropout
 
@@ -94,8 +94,8 @@ def test_a_registered_network_needs_no_file() -> None:
     assert model("model.name=linear") == ModelConfig("linear", {})
     assert model("model.name=linear", "model.args={}") == ModelConfig("linear", {})
     assert model("model.name=linear", "model.args={factor: 2.5}") == ModelConfig("linear", {"factor": 2.5})
-    for words in (["model.name=linear", "model.args.factor=2.5"], ["model.args.factor=2.5", "model.name=linear"]):
-        assert model(*words) == ModelConfig("linear", {"factor": 2.5})
+    for overrides in (["model.name=linear", "model.args.factor=2.5"], ["model.args.factor=2.5", "model.name=linear"]):
+        assert model(*overrides) == ModelConfig("linear", {"factor": 2.5})
     fit("model.name=linear", "model.args={}", "run_dir=out")
     assert read_record(Path("out")).config["model"] == {"name": "linear", "args": {}}
 
@@ -104,12 +104,12 @@ def test_the_arguments_of_a_file_stay_with_its_network() -> None:
     assert model("model=timm", "model.name=resnet") == ModelConfig("resnet", {})
     assert model("model=timm", "model.args.architecture=x").args == {"architecture": "x", "pretrained": False}
     assert model("model=resnet", "model.name=resnet", "model.args.skips=false").args == {"skips": False}
-    # What the user types is refused where it does not fit, and not dropped.
-    words = ["model=timm", "model.args.architecture=resnet18", "model.name=resnet"]
-    assert refusal(*words) == "model.args.architecture: model.name=resnet takes skips."
+    # Arguments on the command line are not dropped but refused.
+    overrides = ["model=timm", "model.args.architecture=resnet18", "model.name=resnet"]
+    assert refusal(*overrides) == "model.args.architecture: model.name=resnet takes skips."
 
 
-def test_what_a_network_does_not_take_is_one_line() -> None:
+def test_wrong_arguments_of_a_network_are_a_one_line_error() -> None:
     assert refusal("model.name=linear", "model.args.skips=true") == (
         "model.args.skips: model.name=linear takes factor."
     )
@@ -121,10 +121,10 @@ def test_what_a_network_does_not_take_is_one_line() -> None:
     assert refusal("model.name=vgg").endswith("A part of your own needs plugins=[MODULE].")
 
 
-def test_an_unknown_file_is_one_line() -> None:
-    done = call("deepfake_cls.train", "model=vgg", check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
+def test_an_unknown_model_file_is_a_one_line_error() -> None:
+    process = call("deepfake_cls.train", "model=vgg", check=False)
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr == (
         "error: model=vgg: unknown; expected one of resnet, timm. A network of your own needs plugins=[MODULE] and"
         " model.name=vgg.\n"
     )

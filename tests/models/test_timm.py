@@ -19,11 +19,11 @@ from tests.conftest import SMALL_DATA, SMALL_NET, configure
 
 timm = pytest.importorskip("timm")
 SMALL = "test_resnet"  # 0.5 million parameters
-WORDS = [*SMALL_DATA, *SMALL_NET, "data.image_size=32", "epochs=1", "model=timm"]
+OVERRIDES = [*SMALL_DATA, *SMALL_NET, "data.image_size=32", "epochs=1", "model=timm"]
 
 
 def fit(*overrides: str) -> None:
-    train.run(configure("train", TrainConfig, *WORDS, *overrides), False)
+    train.run(configure("train", TrainConfig, *OVERRIDES, *overrides), False)
 
 
 @pytest.mark.parametrize("channels", ["RGB", "RGBA"])
@@ -36,9 +36,9 @@ def test_an_architecture_trains_and_is_rebuilt_from_its_checkpoint(channels: str
     assert {name: value.shape for name, value in model.network.get_submodule("body").state_dict().items()} == {
         name: value.shape for name, value in expected.state_dict().items()
     }
-    words = [*SMALL_DATA, "data.image_size=32", "trainer.threads=1", "trainer.progress=false", "batch_size=64"]
-    words += ["checkpoint=out/checkpoints/last.ckpt", "run_dir=score"]
-    evaluate.run(configure("evaluate", EvaluateConfig, *words), False)
+    overrides = [*SMALL_DATA, "data.image_size=32", "trainer.threads=1", "trainer.progress=false", "batch_size=64"]
+    overrides += ["checkpoint=out/checkpoints/last.ckpt", "run_dir=score"]
+    evaluate.run(configure("evaluate", EvaluateConfig, *overrides), False)
     before, after = (read_predictions(Path(run) / "predictions.npz")[2] for run in ("out", "score"))
     np.testing.assert_array_equal(after, before)
     with np.load("out/predictions.npz") as arrays:
@@ -46,9 +46,9 @@ def test_an_architecture_trains_and_is_rebuilt_from_its_checkpoint(channels: str
 
 
 def test_initial_weights_follow_from_the_seed() -> None:
-    given: dict[str, Any] = {"in_channels": 3, "num_classes": 5, "width": 8, "dropout": 0.0}
+    shared: dict[str, Any] = {"in_channels": 3, "num_classes": 5, "width": 8, "dropout": 0.0}
     first, again, other = (
-        build("timm", {"architecture": SMALL}, **given, seed=seed).state_dict() for seed in (0, 0, 1)
+        build("timm", {"architecture": SMALL}, **shared, seed=seed).state_dict() for seed in (0, 0, 1)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["body.conv1.0.weight"], other["body.conv1.0.weight"])
@@ -60,15 +60,15 @@ def test_dropout_of_the_head_is_the_key_dropout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         (["model.args.architecture=test_resne"], "model.args.architecture=test_resne: timm has no such .*test_resnet"),
-        (["model.args.architecture=xyzzy"], r"architecture=xyzzy: timm has no such .*timm.list_models\(\) lists them"),
+        (["model.args.architecture=xyzzy"], r"architecture=xyzzy: timm has no such .*timm.list_models\(\) lists all"),
         ([], "model.args.architecture: missing; .*model.args.architecture=VALUE"),
         (["model.args.architecture=test_resnet", "model.args.depth=9"], "model.args.depth: .*architecture, pretrained"),
     ],
 )
-def test_wrong_arguments_are_one_line(words: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said) as caught:
-        fit(*words)
+def test_wrong_arguments_are_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        fit(*overrides)
     assert "\n" not in str(caught.value)

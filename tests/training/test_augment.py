@@ -26,23 +26,23 @@ def shapes(count: int, height: int = 100, width: int = 100) -> Batch:
     return batch(torch.empty((count, height, width, 4), dtype=torch.uint8, device="meta"))
 
 
-def test_rotation_by_nothing_is_the_identity() -> None:
+def test_rotation_by_0_degrees_is_the_identity() -> None:
     x = images()
     out = rotate(x, torch.zeros(6), BLACK)
     assert torch.equal(out, x)
 
 
-def test_rotation_is_torchvisions() -> None:
+def test_rotation_equals_torchvision() -> None:
     x = images(9)
     degrees = torch.tensor([-10.0, -7.3, -1.0, 0.4, 3.0, 9.99, 45.0, 90.0, 180.0])
     out = rotate(x, degrees, BLACK)
-    for image, angle, ours in zip(x, degrees, out, strict=True):
-        theirs = torchvision_functional.rotate(image.permute(2, 0, 1), float(angle)).permute(1, 2, 0)
-        # Where a source lies half-way between two pixels, the last bit of a sine decides.
-        assert (theirs != ours).any(dim=-1).float().mean() < 0.01, float(angle)
+    for image, angle, rotated in zip(x, degrees, out, strict=True):
+        expected = torchvision_functional.rotate(image.permute(2, 0, 1), float(angle)).permute(1, 2, 0)
+        # Half-way between two pixels, the rounding of a sine decides which one is nearest.
+        assert (expected != rotated).any(dim=-1).float().mean() < 0.01, float(angle)
 
 
-def test_corners_take_the_fill_in_every_plane() -> None:
+def test_empty_corners_have_the_fill_in_every_channel() -> None:
     x = torch.full((1, 50, 50, 4), 200, dtype=torch.uint8)
     fill = torch.tensor([0, 0, 0, 255], dtype=torch.uint8)
     out = rotate(x, torch.tensor([10.0]), fill)
@@ -51,17 +51,17 @@ def test_corners_take_the_fill_in_every_plane() -> None:
     assert {tuple(pixel) for pixel in out.view(-1, 4).tolist()} == {(0, 0, 0, 255), (200,) * 4}
 
 
-def test_flip_comes_before_rotation_and_touches_only_the_chosen() -> None:
+def test_flip_comes_before_rotation_and_mirrors_only_selected_images() -> None:
     x = images(2)
-    chosen = torch.tensor([True, False])
+    selected = torch.tensor([True, False])
     degrees = torch.tensor([8.0, 8.0])
-    seen = Pipeline({"flip": {"p": 0.5}, "rotation": {"degrees": 8.0}}, 0).apply(batch(x), [chosen, degrees])
-    assert torch.equal(seen.images, rotate(flip(x, chosen), degrees, BLACK))
-    assert torch.equal(flip(x, chosen)[0], x[0].flip(1))
-    assert torch.equal(flip(x, chosen)[1], x[1])
+    augmented = Pipeline({"flip": {"p": 0.5}, "rotation": {"degrees": 8.0}}, 0).apply(batch(x), [selected, degrees])
+    assert torch.equal(augmented.images, rotate(flip(x, selected), degrees, BLACK))
+    assert torch.equal(flip(x, selected)[0], x[0].flip(1))
+    assert torch.equal(flip(x, selected)[1], x[1])
 
 
-def test_shares_and_ranges_of_draws() -> None:
+def test_distributions_of_flips_and_angles() -> None:
     assert abs(float(Flip(0.5).draw(generator(0, "f"), shapes(20_000), 0.0).float().mean()) - 0.5) < 0.015
     angles = Rotation(10.0).draw(generator(0, "r"), shapes(20_000), 0.0)
     assert angles.min() >= -10
@@ -70,14 +70,14 @@ def test_shares_and_ranges_of_draws() -> None:
     assert abs(float(angles.std()) - 10 / 3**0.5) < 0.1
 
 
-def test_half_of_the_batches_are_mixed() -> None:
+def test_cutmix_mixes_a_share_p_of_the_batches() -> None:
     mixed = [CutMix(0.5, 1.0).draw(generator(0, "c", i), shapes(8), 0.0) is not None for i in range(4_000)]
     assert abs(sum(mixed) / len(mixed) - 0.5) < 0.025
     assert CutMix(0.0, 1.0).draw(generator(0, "c"), shapes(8, 100, 100), 0.0) is None
     assert CutMix(1.0, 1.0).draw(generator(0, "c"), shapes(8, 100, 100), 0.0) is not None
 
 
-def test_label_mass_is_pixel_area_for_clipped_boxes_too() -> None:
+def test_label_weight_equals_pixel_area_also_for_clipped_boxes() -> None:
     clipped = 0
     for i in range(500):
         cutmix = CutMix(1.0, 1.0).draw(generator(1, "c", i), shapes(2, 40, 60), 0.0)
@@ -94,25 +94,24 @@ def test_label_mass_is_pixel_area_for_clipped_boxes_too() -> None:
     assert clipped > 100
 
 
-def test_lambda_before_clipping_is_uniform_for_alpha_one() -> None:
-    # A centred box is never clipped, so the side tells λ back: λ = 1 − side².
+def test_lambda_is_uniform_for_alpha_1() -> None:
     weights = []
     for i in range(3_000):
         cutmix = CutMix(1.0, 1.0).draw(generator(2, "c", i), shapes(2, 1_000, 1_000), 0.0)
         assert cutmix is not None
         top, bottom, left, right = cutmix.box
         if top > 0 and left > 0 and bottom < 1_000 and right < 1_000:
-            assert abs((bottom - top) - (right - left)) == 0
+            assert bottom - top == right - left
         weights.append(cutmix.weight)
-    # Clipping takes from the box: E[λ] is above 1/2; for Beta(1, 1) and a uniform centre it is 0.5 + 0.19…
+    # E[λ] after clipping, for λ ~ Beta(1, 1) and a uniform centre: a side s is s − s²/4 long on average.
     mean = sum(weights) / len(weights)
     u = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     side = (1 - u).sqrt()
-    expected = 1 - float(((side - side**2 / 4) ** 2).mean())  # E[clipped length] = s − s²/4 along each axis
+    expected = 1 - float(((side - side**2 / 4) ** 2).mean())
     assert mean == pytest.approx(expected, abs=0.015)
 
 
-def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
+def test_partners_are_a_permutation_and_boxes_are_theirs() -> None:
     cutmix = CutMix(1.0, 1.0).draw(generator(3, "c"), shapes(16, 20, 30), 0.0)
     assert cutmix is not None
     assert sorted(cutmix.partner.tolist()) == list(range(16))
@@ -126,7 +125,7 @@ def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("augment", "said"),
+    ("augment", "message"),
     [
         ({"cutmux": None}, "augment=cutmux: unknown; expected one of"),
         ({"flip": 5}, r"augment.flip=5: expected strengths, such as \{p: 0.5\}, or null"),
@@ -136,13 +135,13 @@ def test_partner_is_a_permutation_and_boxes_come_from_it() -> None:
         ({"flip": {"p": 2}}, "augment.flip.p=2: expected a probability"),
     ],
 )
-def test_what_cannot_be_applied_is_refused_by_its_key(augment: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_wrong_strengths_are_refused_by_their_key(augment: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Pipeline(augment, 0)
 
 
 @pytest.mark.parametrize("fault", [lambda x: x.float(), lambda x: x[:3]])
-def test_an_augmentation_that_returns_other_images_is_named(
+def test_an_augmentation_that_returns_wrong_images_is_named(
     fault: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Flip, "apply", lambda _, batch, drawn: replace(batch, images=fault(batch.images)))

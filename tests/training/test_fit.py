@@ -1,4 +1,4 @@
-"""Around a fit: initial weights from a checkpoint, flip TTA added to a finished run, loggers."""
+"""Initial weights from a checkpoint, flip TTA that is added to a finished run, loggers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.models import build
 from deepfake_cls.records import Record, read_record
-from deepfake_cls.training import fit as fitting
+from deepfake_cls.training import fit as fit_module
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 
@@ -40,6 +40,23 @@ def saved(folder: str) -> dict[str, Tensor]:
     return weights(read_checkpoint(f"{folder}/checkpoints/last.ckpt"))
 
 
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that others start from, without flip TTA; do not change it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        fit(f"run_dir={folder}", "lr=0.1", "tta=none")
+    return folder
+
+
+@pytest.fixture
+def first(trained_once: Path, tmp_path: Path) -> str:
+    """A copy of that run: the folder ``first`` of the test."""
+    shutil.copytree(trained_once, tmp_path / "first")
+    return "first"
+
+
 # Initial weights
 
 
@@ -48,55 +65,53 @@ def write_classes(root: Path, *names: str) -> None:
     for split, count in (("train", 6), ("validation", 2)):
         for name in names:
             (root / split / name).mkdir(parents=True)
-            for place in range(count):
-                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(root / split / name / f"{place}.png")
+            for index in range(count):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(root / split / name / f"{index}.png")
 
 
 def fit_classes(root: str, *overrides: str) -> None:
-    words = [*SMALL_NET, "epochs=1", "data=folder", f"data.root={root}"]
-    train.run(configure("train", TrainConfig, *words, *overrides), False)
+    folder = [*SMALL_NET, "epochs=1", "data=folder", f"data.root={root}"]
+    train.run(configure("train", TrainConfig, *folder, *overrides), False)
 
 
-STILL = "lr=1e-12"  # so that weights stay as they start
+UNCHANGED = "lr=1e-12"  # training does not change the weights
 
 
-def test_weights_are_taken_where_the_classes_agree(capsys: pytest.CaptureFixture[str]) -> None:
-    fit("run_dir=first", "lr=0.1")
-    fit("run_dir=second", "init=first/checkpoints/last.ckpt", STILL, "seed=5")
-    before, after = saved("first"), saved("second")
+def test_init_loads_all_weights_if_the_classes_agree(first: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit("run_dir=second", "init=first/checkpoints/last.ckpt", UNCHANGED, "seed=5")
+    before, after = saved(first), saved("second")
     trained = [name for name in before if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     for name in trained:
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
-    assert f"init=first/checkpoints/last.ckpt: {len(before)} of {len(before)} tensors taken.\n" in (
-        said := capsys.readouterr().out
-    )
-    assert "starting anew" not in said
+    output = capsys.readouterr().out
+    assert f"init=first/checkpoints/last.ckpt: loaded {len(before)} of {len(before)} tensors.\n" in output
+    assert "not loaded" not in output
 
 
 @pytest.mark.parametrize("names", [("a", "b", "d"), ("a", "b", "c", "d"), ("c", "b", "a")])
-def test_the_last_layer_is_new_where_the_classes_differ(
+def test_init_does_not_load_the_last_layer_if_the_classes_differ(
     names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_classes(Path("old"), "a", "b", "c")
     fit_classes("old", "run_dir=first", "lr=0.1")
-    write_classes(Path("new"), *(f"{place}{name}" for place, name in enumerate(names)))
-    fit_classes("new", "run_dir=second", "init=first/checkpoints/last.ckpt", STILL, "seed=5")
+    write_classes(Path("new"), *(f"{index}{name}" for index, name in enumerate(names)))
+    fit_classes("new", "run_dir=second", "init=first/checkpoints/last.ckpt", UNCHANGED, "seed=5")
     before, after = saved("first"), saved("second")
     fresh = build("resnet", {}, in_channels=4, num_classes=len(names), width=8, dropout=0.3, seed=5).state_dict()
     for name in ("conv.weight", "stages.1.0.conv1.weight", "fc1.weight", "fc1.bias"):
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
     for name in ("fc2.weight", "fc2.bias"):
         torch.testing.assert_close(after[name], fresh[name], rtol=0, atol=1e-6)
-    said = capsys.readouterr().out
-    assert f"{len(before) - 2} of {len(before)} tensors taken.\n  starting anew: fc2.weight, fc2.bias\n" in said
+    output = capsys.readouterr().out
+    assert f"loaded {len(before) - 2} of {len(before)} tensors.\n  not loaded: fc2.weight, fc2.bias\n" in output
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line() -> None:
-    fit("run_dir=first")
-    with pytest.raises(InputError) as caught:  # of another width, biases of the last layer and counters fit
+@pytest.mark.usefixtures("first")
+def test_init_refuses_a_checkpoint_that_does_not_fit() -> None:
+    with pytest.raises(InputError) as caught:  # with another width, the last layer's bias and counters still fit
         fit("init=first/checkpoints/last.ckpt", "width=4")
     assert str(caught.value) == (
-        "init=first/checkpoints/last.ckpt: none of its weights fits this network; choose the model it was trained as."
+        "init=first/checkpoints/last.ckpt: none of its weights fits this network; use the model that it was trained as."
     )
     with pytest.raises(InputError, match="init=nowhere.ckpt: cannot be read .*; give a checkpoint"):
         fit("init=nowhere.ckpt")
@@ -105,8 +120,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line() -> None:
         fit("init=bad.ckpt")
 
 
-def test_a_run_depends_on_its_initial_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    fit("run_dir=first")
+@pytest.mark.usefixtures("first")
+def test_initial_weights_change_the_run_key(capsys: pytest.CaptureFixture[str]) -> None:
     fit("run_dir=plain", "seed=5")
     fit("run_dir=second", "seed=5", "init=first/checkpoints/last.ckpt")
     digest = hashlib.sha256(Path("first/checkpoints/last.ckpt").read_bytes()).hexdigest()
@@ -114,7 +129,7 @@ def test_a_run_depends_on_its_initial_weights(capsys: pytest.CaptureFixture[str]
     assert result("plain").identity != result("second").identity
     with pytest.raises(InputError, match="run_dir=second: holds another run"):
         fit("run_dir=second", "seed=5")
-    # Where the file lies is of no importance; what is in it is.
+    # The key depends on the content of the file, and not on its path.
     shutil.copy("first/checkpoints/last.ckpt", "copy.ckpt")
     fit("run_dir=second", "seed=5", "init=copy.ckpt")
     assert "second: already done" in capsys.readouterr().out
@@ -122,14 +137,14 @@ def test_a_run_depends_on_its_initial_weights(capsys: pytest.CaptureFixture[str]
         fit("run_dir=second", "seed=5", "init=plain/checkpoints/last.ckpt")
 
 
-def test_a_run_that_goes_on_does_not_start_from_the_initial_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit("run_dir=first")
-    words = ["seed=5", "epochs=2", "init=first/checkpoints/last.ckpt"]
-    fit("run_dir=whole", *words)
+@pytest.mark.usefixtures("first")
+def test_a_resumed_run_does_not_load_its_initial_weights_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = ["seed=5", "epochs=2", "init=first/checkpoints/last.ckpt"]
+    fit("run_dir=whole", *overrides)
     with stopped_after(4):
-        fit("run_dir=parts", *words)
-    monkeypatch.setattr(fitting, "start_from", lambda *_: pytest.fail("the weights come from the run's own checkpoint"))
-    fit("run_dir=parts", *words)
+        fit("run_dir=parts", *overrides)
+    monkeypatch.setattr(fit_module, "start_from", lambda *_: pytest.fail("the weights come from the run's checkpoint"))
+    fit("run_dir=parts", *overrides)
     assert_equal(outcome(Path("parts")), outcome(Path("whole")))
 
 
@@ -137,41 +152,39 @@ def test_a_run_that_goes_on_does_not_start_from_the_initial_weights_again(monkey
 
 
 def test_flip_tta_is_added_to_a_finished_run_without_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    first: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit("run_dir=both")
-    fit("run_dir=later", "tta=none")
-    before = result("later")
+    fit("run_dir=both", "lr=0.1", "tta=flip")
+    before = result(first)
     assert "val_acc_flip" not in before.metrics
     monkeypatch.setattr(L.Trainer, "fit", lambda *_, **__: pytest.fail("it trains"))
-    fit("run_dir=later", "tta=flip")
-    assert "later: already done; adding tta=flip from its checkpoint." in capsys.readouterr().out
-    whole, after = result("both"), result("later")
-    assert after.metrics == whole.metrics
+    fit("run_dir=first", "lr=0.1", "tta=flip")
+    assert "first: already done; adding tta=flip from its checkpoint." in capsys.readouterr().out
+    both, after = result("both"), result(first)
+    assert after.metrics == both.metrics
     assert {**after.metrics, "val_acc_flip": None} == {**before.metrics, "val_acc_flip": None}
     assert (after.history, after.seconds, after.versions) == (before.history, before.seconds, before.versions)
-    with np.load("both/predictions.npz") as expected, np.load("later/predictions.npz") as found:
-        assert found.files == expected.files
-        assert "probs_flip" in found.files
-        assert_equal({name: found[name] for name in found.files}, {name: expected[name] for name in expected.files})
-    fit("run_dir=later", "tta=none")  # loses nothing again
-    fit("run_dir=later", "tta=flip")
-    assert capsys.readouterr().out.count("later: already done; force=true repeats it.") == 2
-    assert result("later") == after
+    with np.load("both/predictions.npz") as expected, np.load("first/predictions.npz") as actual:
+        assert actual.files == expected.files
+        assert "probs_flip" in actual.files
+        assert_equal({name: actual[name] for name in actual.files}, {name: expected[name] for name in expected.files})
+    fit("run_dir=first", "lr=0.1", "tta=none")  # removes nothing
+    fit("run_dir=first", "lr=0.1", "tta=flip")
+    assert capsys.readouterr().out.count("first: already done; force=true repeats it.") == 2
+    assert result(first) == after
 
 
-def test_flip_tta_without_a_checkpoint_is_refused_in_one_line() -> None:
-    fit("run_dir=out", "tta=none")
-    before = result("out")
-    shutil.rmtree("out/checkpoints")
+def test_flip_tta_without_a_checkpoint_is_refused(first: str) -> None:
+    before = result(first)
+    shutil.rmtree("first/checkpoints")
     with pytest.raises(InputError) as caught:
-        fit("run_dir=out", "tta=flip")
+        fit("run_dir=first", "lr=0.1", "tta=flip")
     assert str(caught.value) == (
-        "out: tta=flip is not scored there, and its checkpoint out/checkpoints/last.ckpt is gone; force=true repeats"
-        " the run."
+        "first: has no scores for tta=flip, and its checkpoint first/checkpoints/last.ckpt is missing; repeat the run"
+        " with force=true."
     )
-    assert result("out") == before
-    fit("run_dir=out", "tta=none")
+    assert result(first) == before
+    fit("run_dir=first", "lr=0.1", "tta=none")
 
 
 @pytest.mark.parametrize("arm", sorted(file.stem for file in (Path(__file__).parents[2] / "conf" / "arm").glob("*")))
@@ -192,8 +205,8 @@ def test_csv_has_the_curves() -> None:
     def column(name: str) -> list[float]:
         return [float(row[name]) for row in rows if row[name]]
 
-    for name, found in (("val/accuracy", "val_acc"), ("val/loss", "val_loss")):
-        assert column(name) == pytest.approx([row[found] for row in record.history])
+    for name, key in (("val/accuracy", "val_acc"), ("val/loss", "val_loss")):
+        assert column(name) == pytest.approx([row[key] for row in record.history])
     assert len(column("train/loss")) == len(column("train/lr")) == 2
     assert column("train/loss")[0] == pytest.approx(record.history[0]["train_loss"], rel=0.2)
     assert 0 < column("train/lr")[0] <= 4e-3
@@ -202,7 +215,7 @@ def test_csv_has_the_curves() -> None:
     assert not list(Path("out").glob("events.out.tfevents.*"))
 
 
-def test_the_logger_is_no_part_of_the_run_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_logger_does_not_change_the_run_key(capsys: pytest.CaptureFixture[str]) -> None:
     fit("logger=csv", "logger.args.flush_logs_every_n_steps=1")
     fit()
     fit("logger=tensorboard")
@@ -210,12 +223,12 @@ def test_the_logger_is_no_part_of_the_run_key(capsys: pytest.CaptureFixture[str]
     assert len(list(Path("runs/cnn").glob("*/result.json"))) == 1
 
 
-def test_a_resumed_run_keeps_the_first_part_of_its_csv() -> None:
-    words = ["logger=csv", "epochs=3"]
-    fit("run_dir=whole", *words)
+def test_a_resumed_run_keeps_the_rows_of_its_csv() -> None:
+    overrides = ["logger=csv", "epochs=2"]
+    fit("run_dir=whole", *overrides)
     with stopped_after(4):
-        fit("run_dir=parts", *words)
-    fit("run_dir=parts", *words)
+        fit("run_dir=parts", *overrides)
+    fit("run_dir=parts", *overrides)
 
     def points(folder: str) -> list[tuple[float, str, float]]:
         with Path(folder, "metrics.csv").open(newline="") as file:
@@ -228,15 +241,15 @@ def test_a_resumed_run_keeps_the_first_part_of_its_csv() -> None:
 def test_mlflow_logs_an_epoch() -> None:
     pytest.importorskip("mlflow")
     fit("run_dir=out", "logger=mlflow")
-    found = {
+    logged = {
         str(file.relative_to(file.parents[1] if file.parent.name == "metrics" else file.parents[2])): file.read_text()
         for file in Path("mlruns").rglob("metrics/**/*")
         if file.is_file()
     }
     record = result("out")
-    assert {"metrics/train/loss", "metrics/train/lr", "metrics/val/accuracy", "metrics/final/val_acc"} <= found.keys()
-    assert float(found["metrics/val/accuracy"].split()[1]) == pytest.approx(record.history[0]["val_acc"])
-    assert float(found["metrics/final/val_acc"].split()[1]) == record.metrics["val_acc"]
+    assert {"metrics/train/loss", "metrics/train/lr", "metrics/val/accuracy", "metrics/final/val_acc"} <= logged.keys()
+    assert float(logged["metrics/val/accuracy"].split()[1]) == pytest.approx(record.history[0]["val_acc"])
+    assert float(logged["metrics/final/val_acc"].split()[1]) == record.metrics["val_acc"]
     assert [file.read_text() for file in Path("mlruns").rglob("params/lr")] == ["0.004"]
     assert [file.read_text() for file in Path("mlruns").rglob("tags/mlflow.runName")] == ["out"]
 
@@ -254,25 +267,25 @@ def test_wandb_logs_an_epoch_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(Path("out").rglob("run-*.wandb"))) == 1
 
 
-def test_a_logger_that_does_not_start_is_one_line() -> None:
+def test_a_logger_that_does_not_start_is_a_one_line_error() -> None:
     pytest.importorskip("mlflow")
-    with pytest.raises(InputError, match="logger=mlflow: does not start .*; mend logger.args, or use") as caught:
+    with pytest.raises(InputError, match="logger=mlflow: does not start .*; correct logger.args, or use") as caught:
         fit("logger=mlflow", "logger.args.tracking_uri=ftp://nowhere")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("logger", ["csv", "tensorboard"])
-def test_an_unknown_argument_of_a_logger_is_one_line(logger: str) -> None:
+def test_an_unknown_argument_of_a_logger_is_a_one_line_error(logger: str) -> None:
     with pytest.raises(
-        InputError, match=r"logger.args: .*'colour'.*; they are those of Lightning's \w+Logger."
-    ) as found:
+        InputError, match=r"logger.args: .*'colour'.*; expected arguments of Lightning's \w+Logger."
+    ) as caught:
         fit(f"logger={logger}", "logger.args.colour=red")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_logger_is_one_line() -> None:
+def test_an_unknown_logger_is_a_one_line_error() -> None:
     with pytest.raises(InputError, match="logger.name=comet: expected tensorboard, csv, mlflow or wandb."):
         fit("logger.name=comet")
-    done = call("deepfake_cls.train", "logger=comet", check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: logger=comet: unknown; expected one of csv, mlflow, tensorboard, wandb.\n"
+    process = call("deepfake_cls.train", "logger=comet", check=False)
+    assert process.returncode == 1
+    assert process.stderr == "error: logger=comet: unknown; expected one of csv, mlflow, tensorboard, wandb.\n"

@@ -1,4 +1,4 @@
-"""Features that a network computes from unaugmented images: once for each image, standardised, mixed by CutMix."""
+"""Image features of a network: computed once for each image, standardised, mixed by CutMix."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.builders import classifier
 from tests.conftest import SMALL_DATA, SMALL_NET, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 
-WORDS = [*SMALL_DATA, *SMALL_NET, "data.image_size=32", "data.cache=cache", "model.name=statistics"]
-computed: list[int] = []  # images of each call
+OVERRIDES = [*SMALL_DATA, *SMALL_NET, "data.image_size=32", "data.cache=cache", "model.name=statistics"]
+computed: list[int] = []  # number of images in each call of image_features
 
 
 @network("statistics")
 class Statistics(nn.Module):
-    """Classifies by means and standard deviations of the channels alone."""
+    """A network on means and standard deviations of the channels."""
 
     mean: Tensor
     std: Tensor
@@ -53,24 +53,24 @@ class Statistics(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def nothing_computed() -> None:
+def reset_counter() -> None:
     computed.clear()
 
 
 def fit(*overrides: str) -> None:
-    train.run(configure("train", TrainConfig, *WORDS, *overrides), False)
+    train.run(configure("train", TrainConfig, *OVERRIDES, *overrides), False)
 
 
-def test_features_of_an_image_are_computed_once_for_all_trainings() -> None:
+def test_features_are_computed_once_for_all_trainings() -> None:
     fit("run_dir=first", "tta=none", "epochs=1")
     assert sum(computed) == 40 + 20
     assert len(list(Path("cache").rglob("image_features-*.npy"))) == 2
     fit("run_dir=second", "tta=none", "epochs=1", "seed=1", "lr=0.1")
     assert sum(computed) == 40 + 20
     fit("run_dir=flip", "epochs=1", "seed=1")
-    assert sum(computed) == 40 + 20 + 20  # of the mirror images, which are others
+    assert sum(computed) == 40 + 20 + 20  # of the mirror images
     fit("run_dir=second", "tta=none", "epochs=1", "seed=1", "lr=0.1", "force=true")
-    assert sum(computed) == 2 * (40 + 20) + 20  # after a change that the cache cannot see
+    assert sum(computed) == 2 * (40 + 20) + 20  # force=true ignores the cache
     for other in ("channels=RGB", "model.args.scale=2", "data.seed=1"):
         computed.clear()
         fit(other, "tta=none", "epochs=1")
@@ -88,33 +88,33 @@ def test_buffers_are_fitted_on_the_training_images() -> None:
     np.testing.assert_allclose(model.network.std, features.std(axis=0, ddof=1), rtol=1e-4)
 
 
-def test_cutmix_mixes_features_by_the_share_of_pixels() -> None:
+def test_cutmix_mixes_features_in_proportion_to_pixels() -> None:
     count = 6
     model = classifier("RGB", augment={"cutmix": {"p": 1.0, "alpha": 1.0}})
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 20, 20, 3).contiguous()
     mixed = 0
     for step in range(5):
         loaded = ImageBatch(images, torch.arange(count) % 3, np.arange(count), None, torch.eye(count))
-        seen = model.augmented(loaded, 0, step)
-        shares = [torch.bincount(image.flatten().long(), minlength=count) / image.numel() for image in seen.images]
-        assert seen.image_features is not None
-        torch.testing.assert_close(seen.image_features.float(), torch.stack(shares))
-        mixed += int((seen.image_features.max(dim=1).values < 1).sum())
+        augmented = model.augmented(loaded, 0, step)
+        shares = [torch.bincount(image.flatten().long(), minlength=count) / image.numel() for image in augmented.images]
+        assert augmented.image_features is not None
+        torch.testing.assert_close(augmented.image_features.float(), torch.stack(shares))
+        mixed += int((augmented.image_features.max(dim=1).values < 1).sum())
     assert mixed > 5
 
 
 def test_a_checkpoint_alone_repeats_the_scores_of_training() -> None:
     fit("run_dir=out", "epochs=4")
     record = read_record(Path("out"))
-    words = [*SMALL_DATA, "data.image_size=32", "data.cache=cache", "trainer.threads=1", "trainer.progress=false"]
-    words += ["checkpoint=out/checkpoints/last.ckpt", "batch_size=64"]
+    overrides = [*SMALL_DATA, "data.image_size=32", "data.cache=cache", "trainer.threads=1", "trainer.progress=false"]
+    overrides += ["checkpoint=out/checkpoints/last.ckpt", "batch_size=64"]
     for tta, name, metric in (("none", "probs", "val_acc"), ("flip", "probs_flip", "val_acc_flip")):
-        evaluate.run(configure("evaluate", EvaluateConfig, *words, f"tta={tta}", f"run_dir={tta}"), False)
+        evaluate.run(configure("evaluate", EvaluateConfig, *overrides, f"tta={tta}", f"run_dir={tta}"), False)
         assert read_record(Path(tta)).metrics["val_acc"] == record.metrics[metric]
         expected = read_predictions(Path("out/predictions.npz"), name)[2]
         np.testing.assert_array_equal(read_predictions(Path(tta) / "predictions.npz")[2], expected)
     assert record.metrics["val_acc"] == pytest.approx(record.history[-1]["val_acc"])
-    assert np.ptp(read_predictions(Path("out/predictions.npz"))[2], axis=0).max() > 0.1  # it tells images apart
+    assert np.ptp(read_predictions(Path("out/predictions.npz"))[2], axis=0).max() > 0.1  # images have different scores
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The Lightning module's own arithmetic, against a second way to say it."""
+"""Losses, random numbers and schedule of the LightningModule, against independent computations."""
 
 from __future__ import annotations
 
@@ -21,56 +21,60 @@ from tests.builders import batch, classifier
 def test_loss_of_a_mixed_batch_is_the_loss_against_soft_labels(smoothing: float) -> None:
     model = classifier(cutmix=1.0, label_smoothing=smoothing).train()
     loaded = batch()
-    seen = model.augmented(loaded, 0, 3)
-    cutmix = Pipeline({"cutmix": {"p": 1.0, "alpha": 1.0}}, 5).draw(seen, 0, 3, 0.0)[0]
+    augmented = model.augmented(loaded, 0, 3)
+    cutmix = Pipeline({"cutmix": {"p": 1.0, "alpha": 1.0}}, 5).draw(augmented, 0, 3, 0.0)[0]
     assert 0 < cutmix.weight < 1
     one_hot = F.one_hot(loaded.labels, 3).float()
     soft = cutmix.weight * one_hot + (1 - cutmix.weight) * one_hot[cutmix.partner]
     soft = (1 - smoothing) * soft + smoothing / 3
-    # Dropout is 0 and batch statistics are the batch's own, so a second pass gives the same logits.
-    logits = model.network(seen.images.permute(0, 3, 1, 2))
+    # Dropout is 0, so a second pass gives the same logits.
+    logits = model.network(augmented.images.permute(0, 3, 1, 2))
     expected = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert model._step("train", loaded, 3).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.training_step(loaded, 3).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_batch_left_alone_has_the_smoothed_loss() -> None:
+def test_an_unaugmented_batch_has_the_smoothed_loss() -> None:
     model = classifier(cutmix=0.0, degrees=0.0, flip=0.0).train()
     loaded = batch()
     assert torch.equal(model.augmented(loaded, 0, 0).images, loaded.images)
     logits = model.network(loaded.images.permute(0, 3, 1, 2))
     expected = F.cross_entropy(logits, loaded.labels, label_smoothing=0.1)
-    assert model._step("train", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert model.training_step(loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_validation_is_neither_augmented_nor_smoothed() -> None:
+def test_validation_has_no_augmentation_and_no_smoothing() -> None:
     model = classifier(cutmix=1.0).eval()
     loaded = batch()
     expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
-    assert model._step("val", loaded, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    model.validation_step(loaded, 0)
+    assert model.val_loss.compute().item() == pytest.approx(expected.item(), rel=1e-6)
     assert int(model.confusion.compute().sum()) == 6
 
 
-@pytest.mark.parametrize("stage", ["train", "val"])
-def test_the_loss_of_an_epoch_is_a_mean_over_images_not_over_batches(stage: str) -> None:
-    model = classifier(cutmix=0.0, degrees=0.0, flip=0.0, label_smoothing=0.0).eval()  # BN alike for all images
+@pytest.mark.parametrize("stage", ["training", "validation"])
+def test_loss_of_an_epoch_is_the_mean_over_images(stage: str) -> None:
+    model = classifier(
+        cutmix=0.0, degrees=0.0, flip=0.0, label_smoothing=0.0
+    ).eval()  # so that batch normalisation is the same for both batches
     loaded = batch()
     for rows in (slice(0, 5), slice(5, 6)):
-        model._step(stage, ImageBatch(loaded.images[rows], loaded.labels[rows], loaded.indices[rows]), 0)
+        part = ImageBatch(loaded.images[rows], loaded.labels[rows], loaded.indices[rows])
+        (model.training_step if stage == "training" else model.validation_step)(part, 0)
     expected = F.cross_entropy(model.network(loaded.images.permute(0, 3, 1, 2)), loaded.labels)
-    found = model.train_loss if stage == "train" else model.val_loss
-    assert found.compute().item() == pytest.approx(expected.item(), rel=1e-5)
+    metric = model.train_loss if stage == "training" else model.val_loss
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("fill", "values"), [("mask", {0, 255}), ("constant", {255})])
-def test_alpha_of_rotated_corners_is_a_choice(fill: str, values: set[int]) -> None:
+def test_alpha_of_rotated_corners(fill: str, values: set[int]) -> None:
     model, loaded = classifier(fill_alpha=fill, cutmix=0.0), batch()
     loaded.images[..., 3] = 255
-    seen = model.augmented(loaded, 0, 0).images
-    assert set(seen[..., 3].flatten().tolist()) == values
-    assert (seen[:, 0, 0, :3] == 0).all(dim=-1).any()  # colours of a corner are 0 either way
+    images = model.augmented(loaded, 0, 0).images
+    assert set(images[..., 3].flatten().tolist()) == values
+    assert (images[:, 0, 0, :3] == 0).all(dim=-1).any()  # the colour of a corner is always 0
 
 
-def test_draws_follow_from_seed_epoch_and_step_alone() -> None:
+def test_augmentation_depends_only_on_seed_epoch_and_step() -> None:
     loaded = batch()
     one, two = classifier(), classifier()
     torch.rand(7)
@@ -80,16 +84,16 @@ def test_draws_follow_from_seed_epoch_and_step_alone() -> None:
     assert all(not torch.equal(a, b) for i, a in enumerate(views) for b in views[:i])
 
 
-def test_learning_rate_rises_for_a_tenth_and_falls_as_a_cosine() -> None:
-    found = classifier().configure_optimizers()
-    optimiser, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
-    assert found["lr_scheduler"]["interval"] == "step"
+def test_learning_rate_rises_for_a_tenth_of_the_steps_and_then_falls() -> None:
+    optimisers = classifier().configure_optimizers()
+    optimiser, schedule = optimisers["optimizer"], optimisers["lr_scheduler"]["scheduler"]
+    assert optimisers["lr_scheduler"]["interval"] == "step"
     rates = []
     for _ in range(49):
         rates.append(optimiser.param_groups[0]["lr"])
         optimiser.step()
         schedule.step()
-    assert rates[0] == pytest.approx(1e-2 / 25)  # so the report's "max lr equal to the initial lr" holds at no step
+    assert rates[0] == pytest.approx(1e-2 / 25)  # unlike the paper's "max lr equal to the initial lr"
     assert max(rates) == pytest.approx(1e-2)
     assert rates.index(max(rates)) == 4  # 10 % of 50 steps, counted from 0
     middle = 1e-2 / 2
@@ -106,22 +110,22 @@ def split(count: int = 10) -> SplitImages:
     return SplitImages(tuple(map(str, range(count))), np.arange(count), store)
 
 
-def test_an_epoch_is_a_permutation_that_follows_from_seed_and_epoch() -> None:
+def test_an_epoch_is_a_permutation_from_seed_and_epoch() -> None:
     batches = Batches(Pixels(split(), "RGB"), 4, seed=1)
-    epochs = [torch.cat([found.labels for found in batches]).tolist() for _ in range(3)]
+    epochs = [torch.cat([batch.labels for batch in batches]).tolist() for _ in range(3)]
     assert len(batches) == 3
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     again = Batches(Pixels(split(), "RGB"), 4, seed=1)
     again.load_state_dict({"epoch": 1, "step": 1})
-    assert torch.cat([found.labels for found in again]).tolist() == epochs[1][4:]
+    assert torch.cat([batch.labels for batch in again]).tolist() == epochs[1][4:]
     other = Batches(Pixels(split(), "RGB"), 4, seed=2)
-    assert torch.cat([found.labels for found in other]).tolist() != epochs[0]
+    assert torch.cat([batch.labels for batch in other]).tolist() != epochs[0]
     plain = Batches(Pixels(split(), "RGB"), 4)
-    assert torch.cat([found.labels for found in plain]).tolist() == list(range(10))
+    assert torch.cat([batch.labels for batch in plain]).tolist() == list(range(10))
 
 
-def test_images_stay_with_their_labels_and_take_the_channels_asked_for() -> None:
+def test_images_keep_their_labels_and_have_the_configured_channels() -> None:
     for images, labels, *_ in Batches(Pixels(split(), "RGBA"), 4, seed=1):
         assert images.shape[1:] == (2, 2, 4)
         assert images[:, 0, 0, 0].tolist() == [12 * int(label) for label in labels]
@@ -132,8 +136,8 @@ def test_images_stay_with_their_labels_and_take_the_channels_asked_for() -> None
 
 
 @pytest.mark.parametrize(("fault", "shape"), [(lambda x: x[:, :2], r"\(6, 2\)"), (lambda x: (x,), "tuple")])
-def test_a_network_that_returns_another_shape_is_named(fault: Callable[[torch.Tensor], object], shape: str) -> None:
+def test_a_network_that_returns_a_wrong_shape_is_named(fault: Callable[[torch.Tensor], object], shape: str) -> None:
     model = classifier()
     model.network.register_forward_hook(lambda _module, _inputs, output: fault(output))
     with pytest.raises(InputError, match=rf"model.name=resnet: forward returned {shape}; expected \(6, 3\)"):
-        model._step("train", batch(), 0)
+        model.training_step(batch(), 0)

@@ -1,4 +1,4 @@
-"""What each of many processes reads and trains on, against the path that reads whole batches; ranks are faked."""
+"""What each process of a training reads and trains on, compared with reading complete batches; ranks are faked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,13 +37,13 @@ COUNT, BATCH = 45, 16  # the last batch has 13 images
 
 @augmentation("cutmix twice")
 class CutMixTwice(CutMix):
-    """Mixes what is mixed already, so that an image has up to four sources."""
+    """A second CutMix, so that an image has up to four sources."""
 
 
 @augmentation("brightest")
 @dataclass(frozen=True)
 class Brightest:
-    """Depends on the whole batch, and so has no ``select``: every image gets the largest value of a partner."""
+    """An augmentation without ``select``: each image depends on the largest value of a partner."""
 
     def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Tensor:
         return torch.randperm(len(batch), generator=rng)
@@ -52,8 +53,8 @@ class Brightest:
         return replace(batch, images=torch.maximum(batch.images // 2, peaks // 3))
 
 
-class Counted:
-    """The images of a store, and how many of its rows were read."""
+class CountingImages:
+    """The images of a store; it counts the rows that are read."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self.images, self.base, self.read = images, None, 0
@@ -63,12 +64,12 @@ class Counted:
         return self.images[rows]
 
 
-def pixels() -> tuple[Pixels, Counted]:
-    counted = Counted(np.random.default_rng(0).integers(0, 256, (COUNT, 20, 20, 4), np.uint8))
-    store = Store(counted, "f", np.arange(COUNT), ())  # type: ignore[arg-type]
-    found = Pixels(SplitImages(tuple(map(str, range(COUNT))), np.arange(COUNT) % 3, store), "RGBA")
-    found.image_features = torch.rand(COUNT, 5, generator=torch.Generator().manual_seed(0))
-    return found, counted
+def pixels() -> tuple[Pixels, CountingImages]:
+    images = CountingImages(np.random.default_rng(0).integers(0, 256, (COUNT, 20, 20, 4), np.uint8))
+    store = Store(images, "f", np.arange(COUNT), ())  # type: ignore[arg-type]
+    source = Pixels(SplitImages(tuple(map(str, range(COUNT))), np.arange(COUNT) % 3, store), "RGBA")
+    source.image_features = torch.rand(COUNT, 5, generator=torch.Generator().manual_seed(0))
+    return source, images
 
 
 @contextmanager
@@ -80,19 +81,19 @@ def as_rank(rank: int, size: int) -> Iterator[None]:
 
 
 def batches(model: Classifier | None) -> tuple[list[ImageBatch], list[int]]:
-    """The batches of an epoch, and how many rows were read for each; with a model, only those that it needs."""
-    source, counted = pixels()
-    found: list[ImageBatch] = []
+    """The batches of an epoch, and the number of rows read for each; with a model, only the rows that it needs."""
+    source, images = pixels()
+    loaded: list[ImageBatch] = []
     read: list[int] = []
     for batch in Batches(source, BATCH, seed=3, needed=None if model is None else model.needed)._from(0, 0):
-        found.append(batch)
-        read.append(counted.read - sum(read))
-    return found, read
+        loaded.append(batch)
+        read.append(images.read - sum(read))
+    return loaded, read
 
 
 def gradients(model: Classifier, batch: ImageBatch, step: int) -> tuple[float, dict[str, Tensor]]:
     model.zero_grad()
-    loss = model._step("train", batch._replace(image_features=None), step)  # this network has none
+    loss = model.training_step(batch._replace(image_features=None), step)  # this network has none
     torch.autograd.backward(loss)
     return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -107,18 +108,18 @@ AUGMENTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("size", [2, 3, 8])
 @pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
-def test_shares_of_all_ranks_are_the_batch_that_one_process_sees(augment: dict[str, Any], size: int) -> None:
-    whole, _ = batches(None)
-    alone = [classifier(augment=augment).augmented(batch, 0, step) for step, batch in enumerate(whole)]
+def test_shares_of_all_ranks_are_the_batch_of_one_process(augment: dict[str, Any], size: int) -> None:
+    complete, _ = batches(None)
+    single = [classifier(augment=augment).augmented(batch, 0, step) for step, batch in enumerate(complete)]
     parts: list[list[Batch]] = []
     for rank in range(size):
         with as_rank(rank, size):
             model = classifier(augment=augment)
             parts.append([model.augmented(batch, 0, step) for step, batch in enumerate(batches(model)[0])])
-    for step, expected in enumerate(alone):
+    for step, expected in enumerate(single):
         for name in ("images", "targets", "indices", "image_features"):
-            found = torch.cat([getattr(part[step], name) for part in parts])
-            assert torch.equal(found, getattr(expected, name)), (step, name)
+            joined = torch.cat([getattr(part[step], name) for part in parts])
+            assert torch.equal(joined, getattr(expected, name)), (step, name)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
@@ -136,16 +137,16 @@ def test_a_rank_reads_its_images_and_their_partners(size: int) -> None:
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
-def test_losses_and_gradients_are_those_of_a_rank_that_reads_whole_batches(augment: dict[str, Any]) -> None:
+def test_losses_and_gradients_equal_those_of_a_rank_that_reads_complete_batches(augment: dict[str, Any]) -> None:
     for rank in range(2):
         with as_rank(rank, 2):
             model, other = (classifier(augment=augment, dropout=0.3).train() for _ in range(2))
-            for step, (part, whole) in enumerate(zip(batches(model)[0], batches(None)[0], strict=True)):
-                loss, found = gradients(model, part, step)
-                expected_loss, expected = gradients(other, whole, step)
+            for step, (part, complete) in enumerate(zip(batches(model)[0], batches(None)[0], strict=True)):
+                loss, actual = gradients(model, part, step)
+                expected_loss, expected = gradients(other, complete, step)
                 assert loss == expected_loss
-                assert found.keys() == expected.keys()
-                assert all(torch.equal(found[name], expected[name]) for name in found)
+                assert actual.keys() == expected.keys()
+                assert all(torch.equal(actual[name], expected[name]) for name in actual)
 
 
 class StoppedError(Exception):
@@ -153,17 +154,18 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_training_reads_what_its_rank_needs(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_reads_the_rows_that_its_rank_needs(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[ImageBatch] = []
 
     def fit(trainer: Any, model: Classifier, datamodule: Any, **_: Any) -> None:
         loaded.extend(datamodule.train_dataloader())
         raise StoppedError
 
+    monkeypatch.setattr(rank_zero_only, "rank", rank)  # restored after the test: Lightning sets it globally
     monkeypatch.setattr("lightning.Trainer.fit", fit)
     monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
     monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run("cnn", Path("out"), "identity"))
-    words = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
+    overrides = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
     with as_rank(rank, 2), pytest.raises(StoppedError):
-        train.run(configure("train", TrainConfig, *words), False)
+        train.run(configure("train", TrainConfig, *overrides), False)
     assert [(len(batch.images), len(batch.labels)) for batch in loaded] == [(8, 16), (8, 16), (4, 8)]

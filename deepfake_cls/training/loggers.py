@@ -1,0 +1,87 @@
+"""Lightning's loggers: built from the configuration, and given the hyperparameters and final metrics of a run."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from deepfake_cls.config import LoggerConfig
+from deepfake_cls.errors import InputError
+from deepfake_cls.records import Record
+
+
+def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
+    """Build and start a logger.
+
+    Args:
+        config: Its name and arguments.
+        folder: The run's folder.
+        resumed: Whether the run resumes; the CSV logger then keeps its rows.
+
+    Raises:
+        InputError: If its package is missing, it does not take the arguments, or it does not start.
+    """
+    loggers: dict[str, tuple[type[Any], dict[str, Any]]] = {
+        "tensorboard": (TensorBoardLogger, {"save_dir": folder, "name": "", "version": ""}),
+        "csv": (CSVLogger, {"save_dir": folder, "name": "", "version": ""}),
+        "mlflow": (MLFlowLogger, {"experiment_name": "deepfake_cls", "run_name": folder.name}),
+        "wandb": (WandbLogger, {"save_dir": folder, "project": "deepfake_cls", "name": folder.name}),
+    }
+    factory, defaults = loggers[config.name]
+    # Without a server MLflow writes to ./mlruns: its client package, mlflow-skinny, has no database.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    try:
+        logger: Any = factory(**{**defaults, **config.args})
+        rows = _csv_rows(logger) if resumed and isinstance(logger, CSVLogger) else []
+        _ = logger.experiment  # starts the logger; some check their arguments only then
+    except ImportError as error:
+        raise InputError(f"logger={config.name}: {error}; run pip install 'deepfake-cls[{config.name}]'.") from error
+    except TypeError as error:
+        raise InputError(f"logger.args: {error}; expected arguments of Lightning's {factory.__name__}.") from error
+    except Exception as error:  # each service has its own errors
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"logger={config.name}: does not start ({reason}); correct logger.args, or use logger=tensorboard."
+        ) from error
+    for row in rows:
+        logger.log_metrics(row, int(row.pop("step")))
+    return logger  # type: ignore[no-any-return]
+
+
+def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
+    """The rows of an existing CSV file, which Lightning's logger deletes when it starts."""
+    file = Path(logger.log_dir, "metrics.csv")
+    if not file.is_file():
+        return []
+    with file.open(newline="") as lines:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+
+
+def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
+    """Log hyperparameters and final metrics, which TensorBoard compares in its HParams tab.
+
+    Args:
+        logger: The run's logger.
+        record: The run's record.
+        step: Optimiser steps of the run.
+    """
+    config = record.config
+    # TensorBoard shows only the first ones: so these are few, and those that sweeps vary come first.
+    keys = ("lr", "dropout", "channels", "width", "epochs", "batch_size", "seed")
+    flat = {key: config[key] for key in keys} | {"data": config["data"]["name"], "model": config["model"]["name"]}
+    flat |= {f"data.{key}": config["data"][key] for key in ("strength", "alpha") if key in config["data"]}
+    flat |= {f"model.{key}": str(value) for key, value in config["model"]["args"].items()}
+    for name, strengths in config["augment"].items():
+        flat |= {f"augment.{name}.{key}": value for key, value in (strengths or {}).items()}
+    flat |= {f"recipe.{key}": value for key, value in config["recipe"].items()}
+    final = {f"final/{name}": value for name, value in record.metrics.items()}
+    if isinstance(logger, TensorBoardLogger):
+        logger.log_hyperparams(flat, final)
+    else:
+        logger.log_hyperparams(flat)
+        logger.log_metrics(final, step)
+    logger.finalize("success")

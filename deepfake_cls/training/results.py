@@ -1,0 +1,82 @@
+"""What a training writes: outputs of the network on validation and training images, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfake_cls.config import TrainConfig
+from deepfake_cls.data.datamodule import ImageData
+from deepfake_cls.hardware import Hardware
+from deepfake_cls.inference import Outputs
+from deepfake_cls.records import Record, write_predictions
+from deepfake_cls.runs import Run
+from deepfake_cls.stats.metrics import score
+
+TRAIN_FEATURES = 20_000  # train_features.npz has at most so many images
+
+
+def write_results(
+    config: TrainConfig,
+    data: ImageData,
+    hardware: Hardware,
+    claimed: Run,
+    history: list[dict[str, float]],
+    validation: Outputs,
+    clean: Outputs,
+) -> Record:
+    """Write the outputs, and return their record, without times; the caller writes it last.
+
+    Args:
+        config: The configuration.
+        data: Training and validation images.
+        hardware: The hardware that the run used.
+        claimed: The run's folder.
+        history: The learning curve.
+        validation: Outputs of the validation images.
+        clean: Outputs of the training images, without augmentation.
+    """
+    labels = data.validation.labels
+    scores = score(labels, validation.probs)
+    metrics = scores.prefixed("validation")
+    metrics["val_acc_best"] = max(row["val_acc"] for row in history)
+    metrics["train_acc"] = score(data.train.labels, clean.probs).metrics["acc"]
+    if validation.probs_flip is not None:
+        metrics["val_acc_flip"] = score(labels, validation.probs_flip).metrics["acc"]
+    write_outputs(claimed.path / "predictions.npz", data.validation.ids, labels, validation)
+    rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:TRAIN_FEATURES])
+    ids = [data.train.ids[row] for row in rows]
+    write_outputs(claimed.path / "train_features.npz", ids, data.train.labels[rows], clean, rows)
+    splits = {"train": data.train, "validation": data.validation}
+    return claimed.result(config, data.manifest, splits, hardware, scores, metrics=metrics, history=history)
+
+
+def write_outputs(
+    path: Path,
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    outputs: Outputs,
+    rows: NDArray[np.int64] | slice = slice(None),
+) -> None:
+    """Write the outputs of some images.
+
+    Args:
+        path: The file.
+        ids: Of the images that are written.
+        labels: int64 (R,), of these images.
+        outputs: Of all images.
+        rows: int64 (R,), which images are written.
+    """
+    features, probs_flip = outputs.features, outputs.probs_flip
+    write_predictions(
+        path,
+        ids,
+        labels,
+        outputs.probs[rows],
+        logits=outputs.logits[rows],
+        features=None if features is None else features[rows],
+        probs_flip=None if probs_flip is None else probs_flip[rows],
+    )
