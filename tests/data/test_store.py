@@ -297,6 +297,6 @@ def test_the_real_data_is_decoded_once(tmp_path: Path) -> None:
     for row in (0, 77, len(split) - 1):
         with Image.open(path_of(split, row)) as image:
             np.testing.assert_array_equal(store.images[row], np.asarray(image.convert("RGB")))
-    start = time.perf_counter()
+    start = time.process_time()
     assert open_split(split, config).fingerprint == store.fingerprint
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

@@ -142,9 +142,9 @@ def test_unibuc_does_not_blame_a_class_for_a_bad_row(unibuc: Path) -> None:
 
 def test_unibuc_survives_a_label_of_many_digits(unibuc: Path) -> None:
     table(unibuc / "train.csv", "a,0", "b,999999999")
-    start = time.perf_counter()
+    start = time.process_time()
     assert "empty class 1, 2, 3, 4, 5: labels go up to 999999999" in refusal(unibuc)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_unibuc_names_a_validation_label_that_train_does_not_have(unibuc: Path) -> None:
