@@ -294,6 +294,7 @@ def test_too_few_images_are_refused_at_once(unibuc_like: Path) -> None:
     assert output.strip().splitlines()[-1].endswith("30 training images; 32 are needed.")
 
 
+@pytest.mark.slow
 def test_the_whole_suite(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", "--quick", "--output", str(tmp_path / "out")],
@@ -318,6 +319,7 @@ def test_the_whole_suite(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_the_gpu_suite_on_a_cpu(tmp_path: Path) -> None:
     words = ["--quick", "--device", "cpu", "--output", str(tmp_path)]
     done = subprocess.run([sys.executable, "-m", "benchmarks.gpu", *words], capture_output=True, text=True, cwd=ROOT)

@@ -138,6 +138,7 @@ def test_gradients_equal_those_of_one_process_that_normalises_each_half_apart() 
                 torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=f"{count} {name}")
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_scores_as_one_process_does() -> None:
     command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "deepfake_cls.train", *WORDS]
     done = call(*command, "run_dir=out")
@@ -194,6 +195,7 @@ def _stopped(step: int, run_dir: str) -> None:
         _fit(run_dir)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_the_resumed_run_equals_an_uninterrupted_one() -> None:
     # New processes for each part: one that joins twice may meet what the other left of the first time, and hang.
     assert together(_fit, "whole") == [0, 0]

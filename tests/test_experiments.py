@@ -24,6 +24,7 @@ def tables(runs: str, output: str) -> bytes:
     return Path(output, "tables.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_and_started_again_ends_with_the_same_tables() -> None:
     command = [sys.executable, "-m", *SWEEP, "run_dir=killed"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -64,9 +64,9 @@ def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ([], signal.SIGSEGV),
+        pytest.param([], signal.SIGSEGV, marks=pytest.mark.slow),
         ([], signal.SIGKILL),
-        (["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV),
+        pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV, marks=pytest.mark.slow),
     ],
 )
 def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
@@ -101,6 +101,7 @@ def test_a_job_that_dies_of_a_signal_is_named_and_recorded_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("killer")
+@pytest.mark.slow
 def test_a_signal_to_a_job_alone_stops_the_job_and_not_the_sweep() -> None:
     words = [*SMALL_NET, "epochs=2", "data=unibuc", "data.root=bad,competition", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
@@ -111,6 +112,7 @@ def test_a_signal_to_a_job_alone_stops_the_job_and_not_the_sweep() -> None:
 
 
 @pytest.mark.usefixtures("killer")
+@pytest.mark.slow
 def test_a_process_that_outlives_its_crashed_job_holds_nothing_up() -> None:
     words = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGKILL)), "OUTLIVED_BY": str(Path("pid").resolve())}
@@ -140,8 +142,15 @@ def start_sweep() -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        (signal.SIGTERM, False),
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
     number: signal.Signals, to_all: bool, unibuc_like: Path
 ) -> None:
@@ -161,7 +170,7 @@ def test_a_stop_of_a_sweep_reaches_the_job_which_keeps_a_checkpoint(
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stop_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_like: Path) -> None:
     sweep = start_sweep()
     assert sweep.stdout is not None
@@ -176,6 +185,7 @@ def test_a_stop_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_li
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
+@pytest.mark.slow
 def test_a_job_ends_when_the_process_that_waits_for_it_is_killed(unibuc_like: Path) -> None:
     words = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0"]
     log = Path("log").open("w")  # noqa: SIM115

@@ -22,7 +22,7 @@ DATA = ["data=unibuc", "data.root=competition"]  # below the folder the command 
 WORDS = [*SMALL_NET, *DATA, "channels=RGB", "epochs=1"]
 SWEEP = ["deepfake_cls.train", *WORDS, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2"]
 
-pytestmark = pytest.mark.usefixtures("unibuc_like")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unibuc_like")]
 
 
 def test_jobs_in_workers_equal_jobs_alone_and_what_fails_there_is_told_here() -> None:
