@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def skip_unless_fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def skip_in_fast_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --fast, skip a test as soon as it trains or starts a process."""
 
     def skip(*args: Any, **options: Any) -> None:

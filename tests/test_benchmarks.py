@@ -271,7 +271,7 @@ def test_more_references_are_the_same_again(tmp_path: Path) -> None:
 # Start-up
 
 
-@pytest.mark.parametrize("name", ["train", "report"])
+@pytest.mark.parametrize("name", [pytest.param("train", marks=pytest.mark.slow), "report"])
 def test_a_start_that_ends_early_is_no_measurement(name: str, tmp_path: Path) -> None:
     command = startup.commands(tmp_path)[name]
     with pytest.raises(RuntimeError, match="failed"):
@@ -335,6 +335,7 @@ def test_the_gpu_suite_on_a_cpu(tmp_path: Path) -> None:
     assert found["knn_labels_differing"] == 0
 
 
+@pytest.mark.slow
 def test_the_gpu_suite_needs_no_hydra(tmp_path: Path) -> None:
     # Every job of it in one process, which then must not have imported Hydra.
     code = f"""

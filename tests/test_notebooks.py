@@ -105,7 +105,7 @@ def test_they_are_kept_without_outputs(path: Path) -> None:
             assert not {"def ", "class "} & {word + " " for word in cell.source.split()}  # functions have tests
 
 
-@pytest.mark.parametrize("layout", ["synthetic", "unibuc"])
+@pytest.mark.parametrize("layout", ["synthetic", pytest.param("unibuc", marks=pytest.mark.slow)])
 def test_data(layout: str, tmp_path: Path, unibuc_like: Path) -> None:
     parameters = SYNTHETIC
     if layout == "unibuc":  # what its first lines promise
