@@ -146,7 +146,7 @@ def start_sweep() -> subprocess.Popen[str]:
     ("number", "to_all"),
     [
         (signal.SIGTERM, False),
-        (signal.SIGINT, True),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
     ],
