@@ -95,7 +95,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist work
 checks: $(STAMP)  ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy -n 2
+	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
 test: checks  ## checks and the test suite without the slow tests
