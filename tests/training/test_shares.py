@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -161,6 +162,7 @@ def test_a_training_reads_what_its_rank_needs(rank: int, monkeypatch: pytest.Mon
         raise StoppedError
 
     monkeypatch.setattr("lightning.Trainer.fit", fit)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # the Trainer sets it; restored for the next test
     monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
     monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run(Path("out"), "identity"))
     words = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
