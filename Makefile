@@ -102,7 +102,7 @@ test: checks  ## checks and the test suite without the slow tests
 	$(PYTEST) -m "not slow and not cluster"
 
 test-fast: checks  ## checks and the tests that neither train, start processes nor render reports
-	$(PYTEST) -m "not slow and not cluster" --fast --ignore tests/report --ignore tests/test_notebooks.py
+	$(PYTEST) -m "not slow and not cluster" --fast -rfE --ignore tests/report --ignore tests/test_notebooks.py
 
 test-all: checks  ## checks and all tests that need no GPU and no cluster
 	$(PYTEST)

@@ -317,6 +317,7 @@ def test_a_network_without_skips_can_be_trained_and_used() -> None:
     assert not [name for name in model.network.state_dict() if ".skip." in name]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_job_once_and_survives_a_bad_one() -> None:
     words = ["deepfake_cls.train", *SMALL_DATA, *SMALL_NET, "epochs=1", "-m"]
     first = call(*words, "lr=1e-4,3e-4,1e-3")
