@@ -1,4 +1,4 @@
-"""What several test files share: configurations through Hydra, small data, the competition's data."""
+"""Fixtures and helpers for all tests: a folder per test, configurations, small data, the competition's data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from deepfake_cls import train
 from deepfake_cls.config import conf_dir
 from deepfake_cls.overrides import to_hydra
 from deepfake_cls.report import table
 from deepfake_cls.stats import metric
 from deepfake_cls.validation import validate
 
-# The suite sees no GPU, and so is the same on every machine; make test-gpu runs the tests that want one. This is set
-# before torch is first asked for a GPU, and every process that a test starts inherits it.
+# Tests see no GPU, so they do the same on every machine; make test-gpu runs those that need one. Set before torch looks
+# for GPUs, and inherited by each process that a test starts.
 WITH_GPU = os.environ.get("DEEPFAKE_CLS_TEST_CUDA") == "1"
 if not WITH_GPU:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -44,11 +45,33 @@ SMALL_NET = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="skip a test as soon as it trains or starts a process")
+
+
 @pytest.fixture(autouse=True)
-def own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run each test in a folder of its own, with a cache that all tests share and no user ever sees."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+def skip_in_fast_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --fast, skip a test as soon as it trains or starts a process."""
+
+    def skip(*args: Any, **options: Any) -> None:
+        pytest.skip("trains or starts a process")
+
+    if request.config.getoption("fast"):
+        monkeypatch.setattr(train, "run", skip)
+        monkeypatch.setattr(subprocess, "Popen", skip)
+
+
+@pytest.fixture(scope="session")
+def cache_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache folder of this test session, shared by all tests and by the workers of pytest-xdist."""
+    session = tmp_path_factory.getbasetemp()
+    return (session.parent if hasattr(request.config, "workerinput") else session) / "cache"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(cache_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run each test in a folder of its own, and keep the user's cache out of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.chdir(tmp_path)
 
 
@@ -58,10 +81,10 @@ def configure(name: str, schema: type[Schema], *overrides: str) -> Schema:
         return validate(compose(name, overrides=to_hydra(overrides)), schema)
 
 
-def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """``python -m deepfake_cls.<words>`` in a process of its own, in the current folder."""
+def call(*arguments: str, check: bool = True, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m ARGUMENTS`` in the current folder; with ``check``, its exit status has to be 0."""
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-m", *arguments],
         capture_output=True,
         text=True,
         timeout=300,
@@ -72,31 +95,31 @@ def call(*words: str, check: bool = True, env: dict[str, str] | None = None) -> 
 
 
 @pytest.fixture(autouse=True)
-def gpu_where_wanted(request: pytest.FixtureRequest) -> None:
-    """Skip the tests for GPUs unless they are asked for, and there is one."""
+def skip_cuda(request: pytest.FixtureRequest) -> None:
+    """Skip the tests that need a GPU, except under make test-gpu."""
     if request.node.get_closest_marker("cuda") is None:
         return
     if not WITH_GPU:
-        pytest.skip("wants a GPU: make test-gpu")
+        pytest.skip("needs a GPU: make test-gpu")
     import torch
 
-    assert torch.cuda.is_available(), "make test-gpu wants a GPU, and torch sees none"
+    assert torch.cuda.is_available(), "make test-gpu needs a GPU, and torch finds none"
 
 
 @contextmanager
 def stopped_after(
     step: int, number: signal.Signals = signal.SIGTERM, message: str = "The same command resumes from it"
 ) -> Iterator[None]:
-    """A signal that comes after so many steps of a training, which then has to stop with a checkpoint and a message."""
+    """Send a signal after this number of training steps, and expect a stop with a checkpoint and a message."""
     from deepfake_cls.errors import Interrupted
     from deepfake_cls.training.callbacks import StopCleanly
 
     inner = StopCleanly.on_train_batch_end
 
-    def stop(self: StopCleanly, trainer: Any, *rest: Any) -> None:
+    def stop(self: StopCleanly, trainer: Any, *args: Any) -> None:
         if trainer.global_step == step:
             self._receive(number, None)
-        inner(self, trainer, *rest)
+        inner(self, trainer, *args)
 
     with (
         patch.object(StopCleanly, "on_train_batch_end", stop),
@@ -107,7 +130,7 @@ def stopped_after(
 
 @pytest.fixture
 def unibuc_like(tmp_path: Path) -> Path:
-    """A competition in small: 3 classes of coloured noise that a network learns at once, 16×16 PNG files."""
+    """A small data set in the competition's layout: 3 classes of coloured noise, easy to learn, 16×16 PNG files."""
     root = tmp_path / "competition"
     rng = np.random.default_rng(0)
     for split, count in (("train", 30), ("validation", 12), ("test", 7)):
@@ -127,7 +150,7 @@ def unibuc_like(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def unibuc() -> Path:
-    """The competition's own data, where it is at hand."""
+    """The competition's own data; without it the test is skipped."""
     folder = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", ROOT.parent / "shared" / "unibuc"))
     if not (folder / "train.csv").is_file():
         pytest.skip(f"the competition's data is not at {folder}; set DEEPFAKE_CLS_UNIBUC to its folder")
@@ -136,8 +159,8 @@ def unibuc() -> Path:
 
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Metrics and tables that a test registers are gone after it."""
-    import deepfake_cls.report.tables  # noqa: F401 (what registers itself on import has to stay)
+    """Remove the metrics and tables that a test registers after it."""
+    import deepfake_cls.report.tables  # noqa: F401 (parts that are registered on import stay)
 
     monkeypatch.setattr(metric, "_parts", {**metric._parts})
     monkeypatch.setattr(table, "_parts", {**table._parts})

@@ -287,6 +287,7 @@ def test_repeated_references(tmp_path: Path) -> None:
 # Complete runs
 
 
+@pytest.mark.slow
 def test_a_start_that_ends_before_its_first_step_is_an_error(tmp_path: Path) -> None:
     for code in ("print('another line')", f"raise SystemExit({STEP_REACHED!r})"):
         with pytest.raises(RuntimeError, match="failed"):
@@ -299,6 +300,7 @@ def test_too_few_images_are_refused(unibuc_like: Path, monkeypatch: pytest.Monke
         speed.main()
 
 
+@pytest.mark.slow
 def test_the_complete_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # faster beside other tests
     images, output = tmp_path / "images", tmp_path / "out"
@@ -323,6 +325,7 @@ def test_the_complete_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_the_complete_gpu_suite_on_a_cpu_without_hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # With --quick all jobs run in this one process.

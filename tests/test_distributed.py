@@ -143,6 +143,7 @@ def test_gradients_equal_those_of_one_process_that_normalises_each_half() -> Non
                 torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=f"{count} {name}")
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_scores_like_one_process() -> None:
     command = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "deepfake_cls.train", *OVERRIDES]
     assert call(*command, "run_dir=out").stdout.count("next: ") == 1
@@ -198,6 +199,7 @@ def _stopped(step: int, run_dir: str) -> None:
         _fit(run_dir)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_the_resumed_run_equals_an_uninterrupted_one() -> None:
     # New processes for each part: a process that joins a second time may hang on what is left of the first time.
     assert in_two_processes(_fit, "whole") == [0, 0]

@@ -24,6 +24,7 @@ def tables(runs: str, output: str) -> bytes:
     return Path(output, "tables.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_and_restarted_sweep_gives_the_same_tables() -> None:
     command = [sys.executable, "-m", *SWEEP, "run_dir=killed"]
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

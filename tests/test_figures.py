@@ -1,3 +1,5 @@
+"""Figures: what they draw for which images."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -5,13 +7,13 @@ import numpy as np
 from deepfake_cls.figures import PALETTE, by_class, nearest_figure, traces_figure
 
 
-def test_images_are_sorted_by_class_and_unknown_ones_left_out() -> None:
+def test_images_are_grouped_by_class_without_unlabelled_ones() -> None:
     images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
-    found = by_class(images, np.array([1, 0, -1, 1, 0, 1]), ["a", "b"], most=2)
-    assert {name: part.ravel().tolist() for name, part in found.items()} == {"a": [1, 4], "b": [0, 3]}
+    groups = by_class(images, np.array([1, 0, -1, 1, 0, 1]), ["a", "b"], most=2)
+    assert {name: group.ravel().tolist() for name, group in groups.items()} == {"a": [1, 4], "b": [0, 3]}
 
 
-def test_the_mean_residual_keeps_what_lies_at_one_place() -> None:
+def test_the_mean_residual_shows_a_trace_at_a_fixed_position() -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(100, 156, (40, 16, 16, 3), dtype=np.uint8)
     marked = noise.copy()
@@ -25,14 +27,14 @@ def test_the_mean_residual_keeps_what_lies_at_one_place() -> None:
     traces_figure({"one image": noise[:1]}).canvas.draw()
 
 
-def test_a_frame_says_whether_a_neighbour_is_of_the_same_class() -> None:
+def test_the_frame_of_a_neighbour_shows_whether_its_class_is_right() -> None:
     images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 4), dtype=np.uint8)
-    found = np.array([[0, 1, 1], [1, 1, 0]])
-    figure = nearest_figure(images, np.array([0, 1]), images[found], found, ["a", "b$"])
+    neighbours = np.array([[0, 1, 1], [1, 1, 0]])
+    figure = nearest_figure(images, np.array([0, 1]), images[neighbours], neighbours, ["a", "b$"])
     figure.canvas.draw()
     assert [axes.get_title() for axes in figure.axes] == ["a", "✓ a", "✗ b$", "✗ b$", "b$", "✓ b$", "✓ b$", "✗ a"]
     colours = [axes.spines["top"].get_edgecolor() for axes in figure.axes]
     same, other = (tuple(int(PALETTE[i][j : j + 2], 16) / 255 for j in (1, 3, 5)) for i in (2, 1))
     assert [colour[:3] for colour in colours[1:4]] == [same, other, other]
-    shown = np.asarray(figure.axes[2].images[0].get_array())
-    assert np.array_equal(shown, images[1, ..., :3])
+    drawn = np.asarray(figure.axes[2].images[0].get_array())
+    assert np.array_equal(drawn, images[1, ..., :3])

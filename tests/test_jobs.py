@@ -65,9 +65,9 @@ def killer(unibuc_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ([], signal.SIGSEGV),
+        pytest.param([], signal.SIGSEGV, marks=pytest.mark.slow),
         ([], signal.SIGKILL),
-        (["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV),
+        pytest.param(["launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGSEGV, marks=pytest.mark.slow),
     ],
 )
 def test_a_job_that_dies_of_a_signal_is_recorded_and_the_sweep_continues(
@@ -102,6 +102,7 @@ def test_a_job_that_dies_of_a_signal_is_recorded_and_the_sweep_continues(
 
 
 @pytest.mark.usefixtures("killer")
+@pytest.mark.slow
 def test_a_signal_to_one_job_does_not_stop_the_sweep() -> None:
     overrides = [*SMALL_NET, "epochs=2", "data=unibuc", "data.root=bad,competition", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGTERM)), "KILLED_AT": "checkpoints/last.ckpt"}
@@ -112,6 +113,7 @@ def test_a_signal_to_one_job_does_not_stop_the_sweep() -> None:
 
 
 @pytest.mark.usefixtures("killer")
+@pytest.mark.slow
 def test_a_child_that_outlives_its_crashed_job_does_not_block_the_sweep() -> None:
     overrides = [*SMALL_NET, "epochs=1", "data=unibuc", "data.root=bad", "seed=0"]
     env = {"KILLED_BY": str(int(signal.SIGKILL)), "OUTLIVED_BY": str(Path("pid").resolve())}
@@ -141,8 +143,15 @@ def start_sweep() -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_a_sweep_reaches_the_job_which_saves_a_checkpoint(
     number: signal.Signals, to_all: bool, unibuc_like: Path
 ) -> None:
@@ -162,7 +171,7 @@ def test_a_signal_to_a_sweep_reaches_the_job_which_saves_a_checkpoint(
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_like: Path) -> None:
     sweep = start_sweep()
     assert sweep.stdout is not None
@@ -177,6 +186,7 @@ def test_a_signal_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_
     assert not list(Path("runs/cnn").glob("*/result.json"))
 
 
+@pytest.mark.slow
 def test_a_job_ends_when_its_parent_process_is_killed(unibuc_like: Path) -> None:
     overrides = [*SMALL_NET, "data=unibuc", "data.root=competition", "epochs=100000", "seed=0"]
     log = Path("log").open("w")  # noqa: SIM115

@@ -151,6 +151,7 @@ def test_spectrum_peaks_at_the_frequency_of_a_grating() -> None:
 
 
 @pytest.mark.real_data
+@pytest.mark.slow
 def test_real_images_agree_with_scikit_learn_label_by_label(unibuc: Path) -> None:
     sklearn = pytest.importorskip("sklearn.neighbors")
     config = configure("knn", KnnConfig, "data=unibuc", f"data.root={unibuc}")

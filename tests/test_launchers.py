@@ -22,7 +22,7 @@ DATA = ["data=unibuc", "data.root=competition"]  # relative to the folder in whi
 OVERRIDES = [*SMALL_NET, *DATA, "channels=RGB", "epochs=1"]
 SWEEP = ["deepfake_cls.train", *OVERRIDES, "-m", "launcher=joblib", "hydra.launcher.n_jobs=2"]
 
-pytestmark = pytest.mark.usefixtures("unibuc_like")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unibuc_like")]
 
 
 def test_jobs_in_workers_equal_single_runs_and_their_failures_are_listed() -> None:

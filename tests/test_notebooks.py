@@ -117,7 +117,7 @@ def test_notebooks_are_committed_without_outputs(path: Path) -> None:
             }  # functions belong into the package, where they are tested
 
 
-@pytest.mark.parametrize("layout", ["synthetic", "unibuc"])
+@pytest.mark.parametrize("layout", ["synthetic", pytest.param("unibuc", marks=pytest.mark.slow)])
 def test_data(layout: str, tmp_path: Path, unibuc_like: Path, kernel: KernelManager) -> None:
     parameters = SYNTHETIC
     if layout == "unibuc":  # the first cell names this layout

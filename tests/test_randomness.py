@@ -1,15 +1,19 @@
+"""Random numbers are a function of seed, purpose, epoch and step."""
+
+from __future__ import annotations
+
 import torch
 
 from deepfake_cls.randomness import derive, generator
 
 
-def test_the_same_purpose_gives_the_same_draws() -> None:
+def test_the_same_purpose_gives_the_same_random_numbers() -> None:
     first = torch.rand(5, generator=generator(3, "order", 7))
-    torch.rand(100)  # the global state has no say
+    torch.rand(100)  # torch's global random state has no effect
     assert torch.equal(first, torch.rand(5, generator=generator(3, "order", 7)))
 
 
-def test_neighbouring_purposes_have_nothing_in_common() -> None:
+def test_each_purpose_has_a_seed_of_its_own() -> None:
     seeds = {
         derive(seed, name, epoch, step) for seed in range(4) for name in "ab" for epoch in range(9) for step in range(9)
     }
@@ -19,6 +23,6 @@ def test_neighbouring_purposes_have_nothing_in_common() -> None:
 
 
 def test_seeds_are_pinned() -> None:
-    # Another hash would change every result ever committed; that is a decision, not an accident.
+    # Another hash would change every committed result.
     assert derive(0, "weights", "conv") == 5564852948250665801
     assert all(0 <= derive(seed, "x") < 2**63 for seed in range(100))

@@ -1,3 +1,5 @@
+"""Parts that are registered by name: found, unknown and duplicate names."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,7 +8,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.registry import Registry
 
 
-def test_a_part_is_chosen_by_its_name() -> None:
+def test_a_part_is_found_by_its_name_and_other_names_are_refused() -> None:
     shape: Registry[str, type] = Registry("shape.name")
 
     @shape("square")
@@ -19,7 +21,7 @@ def test_a_part_is_chosen_by_its_name() -> None:
         shape["circle"]
 
 
-def test_a_name_can_be_registered_again_by_the_same_part_only() -> None:
+def test_a_second_part_with_the_same_name_is_refused_unless_it_is_the_same_object() -> None:
     shape: Registry[str, object] = Registry("shape.name")
     shape("square")(len)
     shape("square")(len)

@@ -439,6 +439,7 @@ def test_a_network_without_skips_is_trained_and_rebuilt() -> None:
     assert not [name for name in model.network.state_dict() if ".skip." in name]
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_job_once_and_continues_after_a_failed_one() -> None:
     arguments = ["deepfake_cls.train", *SMALL, "epochs=1", "-m"]
     first = call(*arguments, "lr=1e-4,1e-3")

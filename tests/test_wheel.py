@@ -1,4 +1,4 @@
-"""A built wheel works in an empty folder, away from the clone."""
+"""A built wheel contains the configuration and runs outside the clone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, SMALL_DATA
 
 
-def test_a_wheel_carries_its_configuration_and_runs(tmp_path: Path) -> None:
-    # No isolation: the build needs nothing from a network. The wheel is unpacked and not installed, since its
-    # dependencies are there already.
+@pytest.mark.slow
+def test_a_wheel_contains_its_configuration_and_runs(tmp_path: Path) -> None:
+    # Without isolation, the build needs no network. The wheel is only unpacked: its dependencies are installed already.
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, text=True, timeout=300)
     (wheel,) = tmp_path.glob("deepfake_cls-*.whl")
@@ -28,11 +30,11 @@ def test_a_wheel_carries_its_configuration_and_runs(tmp_path: Path) -> None:
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    words = [*SMALL_DATA, "k=[1,3]", "trainer.progress=false"]
+    overrides = [*SMALL_DATA, "k=[1,3]", "trainer.progress=false"]
     script = (
         "import sys, runpy, pathlib; import deepfake_cls\n"
         f"assert pathlib.Path(deepfake_cls.__file__).is_relative_to({str(tmp_path / 'site')!r})\n"
-        f"sys.argv = ['knn', *{words!r}]\n"
+        f"sys.argv = ['knn', *{overrides!r}]\n"
         "runpy.run_module('deepfake_cls.knn', run_name='__main__')\n"
     )
     # PYTHONPATH: the wheel comes before the clone's editable install.

@@ -1,4 +1,4 @@
-"""Sweeps through real engines on this machine, SLURM and Ray: ``make test-cluster``."""
+"""Sweeps through SLURM and Ray, started on this machine: ``make test-cluster``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_train import assert_equal, outcome
 
-WORDS = [*SMALL_NET, "data=unibuc", "data.root=competition", "channels=RGB", "epochs=1"]
+OVERRIDES = [*SMALL_NET, "data=unibuc", "data.root=competition", "channels=RGB", "epochs=1"]
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("unibuc_like")]
 
@@ -57,10 +57,10 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture
 def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """SLURM with one node, this machine: a key, munged, slurmctld and slurmd, all with files of their own."""
+    """SLURM with this machine as its only node: a key, munged, slurmctld and slurmd, with all files in one folder."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     daemons = {name: shutil.which(name, path=path) for name in ("munged", "slurmctld", "slurmd", "sbatch", "srun")}
-    missing = [name for name, found in daemons.items() if found is None]
+    missing = [name for name, executable in daemons.items() if executable is None]
     if missing:
         pytest.skip(f"SLURM is not installed ({', '.join(missing)}); on Debian: apt-get install slurm-wlm munge")
     if importlib.util.find_spec("submitit") is None:
@@ -85,13 +85,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     log = (folder / "daemons.log").open("wb")
     try:
         for command in commands:
-            started.append(subprocess.Popen([str(word) for word in command], stdout=log, stderr=log))
+            started.append(subprocess.Popen([str(argument) for argument in command], stdout=log, stderr=log))
         limit = time.monotonic() + 60
         while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout:
             assert time.monotonic() < limit, (folder / "daemons.log").read_text()[-3000:]
             time.sleep(0.5)
         yield
-        # A job's result is there before its step has ended; without the daemons the step would wait for ever.
+        # A job's step ends after its result is written, and never without the daemons.
         while time.monotonic() < limit + 600 and subprocess.run(["squeue", "-h"], capture_output=True).stdout:
             time.sleep(0.5)
     finally:
@@ -103,14 +103,14 @@ def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def ray() -> Iterator[str]:
-    """A Ray cluster on this machine that was there before the sweep; its address."""
+    """Start a Ray cluster on this machine and return its address."""
     for module in ("ray", "hydra_plugins.hydra_ray_launcher"):
         if importlib.util.find_spec(module) is None:
             pytest.skip("Ray is not installed; pip install 'deepfake-cls[ray]'")
     port = free_ports(1)[0]
     folder = Path("/tmp") / f"ray-test-{port}"  # Ray's sockets need a short path
-    words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--temp-dir={folder}", "--disable-usage-stats"]
+    options = ["start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", *options, f"--temp-dir={folder}", "--disable-usage-stats"]
     head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/")
     try:
         limit = time.monotonic() + 60
@@ -129,12 +129,12 @@ def ray() -> Iterator[str]:
 
 
 def check_sweeps(*launcher: str) -> None:
-    """Two jobs that are done, equal to the same jobs alone; then one that is done already and one that fails."""
-    command = ["deepfake_cls.train", *WORDS, "-m", *launcher]
+    """Run two jobs and compare one with a single run; then run one that is done already and one that fails."""
+    command = ["deepfake_cls.train", *OVERRIDES, "-m", *launcher]
     done = call(*command, "seed=0,1")
     records = {record.seed: record for record in map(read_record, Path("runs/cnn").glob("[!.]*"))}
     assert {seed: record.status for seed, record in records.items()} == {0: "ok", 1: "ok"}, done.stdout + done.stderr
-    train.run(configure("train", TrainConfig, *WORDS, "seed=1", "run_dir=alone"), False)
+    train.run(configure("train", TrainConfig, *OVERRIDES, "seed=1", "run_dir=alone"), False)
     assert_equal(outcome(Path("runs/cnn") / records[1].identity[:12]), outcome(Path("alone")))
 
     again = call(*command, "lr=4e-3,0", check=False)
@@ -147,11 +147,11 @@ def check_sweeps(*launcher: str) -> None:
 def test_slurm(slurm: None) -> None:
     check_sweeps("launcher=slurm")
     logs = [file.read_text() for file in Path("runs/.sweep/.submitit").glob("*/*_log.out")]
-    assert sum("next: " in log for log in logs) == 3  # so it was SLURM that ran them
+    assert sum("next: " in log for log in logs) == 3  # SLURM ran them
 
-    # One job is cancelled, with a checkpoint; the other one goes on to its end.
-    words = ["deepfake_cls.train", *WORDS, "-m", "launcher=slurm", "epochs=100000,2"]
-    sweep = subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.PIPE, text=True)
+    # One job is cancelled and saves a checkpoint; the other one finishes.
+    arguments = ["deepfake_cls.train", *OVERRIDES, "-m", "launcher=slurm", "epochs=100000,2"]
+    sweep = subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.PIPE, text=True)
     while len(list(Path("runs/cnn").glob("*/checkpoints/last.ckpt"))) < 4:
         assert sweep.poll() is None
         time.sleep(0.5)

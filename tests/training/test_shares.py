@@ -163,6 +163,7 @@ def test_a_training_reads_the_rows_that_its_rank_needs(rank: int, monkeypatch: p
 
     monkeypatch.setattr(rank_zero_only, "rank", rank)  # restored after the test: Lightning sets it globally
     monkeypatch.setattr("lightning.Trainer.fit", fit)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)  # the Trainer sets it; restored for the next test
     monkeypatch.setattr(distributed, "joined", lambda _: nullcontext())
     monkeypatch.setattr(distributed, "broadcast", lambda run: run or Run("cnn", Path("out"), "identity"))
     overrides = [*SMALL_DATA, *SMALL_NET, "data.image_size=16", "run_dir=out", "augment.cutmix=null"]
