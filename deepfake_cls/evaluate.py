@@ -50,7 +50,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
             write_record(claimed.path, record)
         arguments = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
-        arguments += plugin_arguments(config.plugins)
+        arguments += [argument("split", config.split), *plugin_arguments(config.plugins)]
         print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
-SAME_DATA_KEYS = ("name", "cache", "workers", "verify", "val_fraction", "val_seed")  # not repeated by data_arguments
+SAME_DATA_KEYS = ("name", "cache", "workers", "verify")  # not repeated by data_arguments
 
 
 def correct_of(record: Record) -> tuple[int, int]:
