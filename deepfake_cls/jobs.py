@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,7 @@ PRELOADED = {
     "knn": ["deepfake_cls.data.images", "deepfake_cls.models.knn"],
 }
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 READY = "ready"  # the first message of a job, once it handles signals
 _crashes_are_traced = False
 
@@ -128,7 +130,8 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
         environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         process = context.Process(target=_child, args=(sending, entry, config, overrides, str(Path.cwd()), environment))
         try:
-            process.start()
+            with _signals_blocked():
+                process.start()
         except (EOFError, OSError):
             if not stops.received:
                 raise
@@ -150,6 +153,17 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
     return Outcome(outcome.failure, stops.received[0] if stops.received else None)
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM, here and in a process that starts meanwhile, until it has handlers for them."""
+    resource_tracker.ensure_running()  # it unblocks both signals when it starts
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 class _Stops:
     """SIGINT and SIGTERM of this process, passed on to a job once the job handles them.
 
@@ -168,7 +182,7 @@ class _Stops:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -218,6 +232,7 @@ def _child(
         os.setsid()  # so that a terminal's Ctrl-C comes once, through the parent
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
