@@ -1,14 +1,14 @@
 """Augmentation of whole batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
 
 Images are uint8 (B, H, W, C), on any device. An augmentation is a class that is registered with
-``@augmentation("name")``; its fields are its strengths. See :class:`Augmentation` for its methods. Two more are
-optional, and let each process of a multi-device training augment only its own rows of the batch:
+``@augmentation("name")``; its fields are its strengths. :class:`Augmentation` lists its methods. With two optional
+methods, each process of a training on several devices augments only its share of the batch:
 
 - ``select(drawn, rows)`` returns the part of ``drawn`` for these rows.
 - ``needed(drawn, rows)`` returns the rows whose pixels the result for ``rows`` depends on, such as those that CutMix
   copies from. Without it, these are ``rows``.
 
-If one augmentation has no ``select``, each process augments the complete batch.
+If an augmentation has no ``select``, each process augments the complete batch.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Rotation:
 
     Attributes:
         degrees: Largest angle in either direction.
-        fill_alpha: Value of empty corners in the alpha plane: ``mask`` (0) or ``constant`` (255).
+        fill_alpha: Value of empty corners in the alpha channel: ``mask`` (0) or ``constant`` (255).
     """
 
     degrees: float = number(least=0, most=180, expected="degrees, 0 to 180")
@@ -284,7 +284,7 @@ class Pipeline:
     def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], seed: int) -> None:
         self.seed = seed
         for name in augment:
-            augmentation[name]  # also the name of a removed augmentation has to exist
+            augmentation[name]  # refuses unknown names, also of removed augmentations
         self.parts = {name: _build(name, strengths) for name, strengths in augment.items() if strengths is not None}
 
     def draw(self, batch: Batch, epoch: int, step: int, progress: float) -> list[Any]:
