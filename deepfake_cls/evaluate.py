@@ -30,28 +30,28 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     splits = {config.split: split}
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
     key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)
-    with claim("evaluate", key, config, sweep=sweep) as claimed:
-        record = claimed.done
+    with claim("evaluate", key, config, sweep=sweep) as run:
+        record = run.done
         if record is not None:
-            print(f"{claimed.path}: already done; force=true repeats it.")
+            print(f"{run.path}: already done; force=true repeats it.")
         else:
-            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            print(f"{run.path}: {hardware.describe()}", flush=True)
             opened = time.perf_counter()
             outputs = predict_split(config, model, split, hardware)
             probs = outputs.final_probs
             scores = score(split.labels, probs)
             metrics = scores.prefixed(config.split)
-            record = claimed.result(
+            record = run.result(
                 config, manifest, splits, hardware, scores, seed=model.seed, metrics=metrics, digests=digests
             )
             ended = time.perf_counter()
             record.seconds = {"total": ended - started, "setup": opened - started, "evaluate": ended - opened}
-            path = claimed.path / "predictions.npz"
+            path = run.path / "predictions.npz"
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
-            write_record(claimed.path, record)
+            write_record(run.path, record)
         arguments = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
         arguments += plugin_arguments(config.plugins)
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
+        print_run(record, run.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
 
 
 if __name__ == "__main__":
