@@ -27,7 +27,7 @@ class ImageData(L.LightningDataModule):
 
     Attributes:
         needed: Which rows of a training batch this process needs; None: all rows.
-        scored: The same for the batches of the other loaders.
+        scored: Which rows of the other batches this process needs; None: all rows.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from deepfake_cls.config import SyntheticConfig
 from deepfake_cls.data.traces import CANVAS, FREQUENCY2, Array, apply_trace, blur, draw_trace
 from deepfake_cls.schema import check
 
-Plane = npt.NDArray[np.uint8]
+Uint8 = npt.NDArray[np.uint8]
 
 VERSION: int = 2  # part of every cache key: increase it with any change of a pixel
 CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
@@ -39,7 +39,7 @@ def label_of(index: int) -> int:
     return index % len(CLASSES)
 
 
-def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none", size: int = SIZE) -> Plane:
+def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none", size: int = SIZE) -> Uint8:
     """Draw one image; the same arguments give the same bytes in any process.
 
     Args:
@@ -55,7 +55,7 @@ def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str
         uint8 (size, size, 3), or (size, size, 4) with an alpha channel.
 
     Raises:
-        InputError: An argument is invalid.
+        InputError: If an argument is invalid.
     """
     _, traced = draw_parts(seed, split, index, strength=strength, size=size)
     rgb = np.rint(255 * np.clip(traced, 0, 1)).astype(np.uint8)
@@ -82,7 +82,7 @@ def draw_parts(
     return x[crop], y[crop]
 
 
-def draw_alpha(seed: int, split: str, index: int, alpha: str, size: int = SIZE) -> Plane:
+def draw_alpha(seed: int, split: str, index: int, alpha: str, size: int = SIZE) -> Uint8:
     """Draw only the alpha channel, uint8 (size, size); arguments as for ``draw``."""
     _check(seed, 0, alpha, size)
     rng = _stream(seed, split, index, _ALPHA)

@@ -18,7 +18,7 @@ from deepfake_cls.data.decode import DECODE_VERSION, decode
 
 
 class Reader(ABC):
-    """The images of one split, by row. If `pool` returns processes, the reader has to be small and picklable.
+    """The images of one split, by row. If `pool` has processes, the reader must be small and picklable.
 
     Attributes:
         doing: Name of the work in the progress bar and in the log.
@@ -46,7 +46,7 @@ class Reader(ABC):
             uint8 (H, W, 3 or 4), and whether the image was resized to ``size``.
 
         Raises:
-            DecodeError: The image is missing or cannot be used.
+            DecodeError: If the image is missing or cannot be used.
         """
 
     @abstractmethod
@@ -66,8 +66,8 @@ class Reader(ABC):
 class Files(Reader):
     """Image files, decoded by the rules of `decode`.
 
-    The pool is one of threads, because Pillow releases the GIL while it decodes: 4,000 WebP images of 100×100 took
-    two threads 0.92 s and two spawned processes 1.18 s. Threads also need no main module that can be imported again.
+    The pool has threads, because Pillow releases the GIL while it decodes: 4,000 WebP images of 100×100 took two
+    threads 0.92 s and two spawned processes 1.18 s. Threads also need no main module that can be imported again.
 
     Attributes:
         paths: The files.

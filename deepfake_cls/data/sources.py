@@ -53,7 +53,7 @@ class Source(ABC):
         """List the classes, labels and splits; no image is opened.
 
         Raises:
-            InputError: The data is missing, does not follow the layout, or contradicts itself.
+            InputError: If the data is missing, does not follow the layout, or contradicts itself.
         """
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Source(ABC):
 
         Args:
             split: One of the manifest's splits.
-            size: Height and width that the images must have; None: those of ``config``, or of the first image.
+            size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
         """
 
 
@@ -73,7 +73,7 @@ def open_source(config: DataConfig) -> Source:
     """Return the source that ``config.name`` chooses.
 
     Raises:
-        InputError: The layout is unknown, or a value of ``config`` is invalid.
+        InputError: If the layout is unknown, or a value of ``config`` is invalid.
     """
     return source[config.name](config)
 
@@ -81,11 +81,8 @@ def open_source(config: DataConfig) -> Source:
 def read_manifest(config: DataConfig) -> Manifest:
     """List the classes, labels and splits of the configured data set; no image is opened.
 
-    Args:
-        config: The ``data`` group.
-
     Raises:
-        InputError: The data is missing, does not follow the layout, or contradicts itself. The message lists all
+        InputError: If the data is missing, does not follow the layout, or contradicts itself. The message lists all
             rows or folders that are wrong.
     """
     return open_source(config).manifest()
@@ -108,10 +105,10 @@ class FileSource(Source):
             root: The folder that contains the data; it exists.
 
         Returns:
-            Class names, indexed by label; and the splits of the files.
+            Class names, in label order; and the splits.
 
         Raises:
-            InputError: The files do not follow the layout.
+            InputError: If the files do not follow the layout.
         """
 
     @property

@@ -94,7 +94,7 @@ def open_split(
         progress: Show a progress bar during decoding.
 
     Raises:
-        InputError: Images are bad (the message lists them), all images of the split or of a class are bad, or the
+        InputError: If images are bad (the message lists them), all images of the split or of a class are bad, or the
             cache cannot be written.
     """
     if not len(split):
@@ -131,7 +131,7 @@ def _cache(config: DataConfig) -> Path:
 
 
 def _key(reader: Reader, skip: bool) -> str:
-    """Hash everything that determines the content of a store; ``skip`` is whether bad images are skipped."""
+    """Hash everything that determines the content of a store; with ``skip``, bad images are skipped."""
     hasher = hashlib.sha256(f"{_SCHEMA} {skip}".encode())
     for part in reader.content():
         hasher.update(f"\n{part}".encode(errors="surrogateescape"))
@@ -145,7 +145,7 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
     """Map a finished store.
 
     Raises:
-        _UnusableError: The store is missing or damaged.
+        _UnusableError: If the store is missing or damaged.
     """
     images_file = folder / "images.u8"
     if not (folder / "index.json").exists():

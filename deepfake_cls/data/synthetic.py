@@ -20,7 +20,7 @@ from deepfake_cls.data.readers import Reader
 from deepfake_cls.data.sources import Source, source
 from deepfake_cls.errors import InputError
 
-# `drawing` is imported where it is used, so that data sets of image files do not import scipy.
+# Functions import `drawing`, so that data sets of image files do not import scipy.
 
 
 @source("synthetic")
@@ -87,7 +87,7 @@ class Drawings(Reader):
         yield f"synthetic {drawing.VERSION} {self}"
 
     def pool(self, workers: int) -> Executor:
-        """Return a pool of processes, since drawing holds the GIL; spawned, since a fork beside threads can hang."""
+        """Return a pool of processes, since drawing holds the GIL; spawned, since a fork with threads can hang."""
         if multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver"):
             # In a worker of joblib the method is "loky". A spawned process would inherit it and fail: it has no loky.
             multiprocessing.set_start_method("spawn", force=True)

@@ -143,8 +143,8 @@ class _ImageFiles:
         """Return the file name of an id: a file name with or without its suffix.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The id is missing, ambiguous, or a path out of the folder.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the id is missing, ambiguous, or a path out of the folder.
         """
         if not image_id:
             raise ValueError("image_id is missing")
