@@ -16,8 +16,8 @@ from deepfake_cls.registry import Registry
 network: Registry[str, Callable[..., nn.Module]] = Registry("model.name")
 """Register a network: ``@network("name")`` on a class, or on a function that returns a module.
 
-Its arguments are ``in_channels`` and ``num_classes``; optionally ``width`` and ``dropout``; and its own ones, from
-``model.args``. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), and so includes the
+Its arguments are ``in_channels`` and ``num_classes``; optionally ``width`` and ``dropout``; and those that
+``model.args`` sets. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), and so includes the
 normalisation. It may also define:
 
 - ``initialise(seed)``, which draws the initial weights from the run's seed.
@@ -68,7 +68,7 @@ def build(
 
     Args:
         name: Its registered name.
-        args: Its own arguments, plain values.
+        args: The values of ``model.args``.
         in_channels: 3 (RGB) or 4 (RGBA).
         num_classes: Number of classes.
         width: Channels of the stem, for networks that have this argument.
