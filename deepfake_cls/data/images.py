@@ -80,13 +80,13 @@ def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
 
 
 def require_labels(split: SplitImages, name: str) -> None:
-    """Refuse a split that has unknown labels, with an InputError."""
+    """Raise InputError if a label of the split is unknown."""
     if bool((split.labels < 0).any()):
         raise InputError(f"split={name}: has no labels; choose a split with labels, or use predict.")
 
 
 def require_same_classes(model_classes: list[str], manifest: Manifest) -> None:
-    """Refuse data whose classes or their order differ from the model's, with an InputError."""
+    """Raise InputError if the data's classes, or their order, differ from the model's."""
     if list(manifest.classes) != model_classes:
         raise InputError(
             f"The model's classes are {', '.join(model_classes)}; the data's are {', '.join(manifest.classes)}."

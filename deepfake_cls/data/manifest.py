@@ -51,13 +51,13 @@ class Manifest:
     splits: dict[str, Split]
 
     def split(self, name: str) -> Split:
-        """Return the split of that name; an InputError if the data has none."""
+        """Return the split of that name; raise InputError if the data has none."""
         if name not in self.splits:
             raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
 
     def require_classes(self) -> None:
-        """Refuse data with fewer than two classes with an InputError."""
+        """Raise InputError if the data has fewer than two classes."""
         if len(self.classes) < 2:
             classes = ", ".join(self.classes) or "none"
             raise InputError(f"The data has too few classes ({classes}); at least two are needed.")
