@@ -1,4 +1,4 @@
-"""One training over many devices: the processes that torchrun started, and how they exchange values.
+"""One training over several devices: the processes that torchrun started, and how they exchange values.
 
 All processes see the same global batch and the same random numbers; each computes its share. Rank 0 writes and prints.
 With one process, every function is a no-op.

@@ -43,10 +43,9 @@ def visible_gpus(device: str) -> list[str]:
 
 @functools.cache
 def usable_gpus(visible: str | None) -> int:
-    """Number of GPUs that torch can use, counted in another process, so that this one takes no GPU memory.
+    """Number of GPUs that torch can use with this ``CUDA_VISIBLE_DEVICES``.
 
-    Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, on which the number depends.
+    They are counted in another process, so that this one uses no GPU memory.
     """
     code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
     environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})

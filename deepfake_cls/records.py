@@ -34,7 +34,7 @@ class Record:
     Attributes:
         kind: ``cnn``, ``knn``, ``evaluate``.
         status: ``ok`` or ``failed``.
-        identity: The run's key, 64 hex digits; the first 12 name the folder.
+        identity: The run key, 64 hex digits; the first 12 name the folder.
         config: The resolved configuration.
         seed: The run's seed.
         data: ``name``, ``fingerprint``, ``sizes`` by split, ``classes``.
@@ -82,11 +82,7 @@ class Record:
 
 
 def digest_of(key: str, path: str) -> str:
-    """SHA-256 of a checkpoint: 64 hex digits.
-
-    Args:
-        key: The configuration key that names it, for the message.
-        path: The file.
+    """SHA-256 of the checkpoint that a configuration key names: 64 hex digits.
 
     Raises:
         InputError: If it cannot be read.
@@ -98,12 +94,7 @@ def digest_of(key: str, path: str) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    Args:
-        path: The file; its folder is created if it is missing.
-        content: The content.
-    """
+    """Write a file completely or not at all; create its folder if it is missing."""
     path = path.resolve()  # a link stays, and its target is written
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe
         path.write_bytes(content)
@@ -187,7 +178,7 @@ def write_predictions(
     Args:
         path: The file.
         ids: One for each image, in manifest order.
-        labels: int64 (N,), −1 where unknown.
+        labels: int64 (N,); −1 is unknown.
         probs: float32 (N, C).
         others: Further arrays (N, ...) by name: ``logits``, ``features`` (the input of the network's last dense layer),
             ``probs_flip`` (with flip TTA); None is omitted.
@@ -217,7 +208,7 @@ def read_predictions(
             return arrays["ids"], arrays["labels"], arrays[name]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: holds no {name} of this project ({error}); repeat the run with force=true."
+            f"{path}: contains no {name} of this project ({error}); repeat the run with force=true."
         ) from error
 
 

@@ -27,9 +27,9 @@ EXCLUDED_BY_KIND = {"cnn": {"tta"}, "knn": {"trainer", "seed"}, "evaluate": {"se
 
 
 def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides a result, without keys at their default value.
+    """The part of a configuration that can change a result, without keys at their default value.
 
-    A key that is added later therefore changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
+    So a key that is added later changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
 
     Args:
         kind: ``cnn``, ``knn``, ``evaluate``.
@@ -141,7 +141,7 @@ def run_key(kind: str, config: Any, fingerprint: str, hardware: Hardware, **dige
         kind: ``cnn``, ``knn``, ``evaluate``.
         config: The configuration, a dataclass.
         fingerprint: Of the data.
-        hardware: What the run computes on.
+        hardware: Device, precision, threads.
         digests: See :func:`result_key`.
     """
     import torch

@@ -65,7 +65,7 @@ class Run:
             config: The configuration, a dataclass.
             manifest: The data set.
             splits: The splits that were used.
-            hardware: What the run computed on.
+            hardware: Device, precision, threads.
             scores: The scores whose recall and confusion matrix are recorded.
             others: Further fields of :class:`Record`; they override those above.
         """
@@ -96,13 +96,7 @@ on_claim: list[Callable[[Run], None]] = []
 
 
 def record_failure(run: Run, config: Any, error: str) -> None:
-    """Record that a run's process has ended without a result, unless another process works on the run or finished it.
-
-    Args:
-        run: The run.
-        config: Its configuration, a dataclass.
-        error: What happened.
-    """
+    """Record that a run's process ended without a result, unless another process works on the run or finished it."""
     with suppress(Timeout), _lock(run.path).acquire(timeout=10):
         if not (run.path / "result.json").exists():
             write_record(run.path, run.failure(config, error))
@@ -112,9 +106,9 @@ def record_failure(run: Run, config: Any, error: str) -> None:
 def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
     """Claim a run folder for this process; wait while another process has it.
 
-    A finished run is returned with ``done`` set, an unfinished or failed one to be resumed. ``config.force`` empties
-    the folder first. An exception inside the context is recorded as the run's failure. In a job of several processes
-    rank 0 claims the run and broadcasts it.
+    A finished run has ``done`` set; any other is to be made or resumed. ``config.force`` empties the folder first. An
+    exception inside the context is recorded as the run's failure. In a job of several processes, rank 0 claims the run
+    and broadcasts it.
 
     Args:
         kind: Name of the folder under ``runs/``.
@@ -164,7 +158,7 @@ def _finished_schema_1(parent: Path, identity: str) -> Path | None:
 
 
 def _lock(path: Path) -> FileLock:
-    # Next to the folder and not in it, so that a repeated run can delete the folder while it has the lock.
+    # Not in the folder, so that force=true can delete the folder while it is locked.
     return FileLock(path.parent / f".{path.name}.lock")
 
 
@@ -189,10 +183,10 @@ def _open(run: Run, force: bool) -> Run:
     if path.is_dir() and any(path.iterdir()):
         record = read_record(path) if (path / "result.json").is_file() else None
         finished = record if record is not None and record.status == "ok" else None
-        owner = _identity_in(path, record)
-        if owner != run.identity and not (finished and run_key_of(finished) == run.identity):
+        identity = _identity_in(path, record)
+        if identity != run.identity and not (finished and run_key_of(finished) == run.identity):
             raise InputError(
-                f"run_dir={path}: holds another run ({owner[:12]}; this one is {run.identity[:12]})."
+                f"run_dir={path}: holds another run ({identity[:12]}; this one is {run.identity[:12]})."
                 " Give another run_dir, or omit it."
             )
         if force:

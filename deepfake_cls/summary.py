@@ -1,4 +1,4 @@
-"""Print the result of a run, and the texts of commands that continue from it."""
+"""Print the result of a run and the next command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.table import Table
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
-SAME_DATA_KEYS = ("name", "cache", "workers", "verify", "val_fraction", "val_seed")  # not repeated by data_arguments
+OMITTED_KEYS = ("name", "cache", "workers", "verify", "val_fraction", "val_seed")  # by data_arguments
 
 
 def correct_of(record: Record) -> tuple[int, int]:
@@ -46,15 +46,11 @@ def argument(key: str, value: object) -> str:
 
 
 def data_arguments(data: Any) -> str:
-    """The overrides that select the same data: ``data=folder data.root=PATH`` and values other than the defaults.
-
-    Args:
-        data: The typed ``data`` group.
-    """
+    """The overrides that select the same data: ``data=folder data.root=PATH`` and values other than the defaults."""
     overrides = [f"data={data.name}"]
     for entry in fields(data):
         value = getattr(data, entry.name)
-        if entry.name not in SAME_DATA_KEYS and value != entry.default:
+        if entry.name not in OMITTED_KEYS and value != entry.default:
             overrides.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
     return " ".join(overrides)
 
@@ -65,13 +61,7 @@ def plugin_arguments(plugins: list[str]) -> list[str]:
 
 
 def print_run(record: Record, folder: Path, next_command: str) -> None:
-    """Print the results of a run and the next command.
-
-    Args:
-        record: The finished run.
-        folder: Its folder.
-        next_command: A command that can be pasted as it is.
-    """
+    """Print the results of a run and the next command, which can be pasted as it is."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()

@@ -418,7 +418,7 @@ def test_flip_tta_adds_a_score_and_changes_no_run(out: Path) -> None:
     _, labels, flipped = read_predictions(out / "predictions.npz", "probs_flip")
     np.testing.assert_allclose(flipped, expected, atol=1e-6)
     assert both.metrics["val_acc_flip"] == pytest.approx(float((expected.argmax(axis=1) == labels).mean()))
-    with pytest.raises(InputError, match="holds no probs_flip"):
+    with pytest.raises(InputError, match="contains no probs_flip"):
         read_predictions(Path("plain/predictions.npz"), "probs_flip")
 
 
