@@ -25,8 +25,8 @@ from deepfake_cls.report import table
 from deepfake_cls.stats import metric
 from deepfake_cls.validation import validate
 
-# Tests see no GPU, so that they do the same on every machine; make test-gpu runs those that need one. The variable is set
-# before torch looks for GPUs, and inherited by each process that a test starts.
+# Tests see no GPU, so that they do the same on every machine; make test-gpu runs those that need one. The variable is
+# set before torch looks for GPUs, and inherited by each process that a test starts.
 WITH_GPU = os.environ.get("DEEPFAKE_CLS_TEST_CUDA") == "1"
 if not WITH_GPU:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -1,4 +1,4 @@
-"""Make tables, figures and one page from records: ``python -m deepfake_cls.report``."""
+"""Make tables, figures and one page from runs: ``python -m deepfake_cls.report``."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def run(config: ReportConfig, sweep: bool) -> None:
             f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."
             " A table of your own needs plugins=[MODULE]."
         )
-    records = [] if config.table in TABLES_WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
-    assign(study, records)
+    runs = [] if config.table in TABLES_WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
+    assign(study, runs)
     missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
@@ -47,10 +47,10 @@ def run(config: ReportConfig, sweep: bool) -> None:
         write_atomically(output / f"tables.{name}", text.encode())
     if config.table is not None:
         print(markdown(tables))
-    if records:
-        write_atomically(output / "runs.csv", csv_text(run_rows(records)).encode())
-        page = write_page(output / "index.html", records, newest(records), study, tables)
-        print(f"{page}: {plural(len(records), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
+    if runs:
+        write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
+        page = write_page(output / "index.html", runs, newest(runs), study, tables)
+        print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
         for sentence in study.no_match(*study.arms):
             print(sentence)
 

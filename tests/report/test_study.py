@@ -120,13 +120,13 @@ def test_runs_are_assigned_by_configuration_wherever_they_are(tmp_path: Path) ->
     assert not arm(study, "table1_knn", "original").runs
     assert sum(len(one.runs) for experiment in study.experiments.values() for one in experiment.arms) == 2 + 4 + 1 + 1
     assert study.omitted == 0
-    assert study.records == 5
+    assert study.run_count == 5
     assert study.hardware == {"cnn": CPU, "knn": CPU}
 
 
 def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     study = declared([*TINY, "data=folder", "data.root=a b"])
-    study.records = 7
+    study.run_count = 7
     settings = "scale=tiny data=folder 'data.root=a b'"
     start = f"0 of 7 runs match these settings: {settings}. To make them: python -m deepfake_cls."
     assert study.no_match(study.main) == [f"{start}train {settings} -m seed=0,1,2"]

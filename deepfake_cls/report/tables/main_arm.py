@@ -27,7 +27,7 @@ def paper_recall(study: Study, classes: int) -> list[float | None]:
 @table(8)
 def recall_table(study: Study) -> Table:
     """Table 8: recall by class."""
-    records = [entry.record for entry in study.main.runs.values()]
+    records = [run.record for run in study.main.runs.values()]
     names = records[0].data["classes"] if records else [str(label) for label in range(len(paper.RECALL))]
     reported = paper_recall(study, len(names))
     rows, data = [], []
@@ -58,7 +58,7 @@ def compare_tta(study: Study) -> Difference | None:
         InputError: Predictions are missing.
     """
     main = study.main
-    seeds = [seed for seed, entry in main.runs.items() if "val_acc_flip" in entry.record.metrics]
+    seeds = [seed for seed, run in main.runs.items() if "val_acc_flip" in run.record.metrics]
     return pair_predictions(main, main, seeds, "probs_flip", "probs").difference() if seeds else None
 
 

@@ -46,7 +46,7 @@ def trace_network(
 
     Args:
         name: Registered name of the network.
-        args: Its own arguments, as JSON.
+        args: The values of ``model.args``, as JSON.
         channels: 3 or 4.
         classes: Number of classes.
         width: Channels of the stem.
@@ -109,7 +109,7 @@ def settings_table(study: Study) -> Table:
 def _classes_and_size(study: Study) -> tuple[int, tuple[int, int]]:
     """Number of classes, and height and width of an image: from any run, else the paper's."""
     for arm in study.arms:
-        for entry in arm.runs.values():
-            height, width = entry.record.data["size"]
-            return len(entry.record.data["classes"]), (height, width)
+        for run in arm.runs.values():
+            height, width = run.record.data["size"]
+            return len(run.record.data["classes"]), (height, width)
     return len(paper.RECALL), (100, 100)
