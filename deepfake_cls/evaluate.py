@@ -21,7 +21,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.run_key import run_key
     from deepfake_cls.runs import claim
     from deepfake_cls.stats.metrics import score
-    from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
+    from deepfake_cls.summary import predict_command, print_run
 
     model, hardware = open_model(config)
     manifest, split = open_scored_split(config, model)
@@ -49,9 +49,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             path = run.path / "predictions.npz"
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
             write_record(run.path, record)
-        arguments = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
-        arguments += plugin_arguments(config.plugins)
-        print_run(record, run.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
+        print_run(record, run.path, predict_command(config.checkpoint, config))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deepfake_cls.config import CommandConfig
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
@@ -58,6 +59,12 @@ def data_arguments(data: Any) -> str:
 def plugin_arguments(plugins: list[str]) -> list[str]:
     """The override that names the same plugins; none without plugins."""
     return [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
+
+
+def predict_command(checkpoint: str | Path, config: CommandConfig, *overrides: str) -> str:
+    """The command that labels images of the same data with a checkpoint."""
+    arguments = [argument("checkpoint", checkpoint), data_arguments(config.data), *plugin_arguments(config.plugins)]
+    return " ".join(["python -m deepfake_cls.predict", *arguments, *overrides])
 
 
 def print_run(record: Record, folder: Path, next_command: str) -> None:

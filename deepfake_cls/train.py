@@ -33,7 +33,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.records import digest_of
     from deepfake_cls.run_key import run_key
     from deepfake_cls.runs import claim
-    from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
+    from deepfake_cls.summary import predict_command, print_run
     from deepfake_cls.training import fit
 
     hardware = prepare(config)
@@ -56,22 +56,17 @@ def run(config: TrainConfig, sweep: bool) -> None:
         if distributed.rank() != 0:
             return
         assert record is not None
-        arguments = [argument("checkpoint", run.last), data_arguments(config.data)]
-        arguments += plugin_arguments(config.plugins) + ([] if "test" in manifest.splits else ["split=validation"])
-        print_run(record, run.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
+        split = [] if "test" in manifest.splits else ["split=validation"]
+        print_run(record, run.path, predict_command(run.last, config, *split))
 
 
 def prepare(config: TrainConfig) -> Hardware:
-    """Check the network and the augmentations before the data is read, and choose the hardware.
-
-    Raises:
-        InputError: If one of them cannot be used.
-    """
+    """Check the network and the augmentations before the data is read, and choose the hardware."""
     from deepfake_cls.hardware import choose, prepare_compiler
-    from deepfake_cls.models.registry import check_arguments
+    from deepfake_cls.models.registry import check_network
     from deepfake_cls.training.augment import Pipeline
 
-    check_arguments(config.model.name, config.model.args)
+    check_network(config.model.name, config.model.args)
     Pipeline(config.augment, config.seed)
     hardware = choose(config.trainer)
     if config.trainer.compile:

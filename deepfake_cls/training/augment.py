@@ -23,7 +23,7 @@ from torch import Tensor
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator, to_device
-from deepfake_cls.registry import Registry
+from deepfake_cls.registry import Registry, check_arguments
 from deepfake_cls.schema import check, number, one_of
 
 
@@ -254,16 +254,9 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
 def _build(name: str, strengths: Mapping[str, Any]) -> Augmentation:
     """Build an augmentation, or raise an error that names the wrong key."""
     factory = augmentation[name]
-    parameters = inspect.signature(factory).parameters
     if not isinstance(strengths, Mapping):
         raise InputError(f"augment.{name}={strengths}: expected strengths, such as {{p: 0.5}}, or null.")
-    for key in strengths:
-        if key not in parameters:
-            expected = ", ".join(parameters) or "no strengths"
-            raise InputError(f"augment.{name}.{key}: unknown; {name} takes {expected}.")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in strengths:
-            raise InputError(f"augment.{name}.{key}: missing; set it, as in augment.{name}.{key}=VALUE.")
+    check_arguments(inspect.signature(factory).parameters, strengths, f"augment.{name}", name)
     built = factory(**strengths)
     if is_dataclass(built):
         check(built, f"augment.{name}.")
