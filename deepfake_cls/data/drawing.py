@@ -1,7 +1,7 @@
 """The embedded data set: images of five kinds of generator, each with the trace of its kind.
 
 All classes have the same distribution of content: dead leaves, 1/f textures, a gradient of light, blur and noise. They
-differ only in their trace, such as that of an up-sampler, and in a faint cast of colour (`traces`). An image depends
+differ only in their trace, such as that of an up-sampler, and in a faint cast of colour (``traces``). An image depends
 only on seed, split and index. Lengths are in pixels, 0 is black and 1 is white.
 """
 

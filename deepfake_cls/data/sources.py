@@ -1,4 +1,4 @@
-"""Data layouts, registered by name: a `Source` lists the images of a data set and says how each one is read.
+"""Data layouts, registered by name: a ``Source`` lists the images of a data set and says how each one is read.
 
 A layout is one module that registers one class. A layout of image files needs one method::
 
@@ -7,7 +7,7 @@ A layout is one module that registers one class. A layout of image files needs o
         def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
             ...  # class names, and a Split of ids, labels and paths for train, test, ...
 
-``data.name=mine`` chooses it. A layout with keys of its own sets `Source.Config` to a dataclass with these keys.
+``data.name=mine`` chooses it. A layout with keys of its own sets ``Source.Config`` to a dataclass with these keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Source(ABC):
         config: The ``data`` group, an instance of ``Config``.
 
     Attributes:
-        Config: Schema of the ``data`` group: a dataclass derived from `DataConfig`.
+        Config: Schema of the ``data`` group: a dataclass derived from ``DataConfig``.
     """
 
     Config: ClassVar[type[DataConfig]]
@@ -91,7 +91,7 @@ def read_manifest(config: DataConfig) -> Manifest:
 class FileSource(Source):
     """A layout of image files below ``data.root``. A subclass lists the files; this class does the rest.
 
-    If the files have no validation split, a part of the training split is used for it; see `splits`.
+    If the files have no validation split, a part of the training split is used for it; see ``splits``.
     """
 
     Config = ImageFilesConfig
@@ -113,11 +113,11 @@ class FileSource(Source):
 
     @property
     def skips_bad_images(self) -> bool:
-        """See `Source`."""
+        """See ``Source``."""
         return self.config.on_error == "skip"
 
     def manifest(self) -> Manifest:
-        """See `Source`."""
+        """See ``Source``."""
         classes, listed = self.list_images(self._root())
         for split in listed:
             _check(split, classes)
@@ -127,7 +127,7 @@ class FileSource(Source):
         return Manifest(self.config.name, classes, {name: splits[name] for name in names})
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
-        """See `Source`."""
+        """See ``Source``."""
         assert split.paths is not None
         if size is None and self.config.size is not None:
             size = (self.config.size[0], self.config.size[1])

@@ -88,7 +88,7 @@ def open_split(
     """Open the decoded images of a split; decode them first if they are not in the cache.
 
     Args:
-        split: The split, from `read_manifest` with the same ``config``.
+        split: The split, from ``read_manifest`` with the same ``config``.
         config: The ``data`` group.
         size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
         progress: Show a progress bar during decoding.

@@ -31,7 +31,7 @@ class UnibucSource(FileSource):
     Config = UnibucConfig
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
-        """See `FileSource`."""
+        """See ``FileSource``."""
         if not (root / "train.csv").is_file():
             top = scan(root)
             hint = " It looks like data=folder." if top.images or "train" in top.folders else ""
