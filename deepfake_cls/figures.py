@@ -36,7 +36,7 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
 
     Args:
         counts: (C, C); rows are true classes, columns predictions; may be summed over seeds.
-        classes: Names in label order.
+        classes: Class names, in label order.
         title: Above the figure.
     """
     counts = np.asarray(counts)
@@ -56,11 +56,7 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
 
 
 def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Learning curves: training and validation loss, and validation accuracy, by epoch.
-
-    Args:
-        histories: For each run's name the rows of its record's ``history``.
-    """
+    """Training and validation loss, and validation accuracy, by epoch; for each run's name its ``Record.history``."""
     figure = _figure(8.4, 3.2)
     left, right = figure.subplots(1, 2)
     for (name, rows), colour in zip(histories.items(), PALETTE * 9, strict=False):
@@ -77,12 +73,7 @@ def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
 
 
 def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
-    """Accuracies with intervals, as horizontal dots.
-
-    Args:
-        rows: From top to bottom.
-        chance: Accuracy of guessing, drawn as a line.
-    """
+    """Accuracies with intervals, from top to bottom, and a line at the accuracy of guessing."""
     figure, axes = _estimates(rows, [PALETTE[0]] * len(rows))
     for y, (_, value, _, high) in enumerate(rows):
         axes.annotate(f"{100 * value:.1f}", (100 * high, y), xytext=(6, 0), textcoords="offset points", va="center")
@@ -92,17 +83,11 @@ def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
     return figure
 
 
-def forest_figure(rows: Sequence[Estimate], baseline: str, margin: float = 0.01) -> Figure:
-    """Differences from the baseline with their intervals; the grey band counts as equivalent.
-
-    Args:
-        rows: An arm and its difference each, from top to bottom.
-        baseline: Label of the baseline.
-        margin: Half-width of the band, a fraction.
-    """
+def forest_figure(rows: Sequence[Estimate], baseline: str) -> Figure:
+    """Differences of arms from the baseline with their intervals; the grey band, one point, counts as equivalent."""
     colours = [PALETTE[2] if low > 0 else PALETTE[1] if high < 0 else PALETTE[0] for _, _, low, high in rows]
     figure, axes = _estimates(rows, colours)
-    axes.axvspan(-100 * margin, 100 * margin, color="#e6eaee", lw=0, zorder=0)
+    axes.axvspan(-1, 1, color="#e6eaee", lw=0, zorder=0)
     axes.axvline(0, color="grey", lw=1, zorder=1)
     label = f"difference from {baseline}, points; 95 % interval over seeds and images"
     axes.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6))
@@ -149,7 +134,7 @@ def mean_spectrum(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row for each class: examples, the residual of the first, and the class's spectrum minus the mean.
+    """A row for each class: examples, the residual of the first, and the spectrum of the class minus the mean.
 
     Args:
         samples: uint8 (N, H, W, C) for each class's name; more images reduce noise in the spectrum.
@@ -179,7 +164,7 @@ def by_class(
     Args:
         images: uint8 (N, H, W, C), may be memory-mapped.
         labels: int64 (N,).
-        classes: Names in label order.
+        classes: Class names, in label order.
         most: Maximum number of images of a class.
     """
     return {name: images[np.flatnonzero(labels == label)[:most]] for label, name in enumerate(classes)}
@@ -227,7 +212,7 @@ def nearest_figure(
         labels: int64 (Q,), classes of the queries.
         neighbours: uint8 (Q, k, H, W, C), nearest first.
         neighbour_labels: int64 (Q, k).
-        classes: Names in label order.
+        classes: Class names, in label order.
     """
     k = neighbour_labels.shape[1]
     figure = _figure(1.5 * (k + 1) + 0.2, 1.75 * len(queries))
@@ -297,7 +282,7 @@ def recall_figure(classes: Sequence[str], ours: NDArray[Any], paper: Sequence[fl
     """Recall by class: a dot for each seed, a bar at their mean, and a diamond for the paper.
 
     Args:
-        classes: Names in label order.
+        classes: Class names, in label order.
         ours: (seeds, C), fractions; NaN for a class without images.
         paper: The paper's recall by class; None where it has no such class.
     """

@@ -53,6 +53,8 @@ class Record:
         error: The error of a failed run.
         digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``.
         result_version: ``RESULT_VERSION`` of the code that made the result.
+        versions: Of Python and the packages.
+        git: Commit of the sources, and whether they have changes.
         schema: Schema of the file.
     """
 

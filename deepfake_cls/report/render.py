@@ -45,9 +45,9 @@ class Table:
     details: list[str] = field(default_factory=list)
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """A fraction in per cent, or a dash."""
-    return DASH if value is None else f"{100 * value:.{digits}f}"
+    return DASH if value is None else f"{100 * value:.1f}"
 
 
 def mean_text(summary: Summary | None) -> str:

@@ -352,8 +352,8 @@ def test_missing_runs_of_a_table(tmp_path: Path) -> None:
     missing = ["table6_alpha (RGB), seed 1"]
     assert one_less.missing(2) == one_less.missing(2, 6) == missing
     assert [one_less.missing(2, table) for table in (1, 2, 4, 7, 8, 10)] == [[]] * 6
-    for entry in complete.main.runs.values():
-        shutil.rmtree(entry.path)
+    for run in complete.main.runs.values():
+        shutil.rmtree(run.path)
     assert study_of(tmp_path).missing(2, 9) == ["main arm, seed 0", "main arm, seed 1"]
     shutil.rmtree(tmp_path / "knn")
     assert [text.split(",")[0] for text in study_of(tmp_path).missing(0, 7)] == [
@@ -374,7 +374,7 @@ def test_only_the_newest_of_repeated_runs_is_kept(tmp_path: Path) -> None:
     write(tmp_path, ["data.workers=1"], kind="knn", folder="before", time=1)
     write(tmp_path, TINY, 0, folder="cnn", time=2)
     repeat(write(tmp_path, ["data.workers=2"], kind="knn", folder="after", time=3), time=3)
-    assert [entry.path.name for entry in without_repeats(collect(tmp_path))] == ["cnn", "after"]
+    assert [run.path.name for run in without_repeats(collect(tmp_path))] == ["cnn", "after"]
 
 
 def test_different_runs_are_all_kept(tmp_path: Path) -> None:
