@@ -63,7 +63,7 @@ class ImageFilesConfig(DataConfig):
         val_fraction: Share of the training split that becomes the validation split if there is none.
         val_seed: Seed of that split, and of the folds.
         fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed
-            its own images.
+            its own validation images.
         fold_of: The images that are split into folds. train: the training split; the data's own validation split is not
             used, so that a recipe tuned on folds has never seen it. all: training and validation split.
         folds: Number of folds.

@@ -159,14 +159,7 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
 def by_class(
     images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], most: int
 ) -> dict[str, NDArray[np.uint8]]:
-    """The first images of each class, for :func:`classes_figure` and :func:`traces_figure`.
-
-    Args:
-        images: uint8 (N, H, W, C), may be memory-mapped.
-        labels: int64 (N,).
-        classes: Class names, in label order.
-        most: Maximum number of images of a class.
-    """
+    """The first images of each class, at most ``most``, for :func:`classes_figure` and :func:`traces_figure`."""
     return {name: images[np.flatnonzero(labels == label)[:most]] for label, name in enumerate(classes)}
 
 

@@ -135,15 +135,7 @@ def _with_hardware(
 
 
 def run_key(kind: str, config: Any, fingerprint: str, hardware: Hardware, **digests: str) -> str:
-    """The key of a run on this machine: 64 hex digits.
-
-    Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
-        config: The configuration, a dataclass.
-        fingerprint: Of the data.
-        hardware: Device, precision, threads.
-        digests: See :func:`result_key`.
-    """
+    """The run key on this machine: 64 hex digits; arguments as for :func:`result_key`, ``config`` is a dataclass."""
     import torch
 
     cuda = hardware.device == "cuda"

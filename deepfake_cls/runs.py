@@ -61,13 +61,7 @@ class Run:
     ) -> Record:
         """The record of this run after it has succeeded; the caller writes it.
 
-        Args:
-            config: The configuration, a dataclass.
-            manifest: The data set.
-            splits: The splits that were used.
-            hardware: Device, precision, threads.
-            scores: The scores whose recall and confusion matrix are recorded.
-            others: Further fields of :class:`Record`; they override those above.
+        ``splits`` are those that were used. ``others`` are fields of :class:`Record`; they override the shared ones.
         """
         from deepfake_cls.data.images import describe, skipped
 

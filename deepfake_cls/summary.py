@@ -32,7 +32,7 @@ def accuracy_text(record: Record) -> str:
     return f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}; {correct:,} of {count:,})"
 
 
-def minutes(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """``12.3 s``, ``4.5 min``."""
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
@@ -82,7 +82,7 @@ def print_run(record: Record, folder: Path, next_command: str) -> None:
     for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):
         share = "–" if recall is None else f"{100 * recall:.1f} %"
         table.add_row(f"recall, {name}", f"{share} of {sum(row):,}")
-    table.add_row("time", ", ".join(f"{name} {minutes(value)}" for name, value in record.seconds.items()))
+    table.add_row("time", ", ".join(f"{name} {time_text(value)}" for name, value in record.seconds.items()))
     table.add_row("hardware", f"{record.device}, {record.precision}, {record.threads} threads")
     if record.skipped:
         table.add_row("skipped", f"{len(record.skipped)} files, listed in result.json")

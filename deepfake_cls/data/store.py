@@ -87,11 +87,7 @@ def open_split(
 ) -> Store:
     """Open the decoded images of a split; decode them first if they are not in the cache.
 
-    Args:
-        split: The split, from ``read_manifest`` with the same ``config``.
-        config: The ``data`` group.
-        size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
-        progress: Show a progress bar during decoding.
+    The split is from ``read_manifest`` with the same ``config``. For ``size`` see ``images.open_images``.
 
     Raises:
         InputError: If images are bad (the message lists them), all images of the split or of a class are bad, or the

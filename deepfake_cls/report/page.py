@@ -18,7 +18,7 @@ from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.render import Table, hardware_text, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import accuracy_text, argument, correct_of, minutes
+from deepfake_cls.summary import accuracy_text, argument, correct_of, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
@@ -103,7 +103,7 @@ def _card(kind: str, record: Record) -> dict[str, str]:
         "accuracy": f"{100 * correct / count:.1f} %",
         "interval": f"{100 * low:.1f} to {100 * high:.1f} %",
         "counts": f"{correct:,} of {count:,}",
-        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {minutes(record.seconds.get('fit', 0.0))}",
+        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(record.seconds.get('fit', 0.0))}",
         "hardware": hardware_text(record.device, record.precision, record.threads),
     }
 
@@ -126,7 +126,7 @@ def _run(record: Record) -> dict[str, str]:
         "settings": ", ".join(settings),
         "data": f"seed {record.seed}, data {record.data.get('name', '–')}",
         "result": accuracy_text(record) if record.status == "ok" else f"failed: {record.error}",
-        "time": minutes(record.seconds["total"]) if "total" in record.seconds else "–",
+        "time": time_text(record.seconds["total"]) if "total" in record.seconds else "–",
     }
 
 

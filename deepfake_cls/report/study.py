@@ -123,13 +123,9 @@ class Study:
             return []
         overrides = [text for text in self.overrides if not text.startswith(("scale=", "data="))]
         settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
-        command = experiment.command(self.overrides) if experiment else self.main_command
+        main_command = f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
+        command = experiment.command(self.overrides) if experiment else main_command
         return [f"0 of {self.run_count:,} runs match these settings: {settings}. To make them: {command}"]
-
-    @property
-    def main_command(self) -> str:
-        """The command that makes three runs of the main arm."""
-        return f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
 
 
 def declared(overrides: Sequence[str] = ()) -> Study:

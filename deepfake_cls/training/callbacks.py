@@ -21,7 +21,7 @@ from deepfake_cls.errors import Interrupted
 from deepfake_cls.figures import confusion_figure
 from deepfake_cls.training.module import Classifier
 
-# A signal to all processes of a sweep reaches a job twice, once through its parent: this counts as one signal.
+# Signals within this time count as one: a signal to a sweep can reach a job twice, directly and through its parent.
 REPEAT_SECONDS = 0.5
 
 

@@ -37,15 +37,7 @@ from deepfake_cls.training.results import write_outputs, write_results
 def fit_and_score(
     config: TrainConfig, data: ImageData, hardware: Hardware, run: Run, digests: dict[str, str], started: float
 ) -> Record | None:
-    """Train, score the last weights, and write the record.
-
-    Args:
-        config: The configuration.
-        data: Training and validation images.
-        hardware: Device, precision, threads.
-        run: The claimed run.
-        digests: SHA-256 of files that the result depends on.
-        started: ``time.perf_counter`` when the command started.
+    """Train, score the last weights, and write the record; ``started`` is the command's ``time.perf_counter``.
 
     Returns:
         The record; None in processes of rank 1 and above.

@@ -28,17 +28,7 @@ def write_results(
     validation: Outputs,
     clean: Outputs,
 ) -> Record:
-    """Write the outputs, and return their record without times; the caller writes it.
-
-    Args:
-        config: The configuration.
-        data: Training and validation images.
-        hardware: Device, precision, threads.
-        run: The claimed run.
-        history: A row for each epoch.
-        validation: Outputs of the validation images.
-        clean: Outputs of the training images without augmentation.
-    """
+    """Write the outputs of validation and of clean (unaugmented) training images; return a record without times."""
     labels = data.validation.labels
     scores = score(labels, validation.probs)
     metrics = scores.prefixed("validation")

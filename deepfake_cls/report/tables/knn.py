@@ -10,7 +10,7 @@ from deepfake_cls.report.evidence import over_seeds
 from deepfake_cls.report.render import DASH, Table, hardware_text, mean_text, percent
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import correct_of, minutes
+from deepfake_cls.summary import correct_of, time_text
 
 
 @table(1)
@@ -46,8 +46,8 @@ def methods_table(study: Study) -> Table:
     runs = list(study.main.runs.values())
     knn_accuracy = None if knn is None else knn.record.metrics["val_acc"]
     cnn = over_seeds(study.main, "val_acc")
-    knn_time = DASH if knn is None else minutes(knn.record.seconds["fit"])
-    cnn_time = minutes(sum(run.record.seconds["fit"] for run in runs) / len(runs)) if runs else DASH
+    knn_time = DASH if knn is None else time_text(knn.record.seconds["fit"])
+    cnn_time = time_text(sum(run.record.seconds["fit"] for run in runs) / len(runs)) if runs else DASH
     rows = [
         ["KNN, k = 5", _with_wilson(knn_accuracy, knn), percent(paper.KNN_ACCURACY), knn_time, paper.TRAINING["knn"]],
         ["CNN", mean_text(cnn), percent(paper.ACCURACY), cnn_time, paper.TRAINING["cnn"]],
