@@ -157,10 +157,10 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
 
 
 def by_class(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], most: int
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], limit: int
 ) -> dict[str, NDArray[np.uint8]]:
-    """The first images of each class, at most ``most``, for :func:`classes_figure` and :func:`traces_figure`."""
-    return {name: images[np.flatnonzero(labels == label)[:most]] for label, name in enumerate(classes)}
+    """The first images of each class, at most ``limit``, for :func:`classes_figure` and :func:`traces_figure`."""
+    return {name: images[np.flatnonzero(labels == label)[:limit]] for label, name in enumerate(classes)}
 
 
 def traces_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
@@ -231,9 +231,9 @@ def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     """
     figure = _figure(7.6, 3.6)
     axes = figure.subplots()
-    for (label, seeds), colour in zip(curves.items(), PALETTE * 9, strict=False):
-        length = min(map(len, seeds))
-        accuracies = np.array([of_seed[:length] for of_seed in seeds])
+    for (label, curves_of_arm), colour in zip(curves.items(), PALETTE * 9, strict=False):
+        length = min(map(len, curves_of_arm))
+        accuracies = np.array([curve[:length] for curve in curves_of_arm])
         epochs = np.arange(1, length + 1)
         _plot_band(axes, epochs, accuracies.mean(axis=0), accuracies.min(axis=0), accuracies.max(axis=0), label, colour)
     axes.set(xlabel="epoch", ylabel="validation accuracy (%)")

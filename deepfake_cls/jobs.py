@@ -191,15 +191,15 @@ class _Stops:
 def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> Outcome:
     """The outcome of a job whose process has ended without sending one."""
     if status < 0:
-        how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
+        end = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
         if status == -signal.SIGKILL:
-            how += ", as the system does when memory runs out"
+            end += ", as the system does when memory runs out"
     else:
-        how = f"ended with exit status {status} and without a result"
-    print_error(f"error: {overrides}: {how}")
+        end = f"ended with exit status {status} and without a result"
+    print_error(f"error: {overrides}: {end}")
     if run is not None:
-        runs.record_failure(run, config, f"The process {how}.")
-    return Outcome(f"{overrides}: {how}")
+        runs.record_failure(run, config, f"The process {end}.")
+    return Outcome(f"{overrides}: {end}")
 
 
 def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:

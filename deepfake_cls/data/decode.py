@@ -16,7 +16,7 @@ Generator traces are in the pixels, so a conversion that needs a choice is refus
 | EXIF orientation                                  | applied before the size is checked                     |
 | colour profile, gamma                             | ignored: the stored values are used                    |
 | another size than expected                        | refused; with ``resize``, resampled by Lanczos         |
-| more than ``MAX_PIXELS`` pixels                     | refused before decoding, whatever Pillow's limit is    |
+| more than ``MAX_PIXELS`` pixels                   | refused before decoding, whatever Pillow's limit is    |
 | nothing, half a file, not an image                | refused                                                |
 | PostScript, PDF, WMF, MPEG, GRIB, HDF5, ...       | refused: Pillow needs another program to render them   |
 """

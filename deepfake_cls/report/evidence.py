@@ -178,8 +178,8 @@ def pair_predictions(
             raise InputError(f"seed {seed} was scored on other images than the baseline, so they cannot be paired.")
         correct.append((a, b))
         ids.append(arm_ids)
-    folds = any(not np.array_equal(of_seed, ids[0]) for of_seed in ids)
-    if folds and len({image for of_seed in ids for image in of_seed.tolist()}) < sum(map(len, ids)):
+    folds = any(not np.array_equal(seed_ids, ids[0]) for seed_ids in ids)
+    if folds and len({image for seed_ids in ids for image in seed_ids.tolist()}) < sum(map(len, ids)):
         raise InputError("some seeds share validation images and others do not: runs of several data sets are mixed.")
     return Pairs(tuple(seeds), correct, folds)
 
