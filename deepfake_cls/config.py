@@ -56,7 +56,7 @@ class ImageFilesConfig(DataConfig):
     """Image files on disk (``data=unibuc`` and ``data=folder``).
 
     Attributes:
-        root: The folder that holds the data.
+        root: The folder that contains the data.
         size: Height and width of an image; null takes those of the first image.
         resize: Resize images of another size, which changes the traces; false refuses them.
         on_error: raise refuses bad files; skip lists and omits them.

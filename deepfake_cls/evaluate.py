@@ -9,11 +9,7 @@ from deepfake_cls.config import EvaluateConfig
 
 
 def run(config: EvaluateConfig, sweep: bool) -> None:
-    """Evaluate one checkpoint.
-
-    Raises:
-        InputError: If the configuration, the checkpoint or the data is wrong.
-    """
+    """Score one checkpoint on one split; skip it if it is done."""
     started = time.perf_counter()
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(config: KnnConfig, sweep: bool) -> None:
-    """Classify the validation images by their nearest training images.
-
-    Raises:
-        InputError: If the configuration or the data is wrong.
-    """
+    """Classify the validation images by their nearest training images."""
     started = time.perf_counter()
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images

@@ -39,7 +39,7 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     hashed: dict[str, Any] = {key: value for key, value in config.items() if key not in excluded}
     for group in EXCLUDED.keys() & hashed.keys():
         hashed[group] = {key: value for key, value in hashed[group].items() if key not in EXCLUDED[group]}
-    changed = _changed(hashed, _defaults(kind))
+    changed = _changed(hashed, defaults_of(SCHEMAS["train" if kind == "cnn" else kind]))
     data = hashed.get("data", {})
     name = data.get("name")
     if name in source:
@@ -82,10 +82,6 @@ def _canonical(value: Any) -> Any:
 
 
 @functools.cache
-def _defaults(kind: str) -> dict[str, Any]:
-    return defaults_of(SCHEMAS["train" if kind == "cnn" else kind])
-
-
 def defaults_of(schema: type[Any]) -> dict[str, Any]:
     """The values of the fields that have a default, as nested dicts."""
     defaults: dict[str, Any] = {}

@@ -111,7 +111,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         sweep: Whether this is a job of a sweep: ``run_dir`` is then the parent of all jobs' folders.
 
     Raises:
-        InputError: If the folder holds another run, or other files.
+        InputError: If the folder contains another run, or other files.
     """
     if distributed.rank() != 0:
         yield distributed.broadcast(None)
@@ -166,11 +166,7 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
 
 
 def _open(run: Run, force: bool) -> Run:
-    """The run with its record if it is finished; else its folder is prepared.
-
-    Raises:
-        InputError: If the folder holds another run, or other files.
-    """
+    """Return the run with its record if it is finished; else prepare its folder."""
     path = run.path
     if path.exists() and not path.is_dir():
         raise InputError(f"run_dir={path}: is a file; give a folder.")
@@ -180,7 +176,7 @@ def _open(run: Run, force: bool) -> Run:
         identity = _identity_in(path, record)
         if identity != run.identity and not (finished and run_key_of(finished) == run.identity):
             raise InputError(
-                f"run_dir={path}: holds another run ({identity[:12]}; this one is {run.identity[:12]})."
+                f"run_dir={path}: contains another run ({identity[:12]}; this one is {run.identity[:12]})."
                 " Give another run_dir, or omit it."
             )
         if force:
@@ -194,14 +190,10 @@ def _open(run: Run, force: bool) -> Run:
 
 
 def _identity_in(path: Path, record: Record | None) -> str:
-    """The run key of the run in a folder.
-
-    Raises:
-        InputError: If the folder holds other files.
-    """
+    """The run key of the run in a folder; InputError if the folder contains no run."""
     try:
         return str(json.loads((path / "run.json").read_text())["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         if record is None:
-            raise InputError(f"run_dir={path}: holds files, but no run; give an empty or a new folder.") from None
+            raise InputError(f"run_dir={path}: contains files, but no run; give an empty or a new folder.") from None
         return record.identity  # result.json without run.json, such as a copy from another machine

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def run(config: TrainConfig, sweep: bool) -> None:
-    """Train or resume one run; skip it if it is finished.
-
-    Raises:
-        InputError: If the configuration, the data or a checkpoint is wrong.
-    """
+    """Train or resume one run; skip it if it is finished."""
     started = time.perf_counter()
     if config.force and config.checkpoint is not None:
         raise InputError("force=true starts the run again, checkpoint=FILE resumes it: give one of them.")

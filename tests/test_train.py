@@ -316,10 +316,10 @@ def test_a_folder_with_other_content_is_refused() -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
     for force in ("false", "true"):
-        with pytest.raises(InputError, match="holds files, but no run"):
+        with pytest.raises(InputError, match="contains files, but no run"):
             fit("run_dir=mine", f"force={force}")
     assert Path("mine/thesis.tex").read_text() == "years of work"
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="contains another run"):
         fit("run_dir=out", "lr=0.1", "force=true", *FINISHED)
 
 

@@ -19,7 +19,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     """Read the records under ``runs``; write the page, and the tables as Markdown, LaTeX and CSV.
 
     Raises:
-        InputError: The table is unknown, no run has finished, or runs that ``require`` demands are missing.
+        InputError: If the table is unknown, no run has finished, or runs that ``require`` demands are missing.
     """
     if sweep:
         raise InputError("report reads all runs at once; call it without -m.")
@@ -49,7 +49,8 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if runs:
         write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
-        page = write_page(output / "index.html", runs, newest(runs), study, tables)
+        page = output / "index.html"
+        write_page(page, runs, newest(runs), study, tables)
         print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
         for sentence in study.no_match(*study.arms):
             print(sentence)

@@ -160,15 +160,10 @@ def pair_predictions(
 ) -> Pairs:
     """Pair the predictions of two arms by seed and image.
 
-    Args:
-        arm: The arm.
-        baseline: The arm that it is compared with.
-        seeds: Seeds that both have.
-        name: Probabilities of the arm: ``probs``, or ``probs_flip`` for flip TTA.
-        baseline_name: Probabilities of the baseline.
+    ``name`` and ``baseline_name`` are the probabilities that are compared: ``probs``, or ``probs_flip`` for flip TTA.
 
     Raises:
-        InputError: Predictions are missing, or the two arms were scored on different images.
+        InputError: If predictions are missing, or the two arms were scored on different images.
     """
     correct, ids = [], []
     for seed in seeds:

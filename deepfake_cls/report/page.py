@@ -43,7 +43,7 @@ def write_page(
     chosen: Mapping[str, Finished],
     study: Study,
     tables: Sequence[Table],
-) -> Path:
+) -> None:
     """Write the page.
 
     Args:
@@ -52,9 +52,6 @@ def write_page(
         chosen: The run of each kind that the first part shows; all on the same data.
         study: Experiments with their runs, for the second part; omitted unless two arms of an experiment have runs.
         tables: The tables of the second part.
-
-    Returns:
-        The path.
     """
     models = {kind: chosen[kind].record for kind in ("cnn", "knn") if kind in chosen} or {
         kind: run.record for kind, run in chosen.items()
@@ -79,7 +76,6 @@ def write_page(
         )
     )
     write_atomically(path, page.encode())
-    return path
 
 
 def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:

@@ -281,14 +281,7 @@ class Pipeline:
         self.parts = {name: _build(name, strengths) for name, strengths in augment.items() if strengths is not None}
 
     def draw(self, batch: Batch, epoch: int, step: int, progress: float) -> list[Any]:
-        """Draw the random numbers of each augmentation.
-
-        Args:
-            batch: The global batch; its pixels are not read.
-            epoch: From 0.
-            step: Batch within the epoch, from 0.
-            progress: Share of the training that is done, 0 to 1.
-        """
+        """Draw the random numbers of each augmentation for the global batch, whose pixels are not read."""
         shape = (len(batch), *batch.images.shape[1:])
         shapes = replace(batch, images=torch.empty(shape, dtype=torch.uint8, device="meta"))
         return [

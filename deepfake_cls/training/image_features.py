@@ -32,7 +32,7 @@ def prepare(
         model: Its name and arguments.
         train: The training images.
         validation: The validation images.
-        fit: Call ``fit_image_features``; a resumed run gets the buffers from its checkpoint.
+        fit: Call ``fit_image_features``; a resumed run has the buffers in its checkpoint.
         force: Ignore cached features, for example after a change in a module that the network imports.
     """
     if not hasattr(network, "image_features"):

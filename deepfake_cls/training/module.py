@@ -132,14 +132,7 @@ class Classifier(L.LightningModule):
     def needed(
         self, indices: NDArray[np.int64], labels: NDArray[np.int64], epoch: int, step: int
     ) -> NDArray[np.int64] | None:
-        """Rows of a batch whose pixels this process's share depends on; None for all.
-
-        Args:
-            indices: int64 (B,), the images of the global batch.
-            labels: int64 (B,).
-            epoch: Epoch, from 0.
-            step: Batch within the epoch, from 0.
-        """
+        """Rows, int64 (R,), of a batch whose pixels this process's share depends on; None for all."""
         shape = (len(indices), *self.hparams["size"], len(self.hparams["channels"]))
         images = torch.empty(shape, dtype=torch.uint8, device="meta")
         batch = Batch(images, self._targets(torch.from_numpy(labels)), torch.from_numpy(indices))
@@ -159,10 +152,6 @@ class Classifier(L.LightningModule):
 
         With several processes, each returns the loss of its share. It is scaled so that DDP, which averages gradients
         over the processes, gets the gradients of the batch.
-
-        Args:
-            batch: The global batch, or the rows of it that :meth:`needed` returns.
-            batch_idx: Batch within the epoch, from 0.
         """
         count, epoch = len(batch.labels), self.current_epoch
         self._images_done += count

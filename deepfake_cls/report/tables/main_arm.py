@@ -55,7 +55,7 @@ def compare_tta(study: Study) -> Difference | None:
     """Accuracy with flip TTA minus accuracy without, on the main arm; None if no run was scored with flip TTA.
 
     Raises:
-        InputError: Predictions are missing.
+        InputError: If predictions are missing.
     """
     main = study.main
     seeds = [seed for seed, run in main.runs.items() if "val_acc_flip" in run.record.metrics]
