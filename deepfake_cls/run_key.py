@@ -81,7 +81,6 @@ def _canonical(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@functools.cache
 def defaults_of(schema: type[Any]) -> dict[str, Any]:
     """The values of the fields that have a default, as nested dicts."""
     defaults: dict[str, Any] = {}

@@ -49,8 +49,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if runs:
         write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
-        page = output / "index.html"
-        write_page(page, runs, newest(runs), study, tables)
+        page = write_page(output / "index.html", runs, newest(runs), study, tables)
         print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
         for sentence in study.no_match(*study.arms):
             print(sentence)

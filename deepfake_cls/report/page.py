@@ -43,8 +43,8 @@ def write_page(
     chosen: Mapping[str, Finished],
     study: Study,
     tables: Sequence[Table],
-) -> None:
-    """Write the page.
+) -> Path:
+    """Write the page and return its path.
 
     Args:
         path: The HTML file.
@@ -76,6 +76,7 @@ def write_page(
         )
     )
     write_atomically(path, page.encode())
+    return path
 
 
 def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:
