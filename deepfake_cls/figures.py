@@ -242,7 +242,7 @@ def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return figure
 
 
-def neighbours_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+def knn_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
     """Accuracy of KNN by k.
 
     Args:

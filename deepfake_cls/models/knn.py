@@ -1,8 +1,8 @@
 """Exact k nearest neighbours of integer vectors, such as pixels, in plain torch.
 
 Squared Euclidean distances of integers are integers: ‖q − r‖² = ‖q‖² + ‖r‖² − 2 q·r, with an exact product (see
-``products.py``). For many images on a CPU without int8 products, a lower bound of each distance is computed first
-(see ``bounds.py``), and the product only for pairs whose bound is small enough.
+``products.py``). For many images on a CPU without int8 products, lower bounds of the distances are computed first (see
+``bounds.py``). Then only pairs with a small bound need the product.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ class ResidualNet(nn.Module):
         """Draw the initial weights, each parameter from its own generator.
 
         Weights and biases are uniform in ±1/√fan_in (torch's default, and the paper's); batch normalisation keeps its
-        1 and 0. The stem's RGB weights are drawn first and with the fan-in of 3 channels, so that RGB and RGBA
-        networks of one seed differ only in the weights of the alpha channel.
+        1 and 0. The stem's RGB weights are drawn first, with the fan-in of 3 channels. So RGB and RGBA networks of
+        one seed differ only in the weights of the alpha channel.
         """
         for name, module in self.named_modules():
             if not isinstance(module, (nn.Conv2d, nn.Linear)):

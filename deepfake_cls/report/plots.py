@@ -123,7 +123,7 @@ def _knn_plots(study: Study) -> list[Plot]:
         return []
     if study.config.data.name == "unibuc":
         curves["paper"] = {k: (value, value, value) for k, value in experiment.by_k.items()}
-    return [(figures.neighbours_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
+    return [(figures.knn_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
 
 
 def _main_arm_plots(study: Study, runs: Sequence[Finished]) -> list[Plot]:
