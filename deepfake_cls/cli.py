@@ -96,7 +96,7 @@ def _prepare_process(name: str, sweep: bool) -> None:
         logging.disable(logging.INFO)
     if distributed.world_size() > 1 and (sweep or name != "train"):
         kind = "a sweep" if sweep else f"deepfake_cls.{name}"
-        jobs.print_error(f"error: torchrun shares one training over many devices; start {kind} without torchrun.")
+        jobs.print_error(f"error: torchrun shares one training over several devices; start {kind} without torchrun.")
         sys.exit(1)
     if sweep:
         # Without a handler, SIGTERM would leave a launcher's workers behind. A job that runs has a handler of its own.

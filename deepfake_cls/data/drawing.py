@@ -24,10 +24,10 @@ Uint8 = npt.NDArray[np.uint8]
 VERSION: int = 2  # part of every cache key: increase it with any change of a pixel
 CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
 SIZE = 100  # largest size; smaller images show the middle of the canvas, so that a blended region stays visible
-ALPHA_ACCURACY = 0.6  # best accuracy that the informative alpha channel alone allows
+ALPHA_ACCURACY = 0.6  # best accuracy from the informative alpha channel only
 
 _FINE = 2 * CANVAS  # leaves are drawn at twice the size and averaged, for soft edges
-_LEAVES = 700  # so many leaves leave 2 % of an image uncovered
+_LEAVES = 700  # they leave 2 % of an image uncovered
 _TEXTURES = 3
 _DIP = 96  # depth of the pattern in the informative alpha channel, in 1/255; unlike the 0 in the corners of a rotation
 _TRUE_PATTERN = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p with p + (1 - p)/5 = 0.6

@@ -89,7 +89,7 @@ def read_manifest(config: DataConfig) -> Manifest:
 
 
 class FileSource(Source):
-    """A layout of image files below ``data.root``. A subclass lists the files; this class does the rest.
+    """A layout of image files below ``data.root``. A subclass lists the files; this class does all else.
 
     If the files have no validation split, a part of the training split is used for it; see ``splits``.
     """

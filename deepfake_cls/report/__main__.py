@@ -31,9 +31,9 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
     study = declared([o for o in from_hydra(HydraConfig.get().overrides.task) if o.split("=")[0] not in REPORT_KEYS])
-    if config.table is not None and config.table not in (known := numbers(study)):
+    if config.table is not None and config.table not in (available := numbers(study)):
         raise InputError(
-            f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."
+            f"table={config.table}: expected one of {', '.join(map(str, available))}, or null for all."
             " A table of your own needs plugins=[MODULE]."
         )
     runs = [] if config.table in TABLES_WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))

@@ -172,7 +172,7 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
 
     The common alternative is one t with the degrees of freedom of Satterthwaite (1946). It fails where MS_seed is small
     by chance: in simulation it covers 92 to 99 % at 3 seeds; this one covers 95 to 97 % (``benchmarks/coverage.py``).
-    The variance has two lower bounds: half of the variance from images alone, and 1 / N² (one image).
+    The variance has two lower bounds: half of the variance from images only, and 1 / N² (one image).
 
     With one seed, the interval covers images only and ``seeds_ignored`` is set; ``verdict.judge`` is then inconclusive.
 
@@ -203,7 +203,7 @@ def difference_folds(
     The spread between folds contains both seed and image noise, since no image occurs twice. The training sets of the
     folds overlap, which the interval ignores: it is too narrow where the choice of training images matters (Nadeau &
     Bengio 2003; Bouthillier et al. 2021). Images count as residual variance, so ``components.image`` is 0. The variance
-    is at least half of the variance from images alone.
+    is at least half of the variance from images only.
 
     Args:
         pairs: For each seed, two bool (N_s,) of the same images: correct predictions of arm A and of arm B.

@@ -48,7 +48,7 @@ def points(fraction: float) -> str:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p values for the number of comparisons (Holm 1979).
 
-    Rejecting adjusted values below 0.05 keeps the error rate of the whole family at 5 %.
+    With adjusted values below 0.05 as significant, the family-wise error rate is at most 5 %.
 
     Args:
         p_values: Of one family of comparisons, in any order.

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
+"""Augmentation of batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
 
 Images are uint8 (B, H, W, C), on any device. An augmentation is a class that is registered with
 ``@augmentation("name")``; its fields are its strengths. :class:`Augmentation` lists its methods. With two optional
