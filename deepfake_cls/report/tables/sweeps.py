@@ -81,7 +81,8 @@ def _detail(row: Row) -> str:
     d = comparison.difference
     return (
         f"{row.arm.label}: {plural(d.seeds, 'seed')}, {d.images:,} images each. Variance of the difference:"
-        f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images, {100 * d.shares.residual:.0f} % residual."
+        f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images,"
+        f" {100 * d.shares.residual:.0f} % residual."
         f" A true difference of {100 * d.detectable:.1f} points would be found with a probability of 80 %."
         f" P(arm > baseline) = {comparison.probability:.2f}."
     )
