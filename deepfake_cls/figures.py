@@ -300,9 +300,9 @@ def mistakes_figure(rows: Sequence[tuple[str, NDArray[np.uint8], Sequence[float]
     Args:
         rows: (label, images as uint8 (n, H, W, C), probability of the wrong class for each image).
     """
-    most = max(len(images) for _, images, _ in rows)
-    figure = _figure(1.25 * most + 1.6, 1.45 * len(rows) + 0.3)
-    grid = figure.subplots(len(rows), most, squeeze=False)
+    columns = max(len(images) for _, images, _ in rows)
+    figure = _figure(1.25 * columns + 1.6, 1.45 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, images, confidence) in zip(grid, rows, strict=True):
         line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
         for axes, image, p in zip(line, images, confidence, strict=False):

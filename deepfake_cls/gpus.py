@@ -49,8 +49,8 @@ def usable_gpus(visible: str | None) -> int:
     """
     code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
     environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    return int(done.stdout) if done.returncode == 0 else 0
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    return int(completed.stdout) if completed.returncode == 0 else 0
 
 
 def jobs_at_a_time(device: str) -> int:

@@ -230,8 +230,8 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
+        completed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return completed.stdout.strip()
 
     try:
         # A wheel may be installed inside another project's checkout, whose commit would be wrong.

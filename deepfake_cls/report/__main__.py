@@ -11,7 +11,7 @@ from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.overrides import from_hydra
 
-REPORT_KEYS = ("runs", "output", "table", "require")  # the other overrides select the runs of the tables
+REPORT_KEYS = ("runs", "output", "table", "require")  # all other overrides select the runs of the tables
 TABLES_WITHOUT_RUNS = (2, 3)  # the network and the settings
 
 

@@ -51,7 +51,7 @@ def fit_and_score(
     if distributed.world_size() > 1:
         data.needed, data.scored = model.needed, _scored_rows
     if config.trainer.compile:
-        torch.compiler.reset()  # torch limits the compilations of a function in one process
+        torch.compiler.reset()  # torch limits the compilations of a function over all jobs of a process
         model.network.compile(dynamic=False)  # in place, so that names in checkpoints have no prefix
     trainer = build_trainer(config, hardware, run, len(data.train_dataloader()), resume is not None)
     setup = time.perf_counter() - started

@@ -25,4 +25,4 @@ def tables_of(study: Study, number: int) -> list[Table]:
 
 def all_tables(study: Study) -> list[Table]:
     """Make all tables, in the order of their numbers."""
-    return [made for number in numbers(study) for made in tables_of(study, number)]
+    return [each for number in numbers(study) for each in tables_of(study, number)]

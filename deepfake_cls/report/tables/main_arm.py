@@ -47,8 +47,8 @@ def recall_table(study: Study) -> Table:
 
 def _most_confused(records: Sequence[Record], label: int, names: Sequence[str]) -> str:
     errors = [sum(r.confusion[label][other] for r in records) if other != label else 0 for other in range(len(names))]
-    most = max(range(len(names)), key=lambda other: errors[other])
-    return f"{names[most]} ({errors[most]} of {sum(errors)} errors)" if errors[most] else DASH
+    confused = max(range(len(names)), key=lambda other: errors[other])
+    return f"{names[confused]} ({errors[confused]} of {sum(errors)} errors)" if errors[confused] else DASH
 
 
 def compare_tta(study: Study) -> Difference | None:
