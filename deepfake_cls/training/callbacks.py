@@ -84,9 +84,6 @@ class StopCleanly(L.Callback):
     The resumed run equals an uninterrupted one bit for bit. A stop at the last batch of an epoch waits for the
     validation, since a run that resumes after that batch would skip it. With several processes, a signal to one of them
     stops all after the same batch.
-
-    Args:
-        last: The callback that saves the checkpoint after an epoch.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -133,13 +130,10 @@ class StopCleanly(L.Callback):
 
 
 class Curves(L.Callback):
-    """Loss and learning rate of training steps, for the logger.
+    """Loss and learning rate of every n-th training step, for the logger.
 
     ``self.log`` would read the loss from the GPU at each logged step, and so wait for the GPU. Here losses stay on the
     GPU until they are written, once a second. With several processes, the loss is that of rank 0's share.
-
-    Args:
-        every: Steps between two points.
     """
 
     def __init__(self, every: int) -> None:
