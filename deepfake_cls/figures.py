@@ -224,11 +224,7 @@ def nearest_figure(
 
 
 def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Validation accuracy by epoch for each arm: the mean over seeds, and a band from the lowest to the highest seed.
-
-    Args:
-        curves: For each arm's label, one sequence of accuracies per seed.
-    """
+    """Validation accuracy by epoch for each arm: mean over seeds, with a band from the lowest to the highest seed."""
     figure = _figure(7.6, 3.6)
     axes = figure.subplots()
     for (label, curves_of_arm), colour in zip(curves.items(), PALETTE * 9, strict=False):
@@ -243,11 +239,7 @@ def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
 
 
 def knn_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
-    """Accuracy of KNN by k.
-
-    Args:
-        curves: For each label (accuracy, low, high) by k, fractions; low and high may equal the accuracy.
-    """
+    """Accuracy of KNN by k; for each label (accuracy, low, high) by k, fractions."""
     figure = _figure(6.4, 3.2)
     axes = figure.subplots()
     for (label, by_k), colour in zip(curves.items(), PALETTE, strict=False):
@@ -297,8 +289,7 @@ def recall_figure(classes: Sequence[str], ours: NDArray[Any], paper: Sequence[fl
 def mistakes_figure(rows: Sequence[tuple[str, NDArray[np.uint8], Sequence[float]]]) -> Figure:
     """Contact sheet of the most confident mistakes: a row for each confused pair.
 
-    Args:
-        rows: (label, images as uint8 (n, H, W, C), probability of the wrong class for each image).
+    A row is its label, the images as uint8 (n, H, W, C), and the probability of the wrong class for each image.
     """
     columns = max(len(images) for _, images, _ in rows)
     figure = _figure(1.25 * columns + 1.6, 1.45 * len(rows) + 0.3)

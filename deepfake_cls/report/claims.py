@@ -115,12 +115,8 @@ def _schedule(study: Study) -> Finding:
 def one_cycle(peak: float, steps: int, warmup: float) -> list[float]:
     """The learning rate of each step under torch's ``OneCycleLR`` with its defaults (cosine; Smith and Topin 2019).
 
-    The formula is repeated here since ``OneCycleLR`` needs an optimiser, and torch's take seconds to import.
-
-    Args:
-        peak: Largest rate.
-        steps: Number of optimiser steps.
-        warmup: Share of the steps in which the rate rises.
+    The formula is repeated here since ``OneCycleLR`` needs an optimiser, and torch's take seconds to import. ``warmup``
+    is the share of the steps in which the rate rises.
     """
     start, top = peak / 25, max(warmup * steps - 1, 1e-9)
     rates = []

@@ -87,10 +87,8 @@ def hydra_ready() -> Iterator[None]:
 def read_experiments(base: DictConfig) -> dict[str, Experiment]:
     """Read all declarations in ``conf/experiment``.
 
-    The arms of an experiment are the product of its sweeper's parameters without the seed.
-
-    Args:
-        base: The configuration of the main arm, to which a declaration may refer, as in ``${sweep.lr}``.
+    The arms of an experiment are the product of its sweeper's parameters without the seed. A declaration may refer to
+    ``base``, the configuration of the main arm, as in ``${sweep.lr}``.
     """
     return {file.stem: _read(file, base) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
 
@@ -134,13 +132,8 @@ def compose_base(entry: str, overrides: Sequence[str]) -> DictConfig:
 def compose_arm(entry: str, base: DictConfig, shared: Sequence[str], overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of an arm.
 
-    Hydra needs 0.1 s for each composition. So an arm that only sets values is the base with these values.
-
-    Args:
-        entry: The entry point.
-        base: The configuration from the shared overrides.
-        shared: The overrides that all arms share.
-        overrides: The overrides of this arm.
+    Hydra needs 0.1 s for each composition. So an arm that only sets values is a copy of ``base``, the configuration
+    from the ``shared`` overrides of all arms, with these values.
     """
     parsed = OverridesParser.create().parse_overrides([*overrides])
     if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in parsed):

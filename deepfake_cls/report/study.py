@@ -115,9 +115,7 @@ class Study:
     def no_match(self, *arms: Arm, experiment: Experiment | None = None) -> list[str]:
         """If no run belongs to these arms, a sentence with the settings and the command that makes the runs.
 
-        Args:
-            arms: The arms.
-            experiment: Their experiment; None for the main arm.
+        ``experiment`` is that of the arms; None for the main arm.
         """
         if any(arm.runs for arm in arms):
             return []
@@ -152,10 +150,7 @@ def assign(study: Study, runs: Sequence[Finished]) -> Study:
 
     The runs of a table have the same device, precision, threads and images: the hardware with the most runs, and the
     newest version of the data. Of each arm and seed, the newest run is used. A seed has failed if all its runs failed.
-
-    Args:
-        study: From :func:`declared`; it is changed and returned.
-        runs: All runs, oldest first.
+    The study is changed and returned; the runs are ordered oldest first.
     """
     study.run_count = len(runs)
     arms_by_key = _arms_by_key(study, sorted({run.record.seed for run in runs}))

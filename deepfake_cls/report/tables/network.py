@@ -44,15 +44,8 @@ def trace_network(
 ) -> tuple[list[Layer], int]:
     """Build a network and trace its layers; the second value is the number of all parameters.
 
-    A layer is a child module of the network, or of a container in it.
-
-    Args:
-        name: Registered name of the network.
-        args: The values of ``model.args``, as JSON.
-        channels: 3 or 4.
-        classes: Number of classes.
-        width: Channels of the stem.
-        size: Height and width of an image.
+    A layer is a child module of the network, or of a container in it. ``args`` are ``model.args`` as JSON, which the
+    cache can hash.
     """
     import torch
     from torch import nn
