@@ -60,11 +60,7 @@ def jobs_at_a_time(device: str) -> int:
 
 @contextlib.contextmanager
 def free_gpu(gpus: list[str]) -> Iterator[str | None]:
-    """Lock a GPU that no other job of this user's sweeps uses; wait until one is free.
-
-    Args:
-        gpus: From :func:`visible_gpus`; empty gives None.
-    """
+    """Lock a GPU that no other job of this user's sweeps uses; wait until one is free. Without GPUs yield None."""
     if not gpus:
         yield None
         return

@@ -196,11 +196,7 @@ def write_predictions(
 def read_predictions(
     path: Path, name: str = "probs"
 ) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]:
-    """Read ``predictions.npz`` without pickles: ids, labels, probabilities.
-
-    Args:
-        path: The file.
-        name: ``probs``, or ``probs_flip`` (with flip TTA).
+    """Read ``predictions.npz`` without pickles: ids, labels, and ``probs`` or ``probs_flip`` (with flip TTA).
 
     Raises:
         InputError: If it is missing or damaged, or has no such array.

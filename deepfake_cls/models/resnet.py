@@ -21,11 +21,8 @@ from deepfake_cls.randomness import generator
 class ResidualBlock(nn.Module):
     """conv, BN, ReLU, conv, BN, add, ReLU (He et al. 2016), with a 1×1 convolution as skip where shapes differ.
 
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        stride: Stride of the first convolution and of the skip.
-        skips: False omits the skip, to test the paper's claim about it.
+    ``stride`` is that of the first convolution and of the skip. ``skips=False`` omits the skip, to test the paper's
+    claim about it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, skips: bool = True) -> None:
