@@ -10,8 +10,8 @@ DATA ?=
 SCALE ?= small
 SEEDS ?= 3
 LAUNCHER ?= joblib
-# Embedded data: 5,000 images of 64×64 for the result, 1,000 of them for each point of the learning curve. Batches are
-# small: with larger ones the seed decides when a network leaves its first plateau (experiments/LOG.md).
+# Embedded data: 5,000 validation images of 64×64, 1,000 of them for each point of the learning curve. Batches are small:
+# with larger ones, the seed decides when a network leaves its first plateau (experiments/LOG.md).
 ifeq ($(DATA),)
 DATA_ARGS := data.validation_size=5000 data.image_size=64
 ARGS := scale=$(SCALE) $(DATA_ARGS) batch_size=16 trainer.curve_images=1000
@@ -52,8 +52,7 @@ demo: $(STAMP)  ## embedded data, KNN and CNN, one page: reports/demo/index.html
 	$(BIN)/python -m deepfake_cls.report output=reports/demo
 	@echo "open reports/demo/index.html"
 
-# If all runs exist, a table takes seconds and trains nothing. If a job fails, its cell is a dash, the other jobs run, and
-# the exit status is 1.
+# If all runs exist, nothing is trained. If a job fails, the other jobs run, its cell is a dash, and the exit status is 1.
 define TABLE
 @$(RENDER) $(1) require=$(SEEDS) 2>/dev/null && exit 0; \
 status=0; $(2) $(RENDER) $(1) || status=1; exit $$status

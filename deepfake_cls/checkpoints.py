@@ -19,7 +19,7 @@ class Model:
 
     Attributes:
         network: In evaluation mode.
-        classes: Names of the classes, in label order.
+        classes: Class names, in label order.
         size: Height and width of the training images.
         channels: ``RGB`` or ``RGBA``.
         seed: Seed of the training.

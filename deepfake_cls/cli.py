@@ -1,4 +1,4 @@
-"""The part that all entry points share: Hydra, the jobs of a sweep, errors in one line, exit statuses."""
+"""What all entry points share: Hydra, the jobs of a sweep, errors in one line, exit statuses."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Schema = TypeVar("Schema")
 def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -> None:
     """Run an entry point: once, or once for each job of a sweep.
 
-    Jobs of a sweep run one after the other, or where a launcher of Hydra starts them. A job that fails or crashes does
-    not end the sweep: its error is printed at once and again at the end, and the exit status is 1. A signal ends the
-    sweep with status 128 plus its number.
+    Jobs of a sweep run one after the other, or as a launcher of Hydra starts them. A job that fails or crashes does not
+    end the sweep: its error is printed at once and again at the end, and the exit status is 1. A signal ends the sweep
+    with status 128 plus its number.
 
     Args:
-        name: Name of the root configuration, without ``.yaml``.
-        schema: Its dataclass.
-        run: Called with the checked configuration, and whether this is one job of a sweep.
+        name: Name of the entry point and of its file in ``conf/``.
+        schema: Dataclass of its configuration.
+        run: Its function, called with the checked configuration, and whether this is one job of a sweep.
     """
     if sys.platform == "win32":
         sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
@@ -56,7 +56,7 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -
     OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
     OmegaConf.register_new_resolver("command_help", command_help, replace=True)
     for flag in ("-m", "--multirun"):
-        if flag in sys.argv[2:]:  # argparse takes overrides on one side of a flag only
+        if flag in sys.argv[2:]:  # argparse refuses overrides on both sides of a flag
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
     sweep = bool({"-m", "--multirun"} & {*sys.argv}) or any(text.startswith("experiment=") for text in sys.argv)
@@ -96,7 +96,7 @@ def _prepare_process(name: str, sweep: bool) -> None:
         logging.disable(logging.INFO)
     if distributed.world_size() > 1 and (sweep or name != "train"):
         kind = "a sweep" if sweep else f"deepfake_cls.{name}"
-        jobs.print_error(f"error: torchrun shares one training over many devices; start {kind} without torchrun.")
+        jobs.print_error(f"error: torchrun shares one training over several devices; start {kind} without torchrun.")
         sys.exit(1)
     if sweep:
         # Without a handler, SIGTERM would leave a launcher's workers behind. A job that runs has a handler of its own.
@@ -117,13 +117,13 @@ class Command:
     """One call of an entry point, with its jobs; a launcher sends copies to its workers.
 
     Attributes:
-        name: Name of the entry point.
-        schema: Its dataclass.
-        run: Its function.
+        name: See :func:`main`.
+        schema: See :func:`main`.
+        run: See :func:`main`.
         folder: The folder in which the command was called.
         process: Machine and process of the command, to recognise a worker.
         failures: One line for each job that failed in this process.
-        error_files: Folder of the lines of failed jobs in workers, perhaps on another machine.
+        error_files: Folder with the same line for each job that failed in a worker, also on another machine.
     """
 
     name: str

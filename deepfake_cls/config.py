@@ -56,14 +56,14 @@ class ImageFilesConfig(DataConfig):
     """Image files on disk (``data=unibuc`` and ``data=folder``).
 
     Attributes:
-        root: The folder that holds the data.
+        root: The folder that contains the data.
         size: Height and width of an image; null takes those of the first image.
         resize: Resize images of another size, which changes the traces; false refuses them.
         on_error: raise refuses bad files; skip lists and omits them.
         val_fraction: Share of the training split that becomes the validation split if there is none.
         val_seed: Seed of that split, and of the folds.
         fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed
-            its own images.
+            its own validation images.
         fold_of: The images that are split into folds. train: the training split; the data's own validation split is not
             used, so that a recipe tuned on folds has never seen it. all: training and validation split.
         folds: Number of folds.
@@ -107,7 +107,7 @@ class ModelConfig:
 
     Attributes:
         name: A registered network.
-        args: Its own arguments.
+        args: Its arguments, other than width and dropout.
     """
 
     name: str = "resnet"
@@ -138,7 +138,7 @@ class TrainerConfig:
         precision: auto, 32-true or bf16-mixed; auto takes bf16 only where the hardware multiplies it.
         threads: CPU threads; null keeps torch's choice.
         deterministic: Use deterministic kernels on a GPU, for bit equality.
-        compile: Use torch.compile, for GPUs: a slow first step, then faster ones; no faster on the CPUs measured.
+        compile: Use torch.compile. The first step is slow, later ones are faster on GPUs; no gain on the CPUs measured.
         progress: Show progress bars.
         curve_images: Number of validation images that score each epoch; null takes all. The final scores use all.
     """
@@ -208,7 +208,7 @@ class TrainConfig(RunConfig):
         batch_size: Images in a batch.
         seed: Seed of weights, order, augmentation and dropout.
         tta: Test-time augmentation that is scored too: flip, the mean over each image and its mirror image, or none.
-        checkpoint: Resume from this file; null resumes the run's own last checkpoint, if any.
+        checkpoint: Resume from this file; null resumes from the run's last checkpoint, if any.
         init: Start from the weights of this checkpoint, where names and shapes fit.
         model: The architecture.
         augment: Strengths of each augmentation by name, in order; null removes one.
@@ -238,7 +238,7 @@ class KnnConfig(RunConfig):
     Attributes:
         k: Numbers of neighbours, all from one pass. Metrics are at k = 5 if it is listed, else at the first.
         features: raw (pixels), histogram (of colours) or spectrum.
-        shift: Shift the validation images by so many pixels, right and down, before they are compared.
+        shift: Number of pixels by which validation images are shifted right and down before the search.
         channels: RGB or RGBA.
     """
 

@@ -1,4 +1,4 @@
-"""One training over many devices: the processes that torchrun started, and how they exchange values.
+"""One training over several devices: the processes that torchrun started, and how they exchange values.
 
 All processes see the same global batch and the same random numbers; each computes its share. Rank 0 writes and prints.
 With one process, every function is a no-op.
@@ -84,14 +84,14 @@ def broadcast(value: Value | None) -> Value:
         return value
     import torch.distributed as dist
 
-    box = [value]
+    values = [value]
     try:
         # With gloo, the other ranks notice that rank 0 has ended; with NCCL they would wait forever.
-        dist.broadcast_object_list(box, src=0, group=_cpu_groups[0])
+        dist.broadcast_object_list(values, src=0, group=_cpu_groups[0])
     except RuntimeError as error:
         raise InputError("The process of rank 0 has failed; see its message.") from error
-    assert box[0] is not None
-    return box[0]
+    assert values[0] is not None
+    return values[0]
 
 
 def gather(values: dict[int, Value]) -> list[Value]:

@@ -16,12 +16,7 @@ class InputError(ValueError):
 
 
 class Interrupted(BaseException):
-    """A signal stopped the training after a checkpoint was saved.
-
-    Args:
-        signal: The signal's number.
-        message: Where the checkpoint is and how to resume.
-    """
+    """A signal stopped the training after a checkpoint was saved; the message says where it is and how to resume."""
 
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)

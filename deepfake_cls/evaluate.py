@@ -9,11 +9,7 @@ from deepfake_cls.config import EvaluateConfig
 
 
 def run(config: EvaluateConfig, sweep: bool) -> None:
-    """Evaluate one checkpoint.
-
-    Raises:
-        InputError: If the configuration, the checkpoint or the data is wrong.
-    """
+    """Score one checkpoint on one split; skip it if it is done."""
     started = time.perf_counter()
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
@@ -21,7 +17,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.run_key import run_key
     from deepfake_cls.runs import claim
     from deepfake_cls.stats.metrics import score
-    from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
+    from deepfake_cls.summary import argument, predict_command, print_run
 
     model, hardware = open_model(config)
     manifest, split = open_scored_split(config, model)
@@ -30,28 +26,26 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     splits = {config.split: split}
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
     key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)
-    with claim("evaluate", key, config, sweep=sweep) as claimed:
-        record = claimed.done
+    with claim("evaluate", key, config, sweep=sweep) as run:
+        record = run.done
         if record is not None:
-            print(f"{claimed.path}: already done; force=true repeats it.")
+            print(f"{run.path}: already done; force=true repeats it.")
         else:
-            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            print(f"{run.path}: {hardware.describe()}", flush=True)
             opened = time.perf_counter()
             outputs = predict_split(config, model, split, hardware)
             probs = outputs.final_probs
             scores = score(split.labels, probs)
             metrics = scores.prefixed(config.split)
-            record = claimed.result(
+            record = run.result(
                 config, manifest, splits, hardware, scores, seed=model.seed, metrics=metrics, digests=digests
             )
             ended = time.perf_counter()
             record.seconds = {"total": ended - started, "setup": opened - started, "evaluate": ended - opened}
-            path = claimed.path / "predictions.npz"
+            path = run.path / "predictions.npz"
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
-            write_record(claimed.path, record)
-        arguments = [argument("checkpoint", config.checkpoint), data_arguments(config.data)]
-        arguments += [argument("split", config.split), *plugin_arguments(config.plugins)]
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
+            write_record(run.path, record)
+        print_run(record, run.path, predict_command(config.checkpoint, config, argument("split", config.split)))
 
 
 if __name__ == "__main__":

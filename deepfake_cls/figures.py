@@ -36,7 +36,7 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
 
     Args:
         counts: (C, C); rows are true classes, columns predictions; may be summed over seeds.
-        classes: Names in label order.
+        classes: Class names, in label order.
         title: Above the figure.
     """
     counts = np.asarray(counts)
@@ -56,11 +56,7 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
 
 
 def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Learning curves: training and validation loss, and validation accuracy, by epoch.
-
-    Args:
-        histories: For each run's name the rows of its record's ``history``.
-    """
+    """Training and validation loss, and validation accuracy, by epoch; for each run's name its ``Record.history``."""
     figure = _figure(8.4, 3.2)
     left, right = figure.subplots(1, 2)
     for (name, rows), colour in zip(histories.items(), PALETTE * 9, strict=False):
@@ -77,12 +73,7 @@ def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
 
 
 def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
-    """Accuracies with intervals, as horizontal dots.
-
-    Args:
-        rows: From top to bottom.
-        chance: Accuracy of guessing, drawn as a line.
-    """
+    """Accuracies with intervals, from top to bottom, and a line at the accuracy of guessing."""
     figure, axes = _estimates(rows, [PALETTE[0]] * len(rows))
     for y, (_, value, _, high) in enumerate(rows):
         axes.annotate(f"{100 * value:.1f}", (100 * high, y), xytext=(6, 0), textcoords="offset points", va="center")
@@ -92,17 +83,11 @@ def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
     return figure
 
 
-def forest_figure(rows: Sequence[Estimate], baseline: str, margin: float = 0.01) -> Figure:
-    """Differences from the baseline with their intervals; the grey band counts as equivalent.
-
-    Args:
-        rows: An arm and its difference each, from top to bottom.
-        baseline: Label of the baseline.
-        margin: Half-width of the band, a fraction.
-    """
+def forest_figure(rows: Sequence[Estimate], baseline: str) -> Figure:
+    """Differences of arms from the baseline with their intervals; the grey band, one point, counts as equivalent."""
     colours = [PALETTE[2] if low > 0 else PALETTE[1] if high < 0 else PALETTE[0] for _, _, low, high in rows]
     figure, axes = _estimates(rows, colours)
-    axes.axvspan(-100 * margin, 100 * margin, color="#e6eaee", lw=0, zorder=0)
+    axes.axvspan(-1, 1, color="#e6eaee", lw=0, zorder=0)
     axes.axvline(0, color="grey", lw=1, zorder=1)
     label = f"difference from {baseline}, points; 95 % interval over seeds and images"
     axes.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6))
@@ -149,7 +134,7 @@ def mean_spectrum(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row for each class: examples, the residual of the first, and the class's spectrum minus the mean.
+    """A row for each class: examples, the residual of the first, and the spectrum of the class minus the mean.
 
     Args:
         samples: uint8 (N, H, W, C) for each class's name; more images reduce noise in the spectrum.
@@ -172,17 +157,10 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
 
 
 def by_class(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], most: int
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], limit: int
 ) -> dict[str, NDArray[np.uint8]]:
-    """The first images of each class, for :func:`classes_figure` and :func:`traces_figure`.
-
-    Args:
-        images: uint8 (N, H, W, C), may be memory-mapped.
-        labels: int64 (N,).
-        classes: Names in label order.
-        most: Maximum number of images of a class.
-    """
-    return {name: images[np.flatnonzero(labels == label)[:most]] for label, name in enumerate(classes)}
+    """The first images of each class, at most ``limit``, for :func:`classes_figure` and :func:`traces_figure`."""
+    return {name: images[np.flatnonzero(labels == label)[:limit]] for label, name in enumerate(classes)}
 
 
 def traces_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
@@ -227,7 +205,7 @@ def nearest_figure(
         labels: int64 (Q,), classes of the queries.
         neighbours: uint8 (Q, k, H, W, C), nearest first.
         neighbour_labels: int64 (Q, k).
-        classes: Names in label order.
+        classes: Class names, in label order.
     """
     k = neighbour_labels.shape[1]
     figure = _figure(1.5 * (k + 1) + 0.2, 1.75 * len(queries))
@@ -246,16 +224,12 @@ def nearest_figure(
 
 
 def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
-    """Validation accuracy by epoch for each arm: the mean over seeds, and a band from the lowest to the highest seed.
-
-    Args:
-        curves: For each arm's label, one sequence of accuracies per seed.
-    """
+    """Validation accuracy by epoch for each arm: mean over seeds, with a band from the lowest to the highest seed."""
     figure = _figure(7.6, 3.6)
     axes = figure.subplots()
-    for (label, seeds), colour in zip(curves.items(), PALETTE * 9, strict=False):
-        length = min(map(len, seeds))
-        accuracies = np.array([of_seed[:length] for of_seed in seeds])
+    for (label, curves_of_arm), colour in zip(curves.items(), PALETTE * 9, strict=False):
+        length = min(map(len, curves_of_arm))
+        accuracies = np.array([curve[:length] for curve in curves_of_arm])
         epochs = np.arange(1, length + 1)
         _plot_band(axes, epochs, accuracies.mean(axis=0), accuracies.min(axis=0), accuracies.max(axis=0), label, colour)
     axes.set(xlabel="epoch", ylabel="validation accuracy (%)")
@@ -264,12 +238,8 @@ def bands_figure(curves: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     return figure
 
 
-def neighbours_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
-    """Accuracy of KNN by k.
-
-    Args:
-        curves: For each label (accuracy, low, high) by k, fractions; low and high may equal the accuracy.
-    """
+def knn_figure(curves: Mapping[str, Mapping[int, tuple[float, float, float]]]) -> Figure:
+    """Accuracy of KNN by k; for each label (accuracy, low, high) by k, fractions."""
     figure = _figure(6.4, 3.2)
     axes = figure.subplots()
     for (label, by_k), colour in zip(curves.items(), PALETTE, strict=False):
@@ -297,7 +267,7 @@ def recall_figure(classes: Sequence[str], ours: NDArray[Any], paper: Sequence[fl
     """Recall by class: a dot for each seed, a bar at their mean, and a diamond for the paper.
 
     Args:
-        classes: Names in label order.
+        classes: Class names, in label order.
         ours: (seeds, C), fractions; NaN for a class without images.
         paper: The paper's recall by class; None where it has no such class.
     """
@@ -319,12 +289,11 @@ def recall_figure(classes: Sequence[str], ours: NDArray[Any], paper: Sequence[fl
 def mistakes_figure(rows: Sequence[tuple[str, NDArray[np.uint8], Sequence[float]]]) -> Figure:
     """Contact sheet of the most confident mistakes: a row for each confused pair.
 
-    Args:
-        rows: (label, images as uint8 (n, H, W, C), probability of the wrong class for each image).
+    A row is its label, the images as uint8 (n, H, W, C), and the probability of the wrong class for each image.
     """
-    most = max(len(images) for _, images, _ in rows)
-    figure = _figure(1.25 * most + 1.6, 1.45 * len(rows) + 0.3)
-    grid = figure.subplots(len(rows), most, squeeze=False)
+    columns = max(len(images) for _, images, _ in rows)
+    figure = _figure(1.25 * columns + 1.6, 1.45 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
     for line, (label, images, confidence) in zip(grid, rows, strict=True):
         line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
         for axes, image, p in zip(line, images, confidence, strict=False):

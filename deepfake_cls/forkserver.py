@@ -1,6 +1,6 @@
-"""Imported first by the server that forks the jobs of a sweep, so that a signal to the process group does not end it.
+"""Make the server that forks the jobs of a sweep ignore signals; the server imports this module first.
 
-The process that waits for a job passes signals on to it; the server ends when that process ends.
+The process that waits for a job passes signals on to the job, and the server ends with that process.
 """
 
 import signal

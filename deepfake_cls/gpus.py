@@ -43,15 +43,14 @@ def visible_gpus(device: str) -> list[str]:
 
 @functools.cache
 def usable_gpus(visible: str | None) -> int:
-    """Number of GPUs that torch can use, counted in another process, so that this one takes no GPU memory.
+    """Number of GPUs that torch can use with this ``CUDA_VISIBLE_DEVICES``.
 
-    Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, on which the number depends.
+    They are counted in another process, so that this one uses no GPU memory.
     """
     code = "from deepfake_cls import hardware as h\nprint(0 if h.cuda_problem() else h.torch.cuda.device_count())"
     environment = dict(os.environ) | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    return int(done.stdout) if done.returncode == 0 else 0
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    return int(completed.stdout) if completed.returncode == 0 else 0
 
 
 def jobs_at_a_time(device: str) -> int:
@@ -61,11 +60,7 @@ def jobs_at_a_time(device: str) -> int:
 
 @contextlib.contextmanager
 def free_gpu(gpus: list[str]) -> Iterator[str | None]:
-    """Lock a GPU that no other job of this user's sweeps uses; wait until one is free.
-
-    Args:
-        gpus: From :func:`visible_gpus`; empty gives None.
-    """
+    """Lock a GPU that no other job of this user's sweeps uses; wait until one is free. Without GPUs yield None."""
     if not gpus:
         yield None
         return

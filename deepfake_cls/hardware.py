@@ -31,7 +31,7 @@ class Hardware:
         precision: ``32-true`` or ``bf16-mixed``, Lightning's names.
         threads: CPU threads of torch.
         name: Name of the CPU or GPU, for the record.
-        processes: Number of such devices that share the job.
+        processes: Number of processes, and so of devices, that share the job.
     """
 
     device: str
@@ -77,7 +77,7 @@ def _cpu_has(probes: tuple[str, ...], onednn: tuple[str, ...]) -> bool:
     allowed = limit.startswith(("AVX512", "AVX10")) and any(part in limit for part in onednn)  # not AVX2_VNNI
     if limit not in ("DEFAULT", "ALL", "") and not allowed:
         return False
-    # The probes ask the CPU; ATEN_CPU_CAPABILITY may limit what torch uses of it.
+    # The probes ignore ATEN_CPU_CAPABILITY, which may limit torch to other instructions.
     if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AVX10", "AMX")):
         return False
     return any(callable(probe := getattr(torch.cpu, name, None)) and probe() for name in probes)
@@ -206,6 +206,6 @@ def _device(device: str) -> str:
         raise InputError(f"trainer.device=cuda: {problem}; use trainer.device=auto or cpu.")
     if distributed.world_size() > 1 and torch.cuda.is_available():  # the other processes may use their GPUs
         raise InputError(f"trainer.device=auto: {problem}; under torchrun use trainer.device=cpu, or fewer processes.")
-    if torch.cuda.is_available():  # there is a GPU, so a run on the CPU needs a message
+    if torch.cuda.is_available():  # there is a GPU, so the user may not expect the CPU
         print(f"trainer.device=auto: using the CPU, because {problem}.", file=sys.stderr, flush=True)
     return "cpu"

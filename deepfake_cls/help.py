@@ -25,7 +25,7 @@ def command_help(*, _root_: DictConfig) -> str:
     """Hydra's help template for the composed command; ``conf/hydra_quiet.yaml`` calls it as a resolver."""
     name, choices = _root_.hydra.job.config_name, _root_.hydra.runtime.choices
     options = {group: options_of(group) for group in sorted(choices)}
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [each.name for each in fields(SCHEMAS[name])]))
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [entry.name for entry in fields(SCHEMAS[name])]))
     schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[values["data"]["name"]].Config}
     return "\n".join(
         [
@@ -48,13 +48,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _keys(schemas: dict[str, type[Any]], values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Key, value and description of each value; those of groups last.
-
-    Args:
-        schemas: Dataclass by prefix, such as ``data.``.
-        values: The values below a prefix.
-        prefix: The prefix.
-    """
+    """Key, value and description of each value, groups last; ``schemas`` are by prefix, such as ``data.``."""
     texts = descriptions(schemas.get(prefix, object))
     keys = [key for key in {**texts, **values} if key in values]
     for key in sorted(keys, key=lambda key: isinstance(values[key], dict)):

@@ -69,13 +69,13 @@ def logits_of(network: nn.Module, images: Tensor, precision: str, image_features
         precision: ``32-true`` or ``bf16-mixed``.
         image_features: float32 (B, E), for networks that use such features; None computes them.
     """
-    planes = images.permute(0, 3, 1, 2)
+    inputs = [images.permute(0, 3, 1, 2)]
     compute: Any = getattr(network, "image_features", None)
     if image_features is None and compute is not None:
-        image_features = compute(planes).float()  # in float32, as in training
-    features = [] if image_features is None else [image_features]
+        image_features = compute(*inputs).float()  # in float32, as in training
+    inputs += [] if image_features is None else [image_features]
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        logits: Tensor = network(planes, *features).float()
+        logits: Tensor = network(*inputs).float()
     return logits
 
 
@@ -89,14 +89,14 @@ def predict_all(
 ) -> Outputs:
     """Run a network on all images.
 
-    If n processes share the job, each runs every n-th batch, and all processes get all outputs.
+    Each of n processes runs every n-th batch, and all processes get all outputs.
 
     Args:
         network: In evaluation mode, on the device.
         batches: From the data module, in order.
-        device: The network's device.
+        device: Device of the network.
         precision: ``32-true`` or ``bf16-mixed``.
-        flip: Also run the mirror images (the paper's section on TTA).
+        flip: Also run the mirror images (the paper's flip TTA).
         progress: Called with the number of images after each batch.
     """
     outputs: dict[int, tuple[Tensor | None, ...]] = {}
@@ -116,7 +116,7 @@ def predict_all(
                 progress(len(batch.labels))
     finally:
         hook.remove()
-    # Copy from the device only at the end, since each copy waits for the device.
+    # Copied only at the end, since each copy waits for the device.
     on_cpu = {index: tuple(None if part is None else part.cpu() for part in parts) for index, parts in outputs.items()}
     all_logits, all_probs, all_features, all_flipped = map(_joined, zip(*distributed.gather(on_cpu), strict=True))
     assert all_logits is not None

@@ -58,10 +58,9 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     """Run a job in this process and print its error.
 
     Args:
-        job: Called with the configuration, and whether this is one job of a sweep; returns None, or the outcome of
-            another process.
+        job: Called with ``config`` and ``sweep``; returns None, or the outcome of another process.
         config: The configuration.
-        sweep: See ``job``.
+        sweep: Whether this is one job of a sweep.
         overrides: The job's overrides, its name in a sweep.
     """
     prefix = f"{overrides}: " if sweep else ""
@@ -74,7 +73,7 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
         print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
     except BrokenPipeError:
-        sys.stdout = None  # the reader of the output has gone; results are written
+        sys.stdout = None  # nobody reads the output; the results are written
     except OSError as error:
         text = f"{error.filename or 'a file'}: {error.strerror or error}"
         print_error(f"error: {text}")
@@ -91,14 +90,14 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
 
 def out_of_memory(error: Exception, config: Any) -> str | None:
     """Advice if the error means too little memory; None for any other error."""
-    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's; importing torch to ask would slow every start
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, by name: importing torch would slow every start
     if not (on_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)):
         return None
     size = getattr(config, "batch_size", None)
-    memory, other = ("the GPU's memory", " or use trainer.device=cpu") if on_gpu else ("memory", "")
+    memory, device = ("the GPU's memory", "use trainer.device=cpu") if on_gpu else ("memory", "")
     if size is None:
-        return f"{memory} is too small for this data set{other.replace(' or', ';')}."
-    return f"batch_size={size}: {memory} is too small for it; give a smaller batch_size{other}."
+        return f"{memory} is too small for this data set{device and f'; {device}'}."
+    return f"batch_size={size}: {memory} is too small for it; give a smaller batch_size{device and f' or {device}'}."
 
 
 def print_error(text: str) -> None:
@@ -119,7 +118,7 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
         overrides: The job's overrides, its name.
         gpus: The GPUs that jobs share, one job on each; if empty, torch chooses.
     """
-    # A child inherits the default start method; the one of a joblib worker is unknown to the child.
+    # A child inherits the default start method; in a joblib worker it is "loky", which the child lacks.
     multiprocessing.set_start_method(START_METHOD, force=True)
     context: Any = multiprocessing.get_context(START_METHOD)
     context.set_forkserver_preload(["deepfake_cls.forkserver", *PRELOADED.get(entry, [])])
@@ -206,15 +205,15 @@ class _Stops:
 def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> Outcome:
     """The outcome of a job whose process has ended without sending one."""
     if status < 0:
-        how = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
+        end = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
         if status == -signal.SIGKILL:
-            how += ", as the system does when memory runs out"
+            end += ", as the system does when memory runs out"
     else:
-        how = f"ended with exit status {status} and without a result"
-    print_error(f"error: {overrides}: {how}")
+        end = f"ended with exit status {status} and without a result"
+    print_error(f"error: {overrides}: {end}")
     if run is not None:
-        runs.record_failure(run, config, f"The process {how}.")
-    return Outcome(f"{overrides}: {how}")
+        runs.record_failure(run, config, f"The process {end}.")
+    return Outcome(f"{overrides}: {end}")
 
 
 def _messages(receiving: Connection, sentinel: int) -> Iterator[Any]:
@@ -242,7 +241,7 @@ def _child(
     runs.on_claim.append(sending.send)
     try:
         sending.send(READY)
-        for module in config.plugins:  # to register their parts in this process too
+        for module in config.plugins:  # registers their parts in this process too
             importlib.import_module(module)
         job = importlib.import_module(f"deepfake_cls.{entry}").run
         outcome = attempt(job, config, True, overrides)
@@ -270,7 +269,7 @@ def enable_faulthandler() -> None:
 def restore_faulthandler() -> None:
     """Enable it again after Lightning's ``fit``, which resets the handlers of all signals."""
     if _crashes_are_traced:
-        faulthandler.disable()  # it still counts as enabled, and enabling it again would do nothing
+        faulthandler.disable()  # else enabling it again would do nothing
         enable_faulthandler()
 
 

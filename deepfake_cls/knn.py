@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(config: KnnConfig, sweep: bool) -> None:
-    """Classify the validation images by their nearest training images.
-
-    Raises:
-        InputError: If the configuration or the data is wrong.
-    """
+    """Classify the validation images by their nearest training images."""
     started = time.perf_counter()
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images
@@ -46,29 +42,20 @@ def run(config: KnnConfig, sweep: bool) -> None:
     if max(config.k) > len(train):
         raise InputError(f"k={config.k}: the training split has only {len(train)} images.")
     key = run_key("knn", config, fingerprint(manifest, splits), hardware)
-    with claim("knn", key, config, sweep=sweep) as claimed:
-        record = claimed.done
+    with claim("knn", key, config, sweep=sweep) as run:
+        record = run.done
         if record is not None:
-            print(f"{claimed.path}: already done; force=true repeats it.")
+            print(f"{run.path}: already done; force=true repeats it.")
         else:
-            print(f"{claimed.path}: {hardware.describe()}", flush=True)
-            record = classify(config, manifest, splits, hardware, claimed, started)
-        print_run(record, claimed.path, " ".join(["python -m deepfake_cls.report", *plugin_arguments(config.plugins)]))
+            print(f"{run.path}: {hardware.describe()}", flush=True)
+            record = classify(config, manifest, splits, hardware, run, started)
+        print_run(record, run.path, " ".join(["python -m deepfake_cls.report", *plugin_arguments(config.plugins)]))
 
 
 def classify(
-    config: KnnConfig, manifest: Manifest, splits: Splits, hardware: Hardware, claimed: Run, started: float
+    config: KnnConfig, manifest: Manifest, splits: Splits, hardware: Hardware, run: Run, started: float
 ) -> Record:
-    """Find the neighbours, count their votes, and write the record.
-
-    Args:
-        config: The configuration.
-        manifest: The data set.
-        splits: ``train`` and ``validation``.
-        hardware: What to compute on.
-        claimed: The run.
-        started: Start of the work on this run, by ``time.perf_counter``.
-    """
+    """Find the neighbours, count their votes, and write the record; ``started`` is a ``time.perf_counter``."""
     from deepfake_cls.hardware import has_int8
     from deepfake_cls.models.knn import votes
     from deepfake_cls.records import write_predictions, write_record
@@ -86,7 +73,7 @@ def classify(
     scores = {k: score(validation.labels, p) for k, p in probs.items()}
     k = 5 if 5 in config.k else config.k[0]
     contrast = relative_contrast(queries, references, distances[:, 0])
-    record = claimed.result(
+    record = run.result(
         config,
         manifest,
         splits,
@@ -99,8 +86,8 @@ def classify(
     ended = time.perf_counter()
     record.seconds = {"total": ended - started, "setup": opened - started}
     record.seconds |= {"fit": fitted - opened, "evaluate": ended - fitted}
-    write_predictions(claimed.path / "predictions.npz", validation.ids, validation.labels, probs[k])
-    write_record(claimed.path, record)
+    write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs[k])
+    write_record(run.path, record)
     return record
 
 

@@ -14,7 +14,7 @@ from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.validation import register_schemas
 
-# Keys below these are free, since each network, augmentation and logger has its own.
+# The schema has no keys below these: they depend on the network, augmentation or logger.
 FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
 CLEAR_ARGS = ("~model.args", "+model.args={}")
 
@@ -70,15 +70,7 @@ def from_hydra(overrides: Sequence[str]) -> list[str]:
 
 
 def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
-    """Refuse two experiments at once, and an experiment of another entry point.
-
-    Args:
-        entry: Name of the entry point.
-        arguments: The command line.
-
-    Raises:
-        InputError: If there are two, or the entry point is another one.
-    """
+    """Raise InputError for two experiments at once, and for an experiment of another entry point."""
     values = [text.split("=")[1] for text in arguments if text.lstrip("+").startswith("experiment=")]
     names = [name for value in values for name in value.split(",")]
     if not names or names == ["null"]:
@@ -88,9 +80,9 @@ def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
     file = conf_dir() / "experiment" / f"{names[0]}.yaml"
     if not file.is_file():
         return  # from a folder of the user's own, or unknown: Hydra lists the available ones
-    owner = OmegaConf.load(file).experiment.entry
-    if owner != entry:
-        raise InputError(f"experiment={names[0]}: belongs to python -m deepfake_cls.{owner}.")
+    expected = OmegaConf.load(file).experiment.entry
+    if expected != entry:
+        raise InputError(f"experiment={names[0]}: belongs to python -m deepfake_cls.{expected}.")
 
 
 def refuse_unknown_options(arguments: Sequence[str]) -> None:

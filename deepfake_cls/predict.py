@@ -13,11 +13,7 @@ from deepfake_cls.errors import InputError
 
 
 def run(config: PredictConfig, sweep: bool) -> None:
-    """Write a CSV with a label for each image, in the order of the split.
-
-    Raises:
-        InputError: If the configuration, the checkpoint or the data is wrong.
-    """
+    """Write a CSV with a label for each image, in the order of the split."""
     if sweep:
         raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
     from deepfake_cls.inference import open_model, open_scored_split, predict_split

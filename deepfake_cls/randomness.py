@@ -1,6 +1,6 @@
 """Random numbers as a function of (seed, purpose, epoch, step), without a global state.
 
-So a resumed run, runs with equal seeds, and processes that share a batch draw the same numbers.
+So the same numbers are drawn by a resumed run, by runs with equal seeds, and by processes that share a batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def derive(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """Return a new CPU generator for one purpose; see :func:`derive`.
 
-    It is on the CPU also where the network runs on a GPU, so that all devices use the same random numbers.
+    It is on the CPU even if the network is on a GPU, so that all devices use the same random numbers.
     """
     return torch.Generator().manual_seed(derive(seed, *purpose))
 

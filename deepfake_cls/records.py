@@ -34,7 +34,7 @@ class Record:
     Attributes:
         kind: ``cnn``, ``knn``, ``evaluate``.
         status: ``ok`` or ``failed``.
-        identity: The run's key, 64 hex digits; the first 12 name the folder.
+        identity: The run key, 64 hex digits; the first 12 name the folder.
         config: The resolved configuration.
         seed: The run's seed.
         data: ``name``, ``fingerprint``, ``sizes`` by split, ``classes``.
@@ -53,6 +53,8 @@ class Record:
         error: The error of a failed run.
         digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``.
         result_version: ``RESULT_VERSION`` of the code that made the result.
+        versions: Of Python and the packages.
+        git: Commit of the sources, and whether they have changes.
         schema: Schema of the file.
     """
 
@@ -82,11 +84,7 @@ class Record:
 
 
 def digest_of(key: str, path: str) -> str:
-    """SHA-256 of a checkpoint: 64 hex digits.
-
-    Args:
-        key: The configuration key that names it, for the message.
-        path: The file.
+    """SHA-256 of the checkpoint that a configuration key names: 64 hex digits.
 
     Raises:
         InputError: If it cannot be read.
@@ -98,12 +96,7 @@ def digest_of(key: str, path: str) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    Args:
-        path: The file; its folder is created if it is missing.
-        content: The content.
-    """
+    """Write a file completely or not at all; create its folder if it is missing."""
     path = path.resolve()  # a link stays, and its target is written
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe
         path.write_bytes(content)
@@ -187,7 +180,7 @@ def write_predictions(
     Args:
         path: The file.
         ids: One for each image, in manifest order.
-        labels: int64 (N,), −1 where unknown.
+        labels: int64 (N,); −1 is unknown.
         probs: float32 (N, C).
         others: Further arrays (N, ...) by name: ``logits``, ``features`` (the input of the network's last dense layer),
             ``probs_flip`` (with flip TTA); None is omitted.
@@ -203,11 +196,7 @@ def write_predictions(
 def read_predictions(
     path: Path, name: str = "probs"
 ) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.float32]]:
-    """Read ``predictions.npz`` without pickles: ids, labels, probabilities.
-
-    Args:
-        path: The file.
-        name: ``probs``, or ``probs_flip`` (with flip TTA).
+    """Read ``predictions.npz`` without pickles: ids, labels, and ``probs`` or ``probs_flip`` (with flip TTA).
 
     Raises:
         InputError: If it is missing or damaged, or has no such array.
@@ -217,7 +206,7 @@ def read_predictions(
             return arrays["ids"], arrays["labels"], arrays[name]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path}: holds no {name} of this project ({error}); repeat the run with force=true."
+            f"{path}: contains no {name} of this project ({error}); repeat the run with force=true."
         ) from error
 
 
@@ -237,8 +226,8 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
+        completed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return completed.stdout.strip()
 
     try:
         # A wheel may be installed inside another project's checkout, whose commit would be wrong.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from deepfake_cls.errors import InputError
@@ -64,3 +65,27 @@ class Registry(Generic[Name, Part]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._parts
+
+
+def check_arguments(
+    parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], key: str, part: str
+) -> None:
+    """Check that a part takes the arguments that the configuration gives it, and that none is missing.
+
+    Args:
+        parameters: Of the part, by name.
+        arguments: By name.
+        key: Configuration key of the arguments, such as ``model.args``.
+        part: The part, as messages name it.
+
+    Raises:
+        InputError: If an argument is unknown or missing.
+    """
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in arguments:
+        if name not in parameters:
+            raise InputError(f"{key}.{name}: unknown; {part} takes {', '.join(parameters) or 'no arguments'}.")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise InputError(f"{key}.{name}: missing; {part} needs it, as in {key}.{name}=VALUE.")

@@ -27,9 +27,9 @@ EXCLUDED_BY_KIND = {"cnn": {"tta"}, "knn": {"trainer", "seed"}, "evaluate": {"se
 
 
 def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides a result, without keys at their default value.
+    """The part of a configuration that can change a result, without keys at their default value.
 
-    A key that is added later therefore changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
+    So a key that is added later changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
 
     Args:
         kind: ``cnn``, ``knn``, ``evaluate``.
@@ -39,7 +39,7 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     hashed: dict[str, Any] = {key: value for key, value in config.items() if key not in excluded}
     for group in EXCLUDED.keys() & hashed.keys():
         hashed[group] = {key: value for key, value in hashed[group].items() if key not in EXCLUDED[group]}
-    changed = _changed(hashed, _defaults(kind))
+    changed = _changed(hashed, defaults_of(SCHEMAS["train" if kind == "cnn" else kind]))
     data = hashed.get("data", {})
     name = data.get("name")
     if name in source:
@@ -79,11 +79,6 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_canonical(inner) for inner in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-@functools.cache
-def _defaults(kind: str) -> dict[str, Any]:
-    return defaults_of(SCHEMAS["train" if kind == "cnn" else kind])
 
 
 def defaults_of(schema: type[Any]) -> dict[str, Any]:
@@ -135,15 +130,7 @@ def _with_hardware(
 
 
 def run_key(kind: str, config: Any, fingerprint: str, hardware: Hardware, **digests: str) -> str:
-    """The key of a run on this machine: 64 hex digits.
-
-    Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
-        config: The configuration, a dataclass.
-        fingerprint: Of the data.
-        hardware: What the run computes on.
-        digests: See :func:`result_key`.
-    """
+    """The run key on this machine: 64 hex digits; arguments as for :func:`result_key`, ``config`` is a dataclass."""
     import torch
 
     cuda = hardware.device == "cuda"

@@ -61,13 +61,7 @@ class Run:
     ) -> Record:
         """The record of this run after it has succeeded; the caller writes it.
 
-        Args:
-            config: The configuration, a dataclass.
-            manifest: The data set.
-            splits: The splits that were used.
-            hardware: What the run computed on.
-            scores: The scores whose recall and confusion matrix are recorded.
-            others: Further fields of :class:`Record`; they override those above.
+        ``splits`` are those that were used. ``others`` are fields of :class:`Record`; they override the shared ones.
         """
         from deepfake_cls.data.images import describe, skipped
 
@@ -96,13 +90,7 @@ on_claim: list[Callable[[Run], None]] = []
 
 
 def record_failure(run: Run, config: Any, error: str) -> None:
-    """Record that a run's process has ended without a result, unless another process works on the run or finished it.
-
-    Args:
-        run: The run.
-        config: Its configuration, a dataclass.
-        error: What happened.
-    """
+    """Record that a run's process ended without a result, unless another process works on the run or finished it."""
     with suppress(Timeout), _lock(run.path).acquire(timeout=10):
         if not (run.path / "result.json").exists():
             write_record(run.path, run.failure(config, error))
@@ -112,9 +100,9 @@ def record_failure(run: Run, config: Any, error: str) -> None:
 def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
     """Claim a run folder for this process; wait while another process has it.
 
-    A finished run is returned with ``done`` set, an unfinished or failed one to be resumed. ``config.force`` empties
-    the folder first. An exception inside the context is recorded as the run's failure. In a job of several processes
-    rank 0 claims the run and broadcasts it.
+    A finished run has ``done`` set; any other is to be made or resumed. ``config.force`` empties the folder first. An
+    exception inside the context is recorded as the run's failure. In a job of several processes, rank 0 claims the run
+    and broadcasts it.
 
     Args:
         kind: Name of the folder under ``runs/``.
@@ -123,7 +111,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         sweep: Whether this is a job of a sweep: ``run_dir`` is then the parent of all jobs' folders.
 
     Raises:
-        InputError: If the folder holds another run, or other files.
+        InputError: If the folder contains another run, or other files.
     """
     if distributed.rank() != 0:
         yield distributed.broadcast(None)
@@ -164,7 +152,7 @@ def _finished_schema_1(parent: Path, identity: str) -> Path | None:
 
 
 def _lock(path: Path) -> FileLock:
-    # Next to the folder and not in it, so that a repeated run can delete the folder while it has the lock.
+    # Not in the folder, so that force=true can delete the folder while it is locked.
     return FileLock(path.parent / f".{path.name}.lock")
 
 
@@ -178,21 +166,17 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
 
 
 def _open(run: Run, force: bool) -> Run:
-    """The run with its record if it is finished; else its folder is prepared.
-
-    Raises:
-        InputError: If the folder holds another run, or other files.
-    """
+    """Return the run with its record if it is finished; else prepare its folder."""
     path = run.path
     if path.exists() and not path.is_dir():
         raise InputError(f"run_dir={path}: is a file; give a folder.")
     if path.is_dir() and any(path.iterdir()):
         record = read_record(path) if (path / "result.json").is_file() else None
         finished = record if record is not None and record.status == "ok" else None
-        owner = _identity_in(path, record)
-        if owner != run.identity and not (finished and run_key_of(finished) == run.identity):
+        identity = _identity_in(path, record)
+        if identity != run.identity and not (finished and run_key_of(finished) == run.identity):
             raise InputError(
-                f"run_dir={path}: holds another run ({owner[:12]}; this one is {run.identity[:12]})."
+                f"run_dir={path}: contains another run ({identity[:12]}; this one is {run.identity[:12]})."
                 " Give another run_dir, or omit it."
             )
         if force:
@@ -206,14 +190,10 @@ def _open(run: Run, force: bool) -> Run:
 
 
 def _identity_in(path: Path, record: Record | None) -> str:
-    """The run key of the run in a folder.
-
-    Raises:
-        InputError: If the folder holds other files.
-    """
+    """The run key of the run in a folder; InputError if the folder contains no run."""
     try:
         return str(json.loads((path / "run.json").read_text())["identity"])
     except (OSError, ValueError, KeyError, TypeError):
         if record is None:
-            raise InputError(f"run_dir={path}: holds files, but no run; give an empty or a new folder.") from None
+            raise InputError(f"run_dir={path}: contains files, but no run; give an empty or a new folder.") from None
         return record.identity  # result.json without run.json, such as a copy from another machine

@@ -15,7 +15,7 @@ class Rule:
 
     Attributes:
         passes: Whether a value is allowed.
-        expected: The allowed values in words, for the message.
+        expected: The allowed values, as the message names them.
     """
 
     passes: Callable[[Any], bool]
@@ -39,7 +39,7 @@ def number(
         most: Largest number.
         above: Exclusive lower limit.
         below: Exclusive upper limit.
-        expected: The range in words; by default it is made of the limits.
+        expected: The range, as the message names it; made of the limits by default.
     """
     limits = [] if least is None else [f"{least:g} or more"]
     limits += [] if above is None else [f"a number above {above:g}"]
@@ -58,7 +58,7 @@ def number(
 
 
 def one_of(*options: str) -> Any:
-    """A field for one of several words; the first is the default."""
+    """A field for one of several strings; the first is the default."""
     expected = " or ".join(options) if len(options) < 3 else f"{', '.join(options[:-1])} or {options[-1]}"
     return field(default=options[0], metadata={"rule": Rule(lambda value: value in options, expected)})
 

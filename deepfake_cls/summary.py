@@ -1,4 +1,4 @@
-"""Print the result of a run, and the texts of commands that continue from it."""
+"""Print the result of a run and the next command."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deepfake_cls.config import CommandConfig
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
-SAME_DATA_KEYS = ("name", "cache", "workers", "verify")  # not repeated by data_arguments
+OMITTED_KEYS = ("name", "cache", "workers", "verify")  # by data_arguments
 
 
 def correct_of(record: Record) -> tuple[int, int]:
@@ -31,7 +32,7 @@ def accuracy_text(record: Record) -> str:
     return f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}; {correct:,} of {count:,})"
 
 
-def minutes(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """``12.3 s``, ``4.5 min``."""
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
@@ -46,15 +47,11 @@ def argument(key: str, value: object) -> str:
 
 
 def data_arguments(data: Any) -> str:
-    """The overrides that select the same data: ``data=folder data.root=PATH`` and values other than the defaults.
-
-    Args:
-        data: The typed ``data`` group.
-    """
+    """The overrides that select the same data: ``data=folder data.root=PATH`` and values other than the defaults."""
     overrides = [f"data={data.name}"]
     for entry in fields(data):
         value = getattr(data, entry.name)
-        if entry.name not in SAME_DATA_KEYS and value != entry.default:
+        if entry.name not in OMITTED_KEYS and value != entry.default:
             overrides.append(argument(f"data.{entry.name}", str(value).lower() if isinstance(value, bool) else value))
     return " ".join(overrides)
 
@@ -64,14 +61,14 @@ def plugin_arguments(plugins: list[str]) -> list[str]:
     return [shlex.quote(f"plugins=[{','.join(plugins)}]")] if plugins else []
 
 
-def print_run(record: Record, folder: Path, next_command: str) -> None:
-    """Print the results of a run and the next command.
+def predict_command(checkpoint: str | Path, config: CommandConfig, *overrides: str) -> str:
+    """The command that labels images of the same data with a checkpoint."""
+    arguments = [argument("checkpoint", checkpoint), data_arguments(config.data), *plugin_arguments(config.plugins)]
+    return " ".join(["python -m deepfake_cls.predict", *arguments, *overrides])
 
-    Args:
-        record: The finished run.
-        folder: Its folder.
-        next_command: A command that can be pasted as it is.
-    """
+
+def print_run(record: Record, folder: Path, next_command: str) -> None:
+    """Print the results of a run and the next command, which can be pasted as it is."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -85,7 +82,7 @@ def print_run(record: Record, folder: Path, next_command: str) -> None:
     for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):
         share = "–" if recall is None else f"{100 * recall:.1f} %"
         table.add_row(f"recall, {name}", f"{share} of {sum(row):,}")
-    table.add_row("time", ", ".join(f"{name} {minutes(value)}" for name, value in record.seconds.items()))
+    table.add_row("time", ", ".join(f"{name} {time_text(value)}" for name, value in record.seconds.items()))
     table.add_row("hardware", f"{record.device}, {record.precision}, {record.threads} threads")
     if record.skipped:
         table.add_row("skipped", f"{len(record.skipped)} files, listed in result.json")

@@ -17,23 +17,19 @@ if TYPE_CHECKING:
 
 
 def run(config: TrainConfig, sweep: bool) -> None:
-    """Train or resume one run; skip it if it is finished.
-
-    Raises:
-        InputError: If the configuration, the data or a checkpoint is wrong.
-    """
+    """Train or resume one run; skip it if it is finished."""
     started = time.perf_counter()
     if config.force and config.checkpoint is not None:
         raise InputError("force=true starts the run again, checkpoint=FILE resumes it: give one of them.")
     from deepfake_cls.data import read_manifest
 
-    manifest = read_manifest(config.data)  # before the slow imports: a wrong path is reported at once
+    manifest = read_manifest(config.data)  # before the slow imports, so that a wrong path is reported at once
     manifest.require_classes()
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.records import digest_of
     from deepfake_cls.run_key import run_key
     from deepfake_cls.runs import claim
-    from deepfake_cls.summary import argument, data_arguments, plugin_arguments, print_run
+    from deepfake_cls.summary import predict_command, print_run
     from deepfake_cls.training import fit
 
     hardware = prepare(config)
@@ -41,37 +37,32 @@ def run(config: TrainConfig, sweep: bool) -> None:
     splits = {"train": data.train, "validation": data.validation}
     digests = {} if config.init is None else {"init": digest_of("init", config.init)}
     key = run_key("cnn", config, fingerprint(manifest, splits), hardware, **digests)
-    with distributed.joined(hardware.device), claim("cnn", key, config, sweep=sweep) as claimed:
-        record = claimed.done
+    with distributed.joined(hardware.device), claim("cnn", key, config, sweep=sweep) as run:
+        record = run.done
         if record is not None and config.tta == "flip" and "val_acc_flip" not in record.metrics:
-            print(f"{claimed.path}: already done; adding tta=flip from its checkpoint.")
-            record = fit.add_flip(data, hardware, claimed)
+            print(f"{run.path}: already done; adding tta=flip from its checkpoint.")
+            record = fit.add_flip(data, hardware, run)
         elif record is not None:
-            print(f"{claimed.path}: already done; force=true repeats it.")
+            print(f"{run.path}: already done; force=true repeats it.")
         else:
-            print(f"{claimed.path}: {hardware.describe()}", flush=True)
+            print(f"{run.path}: {hardware.describe()}", flush=True)
             if config.channels == "RGBA" and not data.train.store.has_alpha:
-                print("The images have no alpha channel: RGBA adds a constant plane of 255.")
-            record = fit.fit_and_score(config, data, hardware, claimed, digests, started)
+                print("The images have no alpha channel: RGBA adds a constant channel of 255.")
+            record = fit.fit_and_score(config, data, hardware, run, digests, started)
         if distributed.rank() != 0:
             return
         assert record is not None
-        arguments = [argument("checkpoint", claimed.last), data_arguments(config.data)]
-        arguments += plugin_arguments(config.plugins) + ([] if "test" in manifest.splits else ["split=validation"])
-        print_run(record, claimed.path, f"python -m deepfake_cls.predict {' '.join(arguments)}")
+        split = [] if "test" in manifest.splits else ["split=validation"]
+        print_run(record, run.path, predict_command(run.last, config, *split))
 
 
 def prepare(config: TrainConfig) -> Hardware:
-    """Check the network and the augmentations before the data is read, and choose the hardware.
-
-    Raises:
-        InputError: If one of them cannot be used.
-    """
+    """Check the network and the augmentations before the data is read, and choose the hardware."""
     from deepfake_cls.hardware import choose, prepare_compiler
-    from deepfake_cls.models.registry import check_arguments
+    from deepfake_cls.models.registry import check_network
     from deepfake_cls.training.augment import Pipeline
 
-    check_arguments(config.model.name, config.model.args)
+    check_network(config.model.name, config.model.args)
     Pipeline(config.augment, config.seed)
     hardware = choose(config.trainer)
     if config.trainer.compile:

@@ -44,21 +44,16 @@ def _defaults(schema: type[Any], without: Collection[str] = ()) -> dict[str, Any
 
 
 def validate(config: DictConfig, schema: type[Schema]) -> Schema:
-    """Check a composed configuration against its schema, key by key.
+    """Build an instance of an entry point's schema from a composed configuration.
 
-    Args:
-        config: The configuration that Hydra composed.
-        schema: The dataclass of the entry point.
-
-    Returns:
-        An instance of the schema; its ``data`` has the schema of the chosen layout.
+    Its ``data`` is an instance of the chosen layout's schema.
 
     Raises:
         InputError: If a key is unknown or missing, or a value is of another type or out of range.
     """
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    for key in ("experiment", "sweep"):  # they describe a sweep and are no setting of a run
+    for key in ("experiment", "sweep"):  # they describe a sweep and are not settings of a run
         values.pop(key, None)
     data = values.pop("data", None)
     for key in PATHS:
@@ -71,12 +66,7 @@ def validate(config: DictConfig, schema: type[Schema]) -> Schema:
 
 
 def build(schema: type[Schema], values: Mapping[Any, Any], prefix: str = "") -> Schema:
-    """Build an instance of a schema.
-
-    Args:
-        schema: A dataclass.
-        values: Values by field; absent fields take their default.
-        prefix: Of the keys in messages, such as ``data.``.
+    """Build an instance of a schema; absent keys have their default. Messages put ``prefix`` before each key.
 
     Raises:
         InputError: If a key is unknown or missing, or a value is of another type or out of range.

@@ -25,8 +25,8 @@ from deepfake_cls.report import table
 from deepfake_cls.stats import metric
 from deepfake_cls.validation import validate
 
-# Tests see no GPU, so they do the same on every machine; make test-gpu runs those that need one. Set before torch looks
-# for GPUs, and inherited by each process that a test starts.
+# Tests see no GPU, so that they do the same on every machine; make test-gpu runs those that need one. The variable is
+# set before torch looks for GPUs, and inherited by each process that a test starts.
 WITH_GPU = os.environ.get("DEEPFAKE_CLS_TEST_CUDA") == "1"
 if not WITH_GPU:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -69,8 +69,8 @@ def cache_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(autouse=True)
-def own_folder(cache_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run each test in a folder of its own, and keep the user's cache out of it."""
+def run_in_tmp_path(cache_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run each test in its tmp_path, with a cache other than the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.chdir(tmp_path)
 

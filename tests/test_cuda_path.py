@@ -99,7 +99,7 @@ def test_training_validation_and_prediction_never_wait_for_the_gpu(
 
 
 @pytest.mark.parametrize("fault", [lambda x: x * float(x.mean()), lambda x: x + torch.nonzero(x).sum(), Tensor.cpu])
-def test_the_test_above_detects_a_wait(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_the_gpu_is_detected(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = resnet.ResidualNet.forward
     model = classifier()
     with fake_cuda(monkeypatch):

@@ -255,7 +255,7 @@ def test_both_processes_end_if_one_fails() -> None:
 def test_torchrun_is_refused_for_all_but_one_training(arguments: list[str]) -> None:
     processes = [call(*arguments, check=False, env=torchrun_variables(rank)) for rank in range(2)]
     assert [process.returncode for process in processes] == [1, 1]
-    assert processes[0].stderr.startswith("error: torchrun shares one training over many devices")
+    assert processes[0].stderr.startswith("error: torchrun shares one training over several devices")
     assert processes[0].stderr.count("\n") == 1
     assert processes[1].stderr == ""
     assert not Path("runs").exists()

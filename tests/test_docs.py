@@ -37,8 +37,8 @@ SMALL = (
 
 def blocks(page: Path, language: str) -> list[str]:
     """The lines of all blocks of a language, without comments."""
-    found = [text for name, text in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
-    return [line.split("  #")[0].strip() for text in found for line in text.splitlines() if line.strip()]
+    text_blocks = [text for name, text in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+    return [line.split("  #")[0].strip() for text in text_blocks for line in text.splitlines() if line.strip()]
 
 
 def examples() -> list[tuple[str, str]]:
@@ -89,12 +89,12 @@ def write_images(root: Path) -> None:
     rng = np.random.default_rng(0)
     for folder, count in (("mydata/train", 20), ("mydata/validation", 6), ("mydata/test", 4), ("photos", 3)):
         for channel, name in enumerate(("gan", "diffusion") if folder.startswith("mydata") else ("",)):
-            place = root / folder / name
-            place.mkdir(parents=True)
+            target = root / folder / name
+            target.mkdir(parents=True)
             for index in range(count):
                 pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
                 pixels[..., channel] += 120
-                Image.fromarray(pixels).save(place / f"{index}.png")
+                Image.fromarray(pixels).save(target / f"{index}.png")
 
 
 def shell(command: str, folder: Path) -> str:

@@ -9,7 +9,7 @@ from deepfake_cls.figures import PALETTE, by_class, nearest_figure, traces_figur
 
 def test_images_are_grouped_by_class_without_unlabelled_ones() -> None:
     images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
-    groups = by_class(images, np.array([1, 0, -1, 1, 0, 1]), ["a", "b"], most=2)
+    groups = by_class(images, np.array([1, 0, -1, 1, 0, 1]), ["a", "b"], limit=2)
     assert {name: group.ravel().tolist() for name, group in groups.items()} == {"a": [1, 4], "b": [0, 3]}
 
 

@@ -134,20 +134,20 @@ def test_histogram_counts_pixels() -> None:
     image = np.zeros((1, 2, 2, 3), dtype=np.uint8)
     image[0, 0, 0] = (255, 0, 31)  # bins 7, 0, 0
     image[0, 0, 1] = (32, 64, 255)  # bins 1, 2, 7
-    found = features(image, "histogram", "RGB")
-    assert found.shape == (1, 512)
-    assert found.sum() == 4
-    assert found[0, 0] == 2
-    assert found[0, 7 * 64] == 1
-    assert found[0, 1 * 64 + 2 * 8 + 7] == 1
+    counts = features(image, "histogram", "RGB")
+    assert counts.shape == (1, 512)
+    assert counts.sum() == 4
+    assert counts[0, 0] == 2
+    assert counts[0, 7 * 64] == 1
+    assert counts[0, 1 * 64 + 2 * 8 + 7] == 1
 
 
 def test_spectrum_peaks_at_the_frequency_of_a_grating() -> None:
     wave = 128 + 100 * np.cos(2 * np.pi * 0.2 * np.arange(100))
     images = np.repeat(np.tile(wave, (100, 1))[None, ..., None], 3, axis=-1).astype(np.uint8)
-    found = features(images, "spectrum", "RGB")[0]
-    assert found.shape == (50,)
-    assert found[1:].argmax() + 1 == 20  # 0.2 cycles a pixel is ring 20 of 50
+    rings = features(images, "spectrum", "RGB")[0]
+    assert rings.shape == (50,)
+    assert rings[1:].argmax() + 1 == 20  # 0.2 cycles a pixel is ring 20 of 50
 
 
 @pytest.mark.real_data

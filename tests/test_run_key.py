@@ -64,16 +64,12 @@ def test_a_later_key_at_its_default_repeats_nothing(
     fit()
     first = read_record(results()[0].parent)
     monkeypatch.setitem(schemas.SCHEMAS, "train", LaterConfig)
-    run_key._defaults.cache_clear()
-    try:
-        fit(schema=LaterConfig)
-        assert capsys.readouterr().out.count("already done") == 1
-        assert run_key.run_key_of(first) == first.identity
-        for override in ("+mixup=0.2", "+recipe.ema=0.9"):
-            fit(override, schema=LaterConfig)
-        assert "already done" not in capsys.readouterr().out
-    finally:
-        run_key._defaults.cache_clear()
+    fit(schema=LaterConfig)
+    assert capsys.readouterr().out.count("already done") == 1
+    assert run_key.run_key_of(first) == first.identity
+    for override in ("+mixup=0.2", "+recipe.ema=0.9"):
+        fit(override, schema=LaterConfig)
+    assert "already done" not in capsys.readouterr().out
     assert len({read_record(file.parent).identity for file in results()}) == 3
 
 
@@ -102,7 +98,7 @@ def test_a_copy_of_the_result_files_is_a_finished_run(capsys: pytest.CaptureFixt
     fit("run_dir=runs/copied")
     assert "runs/copied: already done; force=true repeats it." in capsys.readouterr().out
     assert sorted(file.name for file in Path("runs/copied").iterdir()) == ["predictions.npz", "result.json"]
-    with pytest.raises(InputError, match="run_dir=runs/copied: holds another run"):
+    with pytest.raises(InputError, match="run_dir=runs/copied: contains another run"):
         fit("run_dir=runs/copied", "seed=1")
 
     done = call("deepfake_cls.report", *OVERRIDES, "table=9")

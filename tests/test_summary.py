@@ -39,8 +39,8 @@ def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
         "knn", "ok", "x", {}, confusion=[[1, 0], [0, 1]], recall=[1.0, 1.0], data={"classes": ["SD [v1]", "[/x]"]}
     )
     print_run(record, Path("runs/[a]"), "next")
-    shown = capsys.readouterr().out
-    assert all(text in shown for text in ("SD [v1]", "[/x]", "runs/[a]", "next: next"))
+    output = capsys.readouterr().out
+    assert all(text in output for text in ("SD [v1]", "[/x]", "runs/[a]", "next: next"))
 
 
 def test_figures_take_any_name_and_number_of_classes() -> None:
@@ -60,6 +60,6 @@ def test_the_table_of_a_run_stays_short(capsys: pytest.CaptureFixture[str]) -> N
     )  # fmt: skip
     print_run(record, Path("runs"), "next")
     rows = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line.strip())
-    shown = {"val_ece": f"{metrics['val_ece']:.3f}", "val_macro_f1": "0.667", "val_nll": f"{metrics['val_nll']:.3f}"}
-    shown |= {"train_acc": "75.0 %", "val_acc_best": "50.0 %"}
-    assert {name: rows[name].strip() for name in rows if name.startswith(("val_", "train_"))} == shown
+    expected = {"val_ece": f"{metrics['val_ece']:.3f}", "val_macro_f1": "0.667", "val_nll": f"{metrics['val_nll']:.3f}"}
+    expected |= {"train_acc": "75.0 %", "val_acc_best": "50.0 %"}
+    assert {name: rows[name].strip() for name in rows if name.startswith(("val_", "train_"))} == expected

@@ -316,10 +316,10 @@ def test_a_folder_with_other_content_is_refused() -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
     for force in ("false", "true"):
-        with pytest.raises(InputError, match="holds files, but no run"):
+        with pytest.raises(InputError, match="contains files, but no run"):
             fit("run_dir=mine", f"force={force}")
     assert Path("mine/thesis.tex").read_text() == "years of work"
-    with pytest.raises(InputError, match="holds another run"):
+    with pytest.raises(InputError, match="contains another run"):
         fit("run_dir=out", "lr=0.1", "force=true", *FINISHED)
 
 
@@ -418,7 +418,7 @@ def test_flip_tta_adds_a_score_and_changes_no_run(out: Path) -> None:
     _, labels, flipped = read_predictions(out / "predictions.npz", "probs_flip")
     np.testing.assert_allclose(flipped, expected, atol=1e-6)
     assert both.metrics["val_acc_flip"] == pytest.approx(float((expected.argmax(axis=1) == labels).mean()))
-    with pytest.raises(InputError, match="holds no probs_flip"):
+    with pytest.raises(InputError, match="contains no probs_flip"):
         read_predictions(Path("plain/predictions.npz"), "probs_flip")
 
 

@@ -51,8 +51,8 @@ class Pixels:
     """Images and labels of one split, by row.
 
     If all images fit in a quarter of a GPU's free memory, they are copied to it once. Otherwise they are read from the
-    store, a memory map: if it is larger than memory, the system reads rows from disk again, in the background while the
-    previous batch is processed (:meth:`prefetch`).
+    store, a memory map. If the store is larger than memory, :meth:`prefetch` makes the system read the rows of the next
+    batch from disk in the background.
 
     Args:
         split: The images.
@@ -112,8 +112,8 @@ class Pixels:
 class Batches:
     """Batches of one split, in file order or shuffled for each epoch.
 
-    Lightning saves the position with a checkpoint (``state_dict``), so that a resumed run continues with the next batch
-    of the same epoch.
+    Lightning saves the position in the checkpoint (``state_dict``), so that a resumed run starts with the next batch of
+    the same epoch.
 
     Args:
         pixels: The images.
@@ -143,7 +143,7 @@ class Batches:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        if self.step >= len(self):  # the epoch is done: Lightning stops at its last batch, not after it
+        if self.step >= len(self):  # Lightning does not read past the last batch of an epoch
             self.epoch, self.step = self.epoch + 1, 0
         return self._from(self.epoch, self.step)
 
@@ -178,5 +178,5 @@ class Batches:
         return {"epoch": self.epoch, "step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from a saved position."""
+        """Resume from a saved position."""
         self.epoch, self.step = state["epoch"], state["step"]

@@ -52,11 +52,11 @@ def cores() -> int:
 
 
 def fill(reader: Reader, target: Path, workers: int, progress: bool) -> Filled:
-    """Write all images of a split to a file.
+    """Write all images of a split to a file, uint8 (N, H, W, C) without a header.
 
     Args:
         reader: The images.
-        target: The file, uint8 (N, H, W, C) without a header; overwritten.
+        target: The file; overwritten.
         workers: Number of threads or processes that decode or draw.
         progress: Show a progress bar.
 
@@ -64,8 +64,8 @@ def fill(reader: Reader, target: Path, workers: int, progress: bool) -> Filled:
         The contents of the file. If no image can be read, no file is written and the shape is all zeros.
 
     Raises:
-        InputError: A worker process died.
-        OSError: The file cannot be written.
+        InputError: If a worker process died.
+        OSError: If the file cannot be written.
     """
     bad: dict[int, str] = {}
     for row in range(len(reader)):

@@ -13,21 +13,11 @@ from deepfake_cls.data.manifest import Manifest
 
 
 class ImageData(L.LightningDataModule):
-    """Training and validation images. The test split is never opened.
-
-    Args:
-        manifest: The data set.
-        config: The ``data`` group.
-        channels: ``RGB`` or ``RGBA``.
-        batch_size: Images in a training batch.
-        seed: Seed of the data order.
-        progress: Show a progress bar during decoding.
-        curve_images: Number of validation images that score each epoch; None: all images.
-        device: Device of the batches.
+    """Training and validation images; ``curve_images`` of the latter score each epoch. The test split is never opened.
 
     Attributes:
         needed: Which rows of a training batch this process needs; None: all rows.
-        scored: The same for the batches of the other loaders.
+        scored: Which rows of the other batches this process needs; None: all rows.
     """
 
     def __init__(

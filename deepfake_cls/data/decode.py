@@ -1,6 +1,6 @@
 """Decode one image file into one uint8 array, or refuse it with one clear reason.
 
-The pixels are the evidence, so a conversion that needs a choice is refused. The rules:
+Generator traces are in the pixels, so a conversion that needs a choice is refused. The rules:
 
 | the file contains                                 | result                                                 |
 |---------------------------------------------------|--------------------------------------------------------|
@@ -16,7 +16,7 @@ The pixels are the evidence, so a conversion that needs a choice is refused. The
 | EXIF orientation                                  | applied before the size is checked                     |
 | colour profile, gamma                             | ignored: the stored values are used                    |
 | another size than expected                        | refused; with ``resize``, resampled by Lanczos         |
-| more than `MAX_PIXELS` pixels                     | refused before decoding, whatever Pillow's limit is    |
+| more than ``MAX_PIXELS`` pixels                   | refused before decoding, whatever Pillow's limit is    |
 | nothing, half a file, not an image                | refused                                                |
 | PostScript, PDF, WMF, MPEG, GRIB, HDF5, ...       | refused: Pillow needs another program to render them   |
 """
@@ -76,7 +76,7 @@ def decode(
         whether it was resized.
 
     Raises:
-        DecodeError: The file is refused; the message is the reason.
+        DecodeError: If the file is refused; the message is the reason.
     """
     try:
         with Image.open(path, formats=_formats()) as opened:

@@ -1,7 +1,7 @@
 """The embedded data set: images of five kinds of generator, each with the trace of its kind.
 
 All classes have the same distribution of content: dead leaves, 1/f textures, a gradient of light, blur and noise. They
-differ only in their trace, such as that of an up-sampler, and in a faint cast of colour (`traces`). An image depends
+differ only in their trace, such as that of an up-sampler, and in a faint cast of colour (``traces``). An image depends
 only on seed, split and index. Lengths are in pixels, 0 is black and 1 is white.
 """
 
@@ -19,15 +19,15 @@ from deepfake_cls.config import SyntheticConfig
 from deepfake_cls.data.traces import CANVAS, FREQUENCY2, Array, apply_trace, blur, draw_trace
 from deepfake_cls.schema import check
 
-Plane = npt.NDArray[np.uint8]
+Uint8 = npt.NDArray[np.uint8]
 
 VERSION: int = 2  # part of every cache key: increase it with any change of a pixel
 CLASSES = ("transposed-conv GAN", "resize-conv GAN", "pixel diffusion", "latent diffusion", "compositor")
 SIZE = 100  # largest size; smaller images show the middle of the canvas, so that a blended region stays visible
-ALPHA_ACCURACY = 0.6  # best accuracy that the informative alpha channel alone allows
+ALPHA_ACCURACY = 0.6  # best accuracy from the informative alpha channel only
 
 _FINE = 2 * CANVAS  # leaves are drawn at twice the size and averaged, for soft edges
-_LEAVES = 700  # so many leaves leave 2 % of an image uncovered
+_LEAVES = 700  # they leave 2 % of an image uncovered
 _TEXTURES = 3
 _DIP = 96  # depth of the pattern in the informative alpha channel, in 1/255; unlike the 0 in the corners of a rotation
 _TRUE_PATTERN = (len(CLASSES) * ALPHA_ACCURACY - 1) / (len(CLASSES) - 1)  # p with p + (1 - p)/5 = 0.6
@@ -39,7 +39,7 @@ def label_of(index: int) -> int:
     return index % len(CLASSES)
 
 
-def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none", size: int = SIZE) -> Plane:
+def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str = "none", size: int = SIZE) -> Uint8:
     """Draw one image; the same arguments give the same bytes in any process.
 
     Args:
@@ -55,7 +55,7 @@ def draw(seed: int, split: str, index: int, *, strength: float = 1.0, alpha: str
         uint8 (size, size, 3), or (size, size, 4) with an alpha channel.
 
     Raises:
-        InputError: An argument is invalid.
+        InputError: If an argument is invalid.
     """
     _, traced = draw_parts(seed, split, index, strength=strength, size=size)
     rgb = np.rint(255 * np.clip(traced, 0, 1)).astype(np.uint8)
@@ -82,7 +82,7 @@ def draw_parts(
     return x[crop], y[crop]
 
 
-def draw_alpha(seed: int, split: str, index: int, alpha: str, size: int = SIZE) -> Plane:
+def draw_alpha(seed: int, split: str, index: int, alpha: str, size: int = SIZE) -> Uint8:
     """Draw only the alpha channel, uint8 (size, size); arguments as for ``draw``."""
     _check(seed, 0, alpha, size)
     rng = _stream(seed, split, index, _ALPHA)

@@ -47,9 +47,8 @@ def spectrum(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     power = np.abs(scipy.fft.fft2(grey)) ** 2
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     count = min(height, width) // 2
-    ring = np.minimum(
-        (frequency * 2 * count).astype(np.int64), count
-    )  # the corners beyond the Nyquist frequency are omitted
+    # Frequencies beyond the Nyquist frequency, in the corners, are in ring ``count``, which is omitted.
+    ring = np.minimum((frequency * 2 * count).astype(np.int64), count)
     weight = (ring.ravel()[:, None] == np.arange(count)).astype(np.float64)
     mean = np.log2(power + 1.0).reshape(len(grey), -1) @ weight / weight.sum(axis=0)
     return np.asarray(np.rint(SPECTRUM_STEPS * mean), dtype=np.int64)

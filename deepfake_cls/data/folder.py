@@ -31,7 +31,7 @@ class FolderSource(FileSource):
     Config = FolderConfig
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
-        """See `FileSource`."""
+        """See ``FileSource``."""
         top = scan(root)
         standard = [name for name in top.folders if _ALIASES.get(name, name) in STANDARD_SPLITS]
         split_folders = [_SplitFolder(root / name) for name in (standard if top.images else top.folders)]

@@ -23,7 +23,7 @@ class SplitImages:
 
     Attributes:
         ids: One id for each image, in manifest order.
-        labels: int64 (N,), −1 if unknown.
+        labels: int64 (N,); −1 is unknown.
         store: The decoded images, uint8 (N, H, W, 3 or 4).
     """
 
@@ -48,7 +48,7 @@ def open_images(
         size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
 
     Raises:
-        InputError: There is no such split, or an image is bad.
+        InputError: If there is no such split, or an image is bad.
     """
     split = manifest.split(name)
     store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
@@ -80,23 +80,15 @@ def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
 
 
 def require_labels(split: SplitImages, name: str) -> None:
-    """Refuse a split without labels.
-
-    Raises:
-        InputError: A label is unknown.
-    """
+    """Raise InputError if a label of the split is unknown."""
     if bool((split.labels < 0).any()):
         raise InputError(f"split={name}: has no labels; choose a split with labels, or use predict.")
 
 
-def require_same_classes(known: list[str], manifest: Manifest) -> None:
-    """Refuse data whose classes are not those of the model.
-
-    Raises:
-        InputError: The classes or their order differ.
-    """
-    if list(manifest.classes) != known:
+def require_same_classes(model_classes: list[str], manifest: Manifest) -> None:
+    """Raise InputError if the data's classes, or their order, differ from the model's."""
+    if list(manifest.classes) != model_classes:
         raise InputError(
-            f"The model's classes are {', '.join(known)}; the data's are {', '.join(manifest.classes)}."
+            f"The model's classes are {', '.join(model_classes)}; the data's are {', '.join(manifest.classes)}."
             " Use data with the classes of the model, in the same order."
         )

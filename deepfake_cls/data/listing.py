@@ -36,7 +36,7 @@ def scan(path: Path) -> Folder:
     """List a folder in one pass, without a system call for each file.
 
     Raises:
-        InputError: The folder cannot be read.
+        InputError: If the folder cannot be read.
     """
     folder = Folder()
     try:
@@ -75,7 +75,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> tuple[list[str], list[tupl
         The header; and for each row that is not blank its line number and its cells, stripped of spaces.
 
     Raises:
-        InputError: The file cannot be read, is not such a table, or has no rows.
+        InputError: If the file cannot be read, is not such a table, or has no rows.
     """
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:

@@ -42,7 +42,7 @@ class Manifest:
 
     Attributes:
         name: The layout, ``data.name``.
-        classes: Class names, indexed by label; empty if no image has a label.
+        classes: Class names, in label order; empty if no image has a label.
         splits: By name: ``train``, ``validation``, ``test``, then the others in alphabetical order.
     """
 
@@ -51,21 +51,13 @@ class Manifest:
     splits: dict[str, Split]
 
     def split(self, name: str) -> Split:
-        """Return the split of that name.
-
-        Raises:
-            InputError: The data has no such split.
-        """
+        """Return the split of that name; raise InputError if the data has none."""
         if name not in self.splits:
             raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}.")
         return self.splits[name]
 
     def require_classes(self) -> None:
-        """Refuse data with fewer than two classes.
-
-        Raises:
-            InputError: The data has fewer than two classes.
-        """
+        """Raise InputError if the data has fewer than two classes."""
         if len(self.classes) < 2:
             classes = ", ".join(self.classes) or "none"
             raise InputError(f"The data has too few classes ({classes}); at least two are needed.")

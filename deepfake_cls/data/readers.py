@@ -1,4 +1,4 @@
-"""Readers: how the images of a split are read, one at a time. `build` calls them in parallel."""
+"""Readers: how the images of a split are read, one at a time. ``build`` calls them in parallel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepfake_cls.data.decode import DECODE_VERSION, decode
 
 
 class Reader(ABC):
-    """The images of one split, by row. If `pool` returns processes, the reader has to be small and picklable.
+    """The images of one split, by row. If ``pool`` has processes, the reader must be small and picklable.
 
     Attributes:
         doing: Name of the work in the progress bar and in the log.
@@ -46,7 +46,7 @@ class Reader(ABC):
             uint8 (H, W, 3 or 4), and whether the image was resized to ``size``.
 
         Raises:
-            DecodeError: The image is missing or cannot be used.
+            DecodeError: If the image is missing or cannot be used.
         """
 
     @abstractmethod
@@ -58,20 +58,20 @@ class Reader(ABC):
         """Everything that determines the pixels, in pieces; they are hashed into the key of the cached images."""
 
     def pool(self, workers: int) -> Executor:
-        """Executor that calls `read` in parallel; threads by default."""
+        """Executor that calls ``read`` in parallel; threads by default."""
         return ThreadPoolExecutor(workers)
 
 
 @dataclass(frozen=True)
 class Files(Reader):
-    """Image files, decoded by the rules of `decode`.
+    """Image files, decoded by the rules of ``decode``.
 
-    The pool is one of threads, because Pillow releases the GIL while it decodes: 4,000 WebP images of 100×100 took
-    two threads 0.92 s and two spawned processes 1.18 s. Threads also need no main module that can be imported again.
+    The pool has threads, because Pillow releases the GIL while it decodes: 4,000 WebP images of 100×100 took two
+    threads 0.92 s and two spawned processes 1.18 s. Threads also need no main module that can be imported again.
 
     Attributes:
         paths: The files.
-        size: See `Reader`.
+        size: See ``Reader``.
         resize: Resize images of another size instead of refusing them.
     """
 
@@ -84,11 +84,11 @@ class Files(Reader):
         return len(self.paths)
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
-        """See `Reader`."""
+        """See ``Reader``."""
         return decode(self.paths[row], size, resize=self.resize)
 
     def where(self, row: int) -> str:
-        """See `Reader`."""
+        """See ``Reader``."""
         return str(self.paths[row])
 
     def content(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Data layouts, registered by name: a `Source` lists the images of a data set and says how each one is read.
+"""Data layouts, registered by name: a ``Source`` lists the images of a data set and says how each one is read.
 
 A layout is one module that registers one class. A layout of image files needs one method::
 
@@ -7,7 +7,7 @@ A layout is one module that registers one class. A layout of image files needs o
         def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
             ...  # class names, and a Split of ids, labels and paths for train, test, ...
 
-``data.name=mine`` chooses it. A layout with keys of its own sets `Source.Config` to a dataclass with these keys.
+``data.name=mine`` chooses it. A layout with keys of its own sets ``Source.Config`` to a dataclass with these keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Source(ABC):
         config: The ``data`` group, an instance of ``Config``.
 
     Attributes:
-        Config: Schema of the ``data`` group: a dataclass derived from `DataConfig`.
+        Config: Schema of the ``data`` group: a dataclass derived from ``DataConfig``.
     """
 
     Config: ClassVar[type[DataConfig]]
@@ -53,7 +53,7 @@ class Source(ABC):
         """List the classes, labels and splits; no image is opened.
 
         Raises:
-            InputError: The data is missing, does not follow the layout, or contradicts itself.
+            InputError: If the data is missing, does not follow the layout, or contradicts itself.
         """
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Source(ABC):
 
         Args:
             split: One of the manifest's splits.
-            size: Height and width that the images must have; None: those of ``config``, or of the first image.
+            size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
         """
 
 
@@ -73,7 +73,7 @@ def open_source(config: DataConfig) -> Source:
     """Return the source that ``config.name`` chooses.
 
     Raises:
-        InputError: The layout is unknown, or a value of ``config`` is invalid.
+        InputError: If the layout is unknown, or a value of ``config`` is invalid.
     """
     return source[config.name](config)
 
@@ -81,20 +81,17 @@ def open_source(config: DataConfig) -> Source:
 def read_manifest(config: DataConfig) -> Manifest:
     """List the classes, labels and splits of the configured data set; no image is opened.
 
-    Args:
-        config: The ``data`` group.
-
     Raises:
-        InputError: The data is missing, does not follow the layout, or contradicts itself. The message lists all
+        InputError: If the data is missing, does not follow the layout, or contradicts itself. The message lists all
             rows or folders that are wrong.
     """
     return open_source(config).manifest()
 
 
 class FileSource(Source):
-    """A layout of image files below ``data.root``. A subclass lists the files; this class does the rest.
+    """A layout of image files below ``data.root``. A subclass lists the files; this class does all else.
 
-    If the files have no validation split, a part of the training split is used for it; see `splits`.
+    If the files have no validation split, a part of the training split is used for it; see ``splits``.
     """
 
     Config = ImageFilesConfig
@@ -108,19 +105,19 @@ class FileSource(Source):
             root: The folder that contains the data; it exists.
 
         Returns:
-            Class names, indexed by label; and the splits of the files.
+            Class names, in label order; and the splits.
 
         Raises:
-            InputError: The files do not follow the layout.
+            InputError: If the files do not follow the layout.
         """
 
     @property
     def skips_bad_images(self) -> bool:
-        """See `Source`."""
+        """See ``Source``."""
         return self.config.on_error == "skip"
 
     def manifest(self) -> Manifest:
-        """See `Source`."""
+        """See ``Source``."""
         classes, listed = self.list_images(self._root())
         for split in listed:
             _check(split, classes)
@@ -130,7 +127,7 @@ class FileSource(Source):
         return Manifest(self.config.name, classes, {name: splits[name] for name in names})
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
-        """See `Source`."""
+        """See ``Source``."""
         assert split.paths is not None
         if size is None and self.config.size is not None:
             size = (self.config.size[0], self.config.size[1])

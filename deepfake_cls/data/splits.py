@@ -23,16 +23,11 @@ _log = logging.getLogger(__name__)
 def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[str, Split]:
     """Add a validation split if there is none; with ``data.fold``, make that fold the validation split.
 
-    Args:
-        splits: The splits of the files, by name.
-        config: The ``data`` group.
-
-    Returns:
-        The splits by name. With ``data.fold`` and ``data.fold_of=all``, the data's own validation split is part of
-        the folds; with ``data.fold_of=train`` it is omitted.
+    With ``data.fold_of=all``, the data's own validation split is part of the folds; with ``data.fold_of=train`` it is
+    omitted.
 
     Raises:
-        InputError: There is no such fold, or a class has too few images.
+        InputError: If there is no such fold, or a class has too few images.
     """
     if config.fold is not None:
         return {**splits, **_hold_out_fold(splits, config.fold, config)}

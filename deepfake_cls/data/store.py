@@ -87,14 +87,10 @@ def open_split(
 ) -> Store:
     """Open the decoded images of a split; decode them first if they are not in the cache.
 
-    Args:
-        split: The split, from `read_manifest` with the same ``config``.
-        config: The ``data`` group.
-        size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
-        progress: Show a progress bar during decoding.
+    The split is from ``read_manifest`` with the same ``config``. For ``size`` see ``images.open_images``.
 
     Raises:
-        InputError: Images are bad (the message lists them), all images of the split or of a class are bad, or the
+        InputError: If images are bad (the message lists them), all images of the split or of a class are bad, or the
             cache cannot be written.
     """
     if not len(split):
@@ -131,7 +127,7 @@ def _cache(config: DataConfig) -> Path:
 
 
 def _key(reader: Reader, skip: bool) -> str:
-    """Hash everything that determines the content of a store; ``skip`` is whether bad images are skipped."""
+    """Hash everything that determines the content of a store; with ``skip``, bad images are skipped."""
     hasher = hashlib.sha256(f"{_SCHEMA} {skip}".encode())
     for part in reader.content():
         hasher.update(f"\n{part}".encode(errors="surrogateescape"))
@@ -145,7 +141,7 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
     """Map a finished store.
 
     Raises:
-        _UnusableError: The store is missing or damaged.
+        _UnusableError: If the store is missing or damaged.
     """
     images_file = folder / "images.u8"
     if not (folder / "index.json").exists():

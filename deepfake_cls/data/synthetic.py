@@ -20,7 +20,7 @@ from deepfake_cls.data.readers import Reader
 from deepfake_cls.data.sources import Source, source
 from deepfake_cls.errors import InputError
 
-# `drawing` is imported where it is used, so that data sets of image files do not import scipy.
+# Functions import ``drawing``, so that data sets of image files do not import scipy.
 
 
 @source("synthetic")
@@ -31,7 +31,7 @@ class SyntheticSource(Source):
     config: SyntheticConfig
 
     def manifest(self) -> Manifest:
-        """See `Source`."""
+        """See ``Source``."""
         from deepfake_cls.data import drawing
 
         config, splits = self.config, {}
@@ -48,7 +48,7 @@ class SyntheticSource(Source):
         return Manifest(config.name, tuple(drawing.CLASSES), splits)
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
-        """See `Source`; ``size`` is ignored, since ``data.image_size`` determines it."""
+        """See ``Source``; ``size`` is ignored, since ``data.image_size`` determines it."""
         config = self.config
         return Drawings(split.name, len(split), config.seed, config.strength, config.alpha, config.image_size)
 
@@ -70,14 +70,14 @@ class Drawings(Reader):
         return self.count
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
-        """See `Reader`; ``size`` is ignored."""
+        """See ``Reader``; ``size`` is ignored."""
         from deepfake_cls.data import drawing
 
         image = drawing.draw(self.seed, self.split, row, strength=self.strength, alpha=self.alpha, size=self.image_size)
         return np.asarray(image, np.uint8), False
 
     def where(self, row: int) -> str:
-        """See `Reader`."""
+        """See ``Reader``."""
         return f"image {row} of {self.split}"
 
     def content(self) -> Iterator[str]:
@@ -87,7 +87,7 @@ class Drawings(Reader):
         yield f"synthetic {drawing.VERSION} {self}"
 
     def pool(self, workers: int) -> Executor:
-        """Return a pool of processes, since drawing holds the GIL; spawned, since a fork beside threads can hang."""
+        """Return a pool of processes, since drawing holds the GIL; spawned, since a fork with threads can hang."""
         if multiprocessing.get_start_method() not in ("fork", "spawn", "forkserver"):
             # In a worker of joblib the method is "loky". A spawned process would inherit it and fail: it has no loky.
             multiprocessing.set_start_method("spawn", force=True)

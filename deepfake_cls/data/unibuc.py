@@ -31,7 +31,7 @@ class UnibucSource(FileSource):
     Config = UnibucConfig
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
-        """See `FileSource`."""
+        """See ``FileSource``."""
         if not (root / "train.csv").is_file():
             top = scan(root)
             hint = " It looks like data=folder." if top.images or "train" in top.folders else ""
@@ -143,8 +143,8 @@ class _ImageFiles:
         """Return the file name of an id: a file name with or without its suffix.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The id is missing, ambiguous, or a path out of the folder.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the id is missing, ambiguous, or a path out of the folder.
         """
         if not image_id:
             raise ValueError("image_id is missing")

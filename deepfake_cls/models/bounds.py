@@ -44,7 +44,7 @@ def break_even(height: int, width: int, channels: int) -> float:
     """The number of queries from which on bounds save time.
 
     The transform of a reference costs about as much as products with this many queries. For 100×100×3 values this is
-    twice the number at which both took equally long.
+    twice the measured break-even.
     """
     return height + LOW * width * channels
 
@@ -93,13 +93,13 @@ class CosineBounds:
         """
         low = self._coefficients(images)
         norms = square_norms.float()
-        rest = (norms - low.square().sum(dim=1)).clamp_(min=0) + self.slack * norms
-        return torch.cat([low, rest.sqrt_()[:, None]], dim=1)
+        other = (norms - low.square().sum(dim=1)).clamp_(min=0) + self.slack * norms
+        return torch.cat([low, other.sqrt_()[:, None]], dim=1)
 
     def lower(self, queries: Tensor, references: Tensor, square_norms: Tensor) -> Tensor:
         """Lower bounds, to be compared with :meth:`limits`: float32 (Q, N).
 
-        They leave out the terms of the distance that depend only on the query.
+        They omit the terms of the distance that depend only on the query.
 
         Args:
             queries: (Q, d + 1), from :meth:`vectors`.

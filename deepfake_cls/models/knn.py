@@ -1,8 +1,8 @@
 """Exact k nearest neighbours of integer vectors, such as pixels, in plain torch.
 
 Squared Euclidean distances of integers are integers: ‖q − r‖² = ‖q‖² + ‖r‖² − 2 q·r, with an exact product (see
-``products.py``). For many images on a CPU without int8 products, a lower bound of each distance is computed first
-(see ``bounds.py``), and the product only for pairs whose bound is small enough.
+``products.py``). For many images on a CPU without int8 products, lower bounds of the distances are computed first (see
+``bounds.py``). Then only pairs with a small bound need the product.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from deepfake_cls.models.products import blocks, pair_products, product_for, squ
 
 QUERY_ROWS = 2_048
 REFERENCE_ROWS = 1_024
-PAIR_COST = 14  # the product of a single pair takes as long as this many products of a complete block
-PATIENCE = 2  # bounds are no longer computed after this many blocks in a row where they saved nothing
+PAIR_COST = 14  # time of the product of a single pair, relative to that of a pair in a complete block
+PATIENCE = 2  # after this many blocks in a row without a gain, bounds are no longer computed
 
 Progress = Callable[[int], None]
 
@@ -105,8 +105,8 @@ def _distances_and_indices(best: list[_Nearest], index_bits: int) -> tuple[NDArr
 class _Nearest:
     """The nearest references so far of one block of queries, (Q, D).
 
-    A key holds distance and index in one int64, the index in the lower bits: sorting by keys sorts by distance, then by
-    index.
+    A key is one int64 with the distance in the upper and the index in the lower bits, so that sorting by keys sorts by
+    distance, then by index.
     """
 
     def __init__(self, rows: Tensor, k: int, index_bits: int, bounds: CosineBounds | None) -> None:
@@ -114,7 +114,7 @@ class _Nearest:
         self.norms = square_norms(rows)
         self.vectors = None if bounds is None else bounds.vectors(rows, self.norms)
         self.keys = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
-        # The largest distance, to detect overflow. It is read once, at the end, because the CPU waits for a GPU then.
+        # The largest distance, to detect overflow; read once, at the end, because reading waits for the GPU.
         self.farthest = torch.zeros((), dtype=torch.int64, device=rows.device)
 
     def add(self, products: Tensor, norms: Tensor, start: int) -> None:

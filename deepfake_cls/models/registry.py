@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import derive
-from deepfake_cls.registry import Registry
+from deepfake_cls.registry import Registry, check_arguments
 
 network: Registry[str, Callable[..., nn.Module]] = Registry("model.name")
 """Register a network: ``@network("name")`` on a class, or on a function that returns a module.
 
-Its arguments are ``in_channels`` and ``num_classes``; optionally ``width`` and ``dropout``; and its own ones, from
-``model.args``. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), and so includes the
+Its arguments are ``in_channels`` and ``num_classes``; optionally ``width`` and ``dropout``; and those that
+``model.args`` sets. Its ``forward`` maps uint8 images (B, C, H, W) to logits (B, num_classes), and so includes the
 normalisation. It may also define:
 
 - ``initialise(seed)``, which draws the initial weights from the run's seed.
@@ -37,21 +36,9 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
     return {key: parameter for key, parameter in parameters.items() if key not in SHARED}
 
 
-def check_arguments(name: str, args: dict[str, Any]) -> None:
-    """Check that a network takes these arguments, and that none is missing.
-
-    Raises:
-        InputError: If the network or an argument is unknown, or an argument is missing.
-    """
-    parameters = arguments(name)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for key in args:
-        if key not in parameters:
-            raise InputError(f"model.args.{key}: model.name={name} takes {', '.join(parameters) or 'no arguments'}.")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in args:
-            raise InputError(f"model.args.{key}: missing; model.name={name} needs it, as in model.args.{key}=VALUE.")
+def check_network(name: str, args: dict[str, Any]) -> None:
+    """Raise InputError if the network or an argument is unknown, or an argument is missing."""
+    check_arguments(arguments(name), args, "model.args", f"model.name={name}")
 
 
 def build(
@@ -68,7 +55,7 @@ def build(
 
     Args:
         name: Its registered name.
-        args: Its own arguments, plain values.
+        args: The values of ``model.args``.
         in_channels: 3 (RGB) or 4 (RGBA).
         num_classes: Number of classes.
         width: Channels of the stem, for networks that have this argument.
@@ -78,7 +65,7 @@ def build(
     Raises:
         InputError: If the network or an argument is unknown, or an argument is missing.
     """
-    check_arguments(name, args)
+    check_network(name, args)
     factory = network[name]
     optional = {"width": width, "dropout": dropout}
     optional = {key: value for key, value in optional.items() if key in inspect.signature(factory).parameters}

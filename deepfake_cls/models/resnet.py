@@ -21,11 +21,8 @@ from deepfake_cls.randomness import generator
 class ResidualBlock(nn.Module):
     """conv, BN, ReLU, conv, BN, add, ReLU (He et al. 2016), with a 1×1 convolution as skip where shapes differ.
 
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        stride: Stride of the first convolution and of the skip.
-        skips: False omits the skip, for the ablation of the paper's claim about it.
+    ``stride`` is that of the first convolution and of the skip. ``skips=False`` omits the skip, to test the paper's
+    claim about it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, skips: bool = True) -> None:
@@ -109,11 +106,8 @@ class ResidualNet(nn.Module):
         """Draw the initial weights, each parameter from its own generator.
 
         Weights and biases are uniform in ±1/√fan_in (torch's default, and the paper's); batch normalisation keeps its
-        1 and 0. The stem's RGB weights are drawn first and with the fan-in of 3 channels, so that RGB and RGBA
-        networks of one seed differ only in the weights of the alpha plane.
-
-        Args:
-            seed: The run's seed.
+        1 and 0. The stem's RGB weights are drawn first, with the fan-in of 3 channels. So RGB and RGBA networks of
+        one seed differ only in the weights of the alpha channel.
         """
         for name, module in self.named_modules():
             if not isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -121,7 +115,6 @@ class ResidualNet(nn.Module):
             fan_in = 27 if name == "conv" else module.weight[0].numel()
             bound = 1.0 / math.sqrt(fan_in)
             rng = generator(seed, "weights", name)
-            # The stem's weights of RGB are drawn before those of alpha.
             parts = [module.weight[:, :3], module.weight[:, 3:]] if name == "conv" else [module.weight]
             uniform = torch.cat([torch.rand(part.shape, generator=rng) for part in parts], dim=1)
             module.weight.copy_(uniform.mul_(2 * bound).sub_(bound))

@@ -51,8 +51,7 @@ class TimmNet(nn.Module):
                 f"model.args.pretrained=true: the weights of {architecture} cannot be downloaded"
                 f" ({str(error).splitlines()[0]}); use model.args.pretrained=false."
             ) from error
-        # Random weights get pixels from -1 to 1, pretrained weights the normalisation of their training; alpha always
-        # gets -1 to 1.
+        # Pixels are scaled to -1 to 1; with pretrained weights, R, G and B are normalised as in their training.
         means, stds = [0.5] * in_channels, [0.5] * in_channels
         if pretrained:
             config: Any = self.body.pretrained_cfg

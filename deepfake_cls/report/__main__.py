@@ -1,4 +1,4 @@
-"""Make tables, figures and one page from records: ``python -m deepfake_cls.report``."""
+"""Make tables, figures and one page from runs: ``python -m deepfake_cls.report``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.overrides import from_hydra
 
-REPORT_KEYS = ("runs", "output", "table", "require")  # the other overrides select the runs of the tables
+REPORT_KEYS = ("runs", "output", "table", "require")  # all other overrides select the runs of the tables
 TABLES_WITHOUT_RUNS = (2, 3)  # the network and the settings
 
 
@@ -19,7 +19,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     """Read the records under ``runs``; write the page, and the tables as Markdown, LaTeX and CSV.
 
     Raises:
-        InputError: The table is unknown, no run has finished, or runs that ``require`` demands are missing.
+        InputError: If the table is unknown, no run has finished, or runs that ``require`` demands are missing.
     """
     if sweep:
         raise InputError("report reads all runs at once; call it without -m.")
@@ -31,13 +31,13 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
     study = declared([o for o in from_hydra(HydraConfig.get().overrides.task) if o.split("=")[0] not in REPORT_KEYS])
-    if config.table is not None and config.table not in (known := numbers(study)):
+    if config.table is not None and config.table not in (available := numbers(study)):
         raise InputError(
-            f"table={config.table}: expected one of {', '.join(map(str, known))}, or null for all."
+            f"table={config.table}: expected one of {', '.join(map(str, available))}, or null for all."
             " A table of your own needs plugins=[MODULE]."
         )
-    records = [] if config.table in TABLES_WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
-    assign(study, records)
+    runs = [] if config.table in TABLES_WITHOUT_RUNS else without_repeats(collect(Path(config.runs)))
+    assign(study, runs)
     missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
@@ -47,10 +47,10 @@ def run(config: ReportConfig, sweep: bool) -> None:
         write_atomically(output / f"tables.{name}", text.encode())
     if config.table is not None:
         print(markdown(tables))
-    if records:
-        write_atomically(output / "runs.csv", csv_text(run_rows(records)).encode())
-        page = write_page(output / "index.html", records, newest(records), study, tables)
-        print(f"{page}: {plural(len(records), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
+    if runs:
+        write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
+        page = write_page(output / "index.html", runs, newest(runs), study, tables)
+        print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
         for sentence in study.no_match(*study.arms):
             print(sentence)
 

@@ -14,7 +14,7 @@ from deepfake_cls.stats.intervals import summarise
 from deepfake_cls.stats.verdict import points
 
 NO_ALPHA = (
-    "No image in this data has an alpha channel: RGBA adds a constant plane. Only the corners of rotated images can"
+    "No image in this data has an alpha channel: RGBA adds a constant one. Only the corners of rotated images can"
     " differ in it."
 )
 ALPHA_TEXT = {
@@ -39,11 +39,7 @@ class Finding:
 
 
 def findings(study: Study) -> list[Finding]:
-    """Check all claims, in the order of the paper.
-
-    Args:
-        study: Experiments with their runs.
-    """
+    """Check all claims, in the order of the paper."""
     return [_recall(), _maps(), _alpha(study), _best_epoch(study), _schedule(study)]
 
 
@@ -67,8 +63,10 @@ def _maps() -> Finding:
 
 
 def _alpha(study: Study) -> Finding:
-    records = [entry.record for arm in study.arms for entry in arm.runs.values()]
-    natural = [r for r in records if r.config["data"].get("alpha", "none") == "none"]  # controls have a drawn plane
+    records = [run.record for arm in study.arms for run in arm.runs.values()]
+    natural = [
+        r for r in records if r.config["data"].get("alpha", "none") == "none"
+    ]  # the alpha channel of controls is drawn
     alpha = tuple(sorted({bool(record.data["alpha"]) for record in natural if "alpha" in record.data}))
     p, n = paper.ACCURACY, sum(count for _, count in paper.RECALL)
     error = sqrt(p * (1 - p) / n)
@@ -89,9 +87,9 @@ def _alpha(study: Study) -> Finding:
 def _best_epoch(study: Study) -> Finding:
     # Both values come from the curve, which may use fewer images than the result.
     gains = [
-        entry.record.metrics["val_acc_best"] - entry.record.history[-1]["val_acc"]
-        for entry in study.main.runs.values()
-        if entry.record.history
+        run.record.metrics["val_acc_best"] - run.record.history[-1]["val_acc"]
+        for run in study.main.runs.values()
+        if run.record.history
     ]
     return Finding(
         "The accuracy is that of the best epoch, which is selected on the images it is reported on.",
@@ -117,12 +115,8 @@ def _schedule(study: Study) -> Finding:
 def one_cycle(peak: float, steps: int, warmup: float) -> list[float]:
     """The learning rate of each step under torch's ``OneCycleLR`` with its defaults (cosine; Smith and Topin 2019).
 
-    The formula is repeated here since ``OneCycleLR`` needs an optimiser, and torch's take seconds to import.
-
-    Args:
-        peak: Largest rate.
-        steps: Number of optimiser steps.
-        warmup: Share of the steps in which the rate rises.
+    The formula is repeated here since ``OneCycleLR`` needs an optimiser, and torch's take seconds to import. ``warmup``
+    is the share of the steps in which the rate rises.
     """
     start, top = peak / 25, max(warmup * steps - 1, 1e-9)
     rates = []

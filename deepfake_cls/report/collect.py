@@ -1,4 +1,4 @@
-"""Read all records under a folder, with all metrics, and list them as rows of a CSV."""
+"""Read the runs under a folder, with all metrics, and list them as rows of a CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "batch_size", "featu
 
 @dataclass(frozen=True)
 class Finished:
-    """A record and its folder.
+    """A run with its record; it may have failed.
 
     Attributes:
         path: The run's folder.
@@ -33,25 +33,25 @@ class Finished:
     time: float
 
 
-def collect(runs: Path) -> list[Finished]:
-    """Read every ``result.json`` under a folder, oldest first; skip unreadable ones with a warning.
+def collect(folder: Path) -> list[Finished]:
+    """Read all runs under a folder, oldest first; skip unreadable records with a warning.
 
     A registered metric that a record lacks, since it is older than the metric, is computed from the run's predictions.
 
     Raises:
         InputError: If no record can be read.
     """
-    records = []
-    for file in sorted(runs.rglob("result.json")):
+    runs = []
+    for file in sorted(folder.rglob("result.json")):
         try:
             record = read_record(file.parent)
-            records.append(Finished(file.parent, _with_all_metrics(record, file.parent), file.stat().st_mtime))
+            runs.append(Finished(file.parent, _with_all_metrics(record, file.parent), file.stat().st_mtime))
         except InputError as error:
             _log.warning("skipped: %s", error)
-    if not records:
-        raise InputError(f"runs={runs}: no finished run there. Start with: python -m deepfake_cls.knn")
+    if not runs:
+        raise InputError(f"runs={folder}: no finished run there. Start with: python -m deepfake_cls.knn")
     # Runs with equal times are ordered by their run key, so that a copy of the folder gives the same tables.
-    return sorted(records, key=lambda entry: (entry.time, entry.record.identity))
+    return sorted(runs, key=lambda run: (run.time, run.record.identity))
 
 
 def _with_all_metrics(record: Record, folder: Path) -> Record:
@@ -68,23 +68,23 @@ def _with_all_metrics(record: Record, folder: Path) -> Record:
     return replace(record, metrics=record.metrics | {key: value for key, value in values.items() if value is not None})
 
 
-def newest(records: Sequence[Finished]) -> dict[str, Finished]:
+def newest(runs: Sequence[Finished]) -> dict[str, Finished]:
     """The newest successful run of each kind, on the data of the newest training or KNN run.
 
     Raises:
         InputError: If every run failed.
     """
-    successful = [entry for entry in records if entry.record.status == "ok"]
+    successful = [run for run in runs if run.record.status == "ok"]
     if not successful:
-        raise InputError(f"All {len(records)} runs failed; their errors are in result.json.")
-    models = [entry for entry in successful if entry.record.kind in ("cnn", "knn")] or successful
+        raise InputError(f"All {len(runs)} runs failed; their errors are in result.json.")
+    models = [run for run in successful if run.record.kind in ("cnn", "knn")] or successful
     fingerprint = models[-1].record.data["fingerprint"]
-    return {entry.record.kind: entry for entry in successful if entry.record.data["fingerprint"] == fingerprint}
+    return {run.record.kind: run for run in successful if run.record.data["fingerprint"] == fingerprint}
 
 
-def run_rows(records: Sequence[Finished]) -> list[dict[str, Any]]:
+def run_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
     """One row of ``runs.csv`` for each run: run key, data, settings, metrics, times, hardware."""
-    return [_row(entry.record) for entry in records]
+    return [_row(run.record) for run in runs]
 
 
 def _row(record: Record) -> dict[str, Any]:

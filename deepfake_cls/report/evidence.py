@@ -26,8 +26,8 @@ class Pairs:
 
     Attributes:
         seeds: Seeds that both arms have.
-        correct: For each seed, of the arm and of the baseline.
-        folds: Each seed has its own images.
+        correct: For each seed, correct predictions of the arm and of the baseline.
+        folds: Whether each seed has its own images.
     """
 
     seeds: tuple[int, ...]
@@ -43,10 +43,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm compared with the baseline, over the seeds that both have.
+    """One arm compared with the baseline, over their common seeds.
 
     Attributes:
-        seeds: These seeds.
+        seeds: The common seeds.
         difference: Arm minus baseline; its interval decides.
         p_adjusted: p value after Holm's correction over the experiment's arms.
         verdict: Conclusion.
@@ -128,7 +128,7 @@ def gather(experiment: Experiment) -> Evidence:
         except InputError as error:
             problems.append(f"{arms[index].label}: {error}")
     differences = {index: pair.difference() for index, pair in pairs.items()}
-    # Holm's family is the declared one: arms without runs count too, else the correction would grow with the runs.
+    # Holm's family is all declared arms: without those that have no runs, the correction would grow with the runs.
     p_values = holm([differences[index].p if index in differences else 1.0 for index in others])
     comparisons = {
         index: _compare(pairs[index], differences[index], p_adjusted)
@@ -160,15 +160,10 @@ def pair_predictions(
 ) -> Pairs:
     """Pair the predictions of two arms by seed and image.
 
-    Args:
-        arm: The arm.
-        baseline: The arm that it is compared with.
-        seeds: Seeds that both have.
-        name: Probabilities of the arm: ``probs``, or ``probs_flip`` for flip TTA.
-        baseline_name: Probabilities of the baseline.
+    ``name`` and ``baseline_name`` are the probabilities that are compared: ``probs``, or ``probs_flip`` for flip TTA.
 
     Raises:
-        InputError: Predictions are missing, or the two arms were scored on different images.
+        InputError: If predictions are missing, or the two arms were scored on different images.
     """
     correct, ids = [], []
     for seed in seeds:
@@ -178,21 +173,21 @@ def pair_predictions(
             raise InputError(f"seed {seed} was scored on other images than the baseline, so they cannot be paired.")
         correct.append((a, b))
         ids.append(arm_ids)
-    folds = any(not np.array_equal(of_seed, ids[0]) for of_seed in ids)
-    if folds and len({image for of_seed in ids for image in of_seed.tolist()}) < sum(map(len, ids)):
+    folds = any(not np.array_equal(seed_ids, ids[0]) for seed_ids in ids)
+    if folds and len({image for seed_ids in ids for image in seed_ids.tolist()}) < sum(map(len, ids)):
         raise InputError("some seeds share validation images and others do not: runs of several data sets are mixed.")
     return Pairs(tuple(seeds), correct, folds)
 
 
-def correct_predictions(entry: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:
+def correct_predictions(run: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:
     """Image ids of a run, and whether each prediction is correct."""
-    ids, labels, probs = read_predictions(entry.path / "predictions.npz", name)
+    ids, labels, probs = read_predictions(run.path / "predictions.npz", name)
     return ids, probs.argmax(axis=1) == labels
 
 
 def over_seeds(arm: Arm, metric: str) -> Summary | None:
     """Mean, standard deviation and interval of a metric; None if no run has it."""
-    values = [entry.record.metrics[metric] for entry in arm.runs.values() if metric in entry.record.metrics]
+    values = [run.record.metrics[metric] for run in arm.runs.values() if metric in run.record.metrics]
     return summarise(values) if values else None
 
 
@@ -202,7 +197,7 @@ def curve(arm: Arm) -> Curve:
     def mean(values: list[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
-    records = [entry.record for entry in arm.runs.values()]
+    records = [run.record for run in arm.runs.values()]
     curves = [[row["val_acc"] for row in record.history] for record in records if record.history]
     second_half = [np.diff(accuracies)[(len(accuracies) - 1) // 2 :] for accuracies in curves]
     return Curve(

@@ -29,7 +29,7 @@ class Arm:
 
     Attributes:
         label: Name in tables.
-        overrides: What distinguishes the arm, as on the command line.
+        overrides: The overrides that distinguish the arm.
         reported: The paper's accuracy, a fraction; None if the paper has none.
         reported_train: The paper's training accuracy.
         remark: The paper's remark.
@@ -55,7 +55,7 @@ class Experiment:
         table: Number of its table.
         title: Heading.
         entry: ``train`` or ``knn``.
-        baseline: Index of the arm that the others are compared with.
+        baseline: Index of the baseline among the arms.
         arms: In the order of the declaration.
         by_k: The paper's accuracy for each k.
     """
@@ -69,11 +69,7 @@ class Experiment:
     by_k: dict[int, float] = field(default_factory=dict)
 
     def command(self, overrides: Sequence[str]) -> str:
-        """The command that makes the runs of all arms.
-
-        Args:
-            overrides: What all arms share, as on the command line of ``train``.
-        """
+        """The command that makes the runs of all arms; all share these overrides of ``train``."""
         arguments = [f"experiment={self.name}", *overrides_for(self.entry, overrides)]
         return f"python -m deepfake_cls.{self.entry} {shlex.join(arguments)}"
 
@@ -91,10 +87,8 @@ def hydra_ready() -> Iterator[None]:
 def read_experiments(base: DictConfig) -> dict[str, Experiment]:
     """Read all declarations in ``conf/experiment``.
 
-    The arms of one are the product of its sweeper's parameters without the seed.
-
-    Args:
-        base: The main configuration, which a declaration may refer to, as in ``${sweep.lr}``.
+    The arms of an experiment are the product of its sweeper's parameters without the seed. A declaration may refer to
+    ``base``, the configuration of the main arm, as in ``${sweep.lr}``.
     """
     return {file.stem: _read(file, base) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
 
@@ -125,7 +119,7 @@ def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
 
 
 def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:
-    """Compose the main configuration; the second value is the name of its scale."""
+    """Compose the configuration of the main arm; the second value is the name of its scale."""
     composed = compose("train", to_hydra(overrides), return_hydra_config=True)
     return _without_hydra(composed), str(composed.hydra.runtime.choices.scale)
 
@@ -138,13 +132,8 @@ def compose_base(entry: str, overrides: Sequence[str]) -> DictConfig:
 def compose_arm(entry: str, base: DictConfig, shared: Sequence[str], overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of an arm.
 
-    Hydra needs 0.1 s for each composition. An arm that only sets values is the base with these values.
-
-    Args:
-        entry: The entry point.
-        base: Configuration that the shared overrides give.
-        shared: Overrides that all arms share.
-        overrides: Overrides of this arm.
+    Hydra needs 0.1 s for each composition. So an arm that only sets values is a copy of ``base``, the configuration
+    from the ``shared`` overrides of all arms, with these values.
     """
     parsed = OverridesParser.create().parse_overrides([*overrides])
     if any(isinstance(OmegaConf.select(base, o.key_or_group), DictConfig | None) for o in parsed):

@@ -1,4 +1,4 @@
-"""The page: one HTML file that contains everything, so it can be mailed and opened without a network."""
+"""The page: one HTML file, figures included, that can be mailed and opened without a network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from deepfake_cls.records import Record, write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.render import Table, plural
+from deepfake_cls.report.render import Table, hardware_text, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import accuracy_text, argument, correct_of, minutes
+from deepfake_cls.summary import accuracy_text, argument, correct_of, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
@@ -39,25 +39,22 @@ def environment() -> Environment:
 
 def write_page(
     path: Path,
-    records: Sequence[Finished],
+    runs: Sequence[Finished],
     chosen: Mapping[str, Finished],
     study: Study,
     tables: Sequence[Table],
 ) -> Path:
-    """Write the page.
+    """Write the page and return its path.
 
     Args:
         path: The HTML file.
-        records: All runs, for the list at the end.
+        runs: All runs, for the list at the end.
         chosen: The run of each kind that the first part shows; all on the same data.
-        study: Experiments with their runs, for the second part: the tables, if two arms of an experiment have runs.
+        study: Experiments with their runs, for the second part; omitted unless two arms of an experiment have runs.
         tables: The tables of the second part.
-
-    Returns:
-        The path.
     """
     models = {kind: chosen[kind].record for kind in ("cnn", "knn") if kind in chosen} or {
-        kind: entry.record for kind, entry in chosen.items()
+        kind: run.record for kind, run in chosen.items()
     }
     first = next(iter(models.values()))
     page = (
@@ -74,7 +71,7 @@ def write_page(
             classes=plots.classes_plot(first),
             no_match=study.no_match(*study.arms),
             study=study_context(study, tables) if study.compares() else None,
-            runs=[_run(entry.record) for entry in records],
+            runs=[_run(run.record) for run in runs],
             commands=_commands(chosen),
         )
     )
@@ -84,10 +81,7 @@ def write_page(
 
 def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:
     """What the template needs of a study."""
-    hardware = [
-        f"{NAMES[kind]}: {device}, {precision}, {plural(threads, 'thread')}"
-        for kind, (device, precision, threads) in sorted(study.hardware.items())
-    ]
+    hardware = [f"{NAMES[kind]}: {hardware_text(*parts)}" for kind, parts in sorted(study.hardware.items())]
     return {
         "scale": study.scale_text,
         "hardware": "; ".join(hardware),
@@ -106,8 +100,8 @@ def _card(kind: str, record: Record) -> dict[str, str]:
         "accuracy": f"{100 * correct / count:.1f} %",
         "interval": f"{100 * low:.1f} to {100 * high:.1f} %",
         "counts": f"{correct:,} of {count:,}",
-        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {minutes(record.seconds.get('fit', 0.0))}",
-        "hardware": f"{record.device}, {plural(record.threads, 'thread')}, {record.precision}",
+        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(record.seconds.get('fit', 0.0))}",
+        "hardware": hardware_text(record.device, record.precision, record.threads),
     }
 
 
@@ -129,7 +123,7 @@ def _run(record: Record) -> dict[str, str]:
         "settings": ", ".join(settings),
         "data": f"seed {record.seed}, data {record.data.get('name', '–')}",
         "result": accuracy_text(record) if record.status == "ok" else f"failed: {record.error}",
-        "time": minutes(record.seconds["total"]) if "total" in record.seconds else "–",
+        "time": time_text(record.seconds["total"]) if "total" in record.seconds else "–",
     }
 
 

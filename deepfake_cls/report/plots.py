@@ -31,12 +31,7 @@ SHEET = "Most confident mistakes of seed {}, with the probability of the wrong c
 
 
 def accuracy_plot(records: Mapping[str, Record], names: Mapping[str, str]) -> Plot:
-    """Validation accuracies with their intervals; for KNN, one for each k.
-
-    Args:
-        records: By kind.
-        names: Of the kinds.
-    """
+    """Validation accuracies with their intervals, for KNN one for each k; records and names are by kind."""
     rows: list[figures.Estimate] = []
     for kind, record in records.items():
         correct, count = correct_of(record)
@@ -46,9 +41,8 @@ def accuracy_plot(records: Mapping[str, Record], names: Mapping[str, str]) -> Pl
             hits = {names[kind]: correct}
         rows += [(name, correct / count, *wilson(correct, count)) for name, correct in hits.items()]
     chance = 1 / len(next(iter(records.values())).data["classes"])
-    return figures.accuracy_figure(
-        rows, chance
-    ), "Validation accuracy with 95 % Wilson intervals over images, one run each."
+    caption = "Validation accuracy with 95 % Wilson intervals over images, one run each."
+    return figures.accuracy_figure(rows, chance), caption
 
 
 def confusion_plot(record: Record, title: str) -> Plot:
@@ -105,7 +99,7 @@ def arm_figures(evidence: Evidence) -> list[Plot]:
         caption = "Differences from the baseline with 95 % intervals. Grey band: within one point (equivalent)."
         plots.append((figures.forest_figure(rows, baseline), caption))
     curves = {
-        row.arm.label: [[line["val_acc"] for line in entry.record.history] for entry in row.arm.runs.values()]
+        row.arm.label: [[line["val_acc"] for line in run.record.history] for run in row.arm.runs.values()]
         for row in evidence.rows
         if row.arm.runs
     }
@@ -119,23 +113,23 @@ def _knn_plots(study: Study) -> list[Plot]:
     experiment = study.experiments["table1_knn"]
     curves: dict[str, dict[int, tuple[float, float, float]]] = {}
     for arm in experiment.arms:
-        for entry in arm.runs.values():
-            count = correct_of(entry.record)[1]
+        for run in arm.runs.values():
+            count = correct_of(run.record)[1]
             curves[arm.label] = {
                 int(k): (metrics["val_acc"], *wilson(round(metrics["val_acc"] * count), count))
-                for k, metrics in entry.record.by_k.items()
+                for k, metrics in run.record.by_k.items()
             }
     if not curves:
         return []
     if study.config.data.name == "unibuc":
         curves["paper"] = {k: (value, value, value) for k, value in experiment.by_k.items()}
-    return [(figures.neighbours_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
+    return [(figures.knn_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
 
 
 def _main_arm_plots(study: Study, runs: Sequence[Finished]) -> list[Plot]:
     names = runs[0].record.data["classes"]
-    recall = np.array([[np.nan if r is None else r for r in entry.record.recall] for entry in runs])
-    counts = np.sum([entry.record.confusion for entry in runs], axis=0)
+    recall = np.array([[np.nan if r is None else r for r in run.record.recall] for run in runs])
+    counts = np.sum([run.record.confusion for run in runs], axis=0)
     plots = [
         (figures.recall_figure(names, recall, paper_recall(study, len(names))), "Recall by class of the main arm."),
         (
@@ -147,17 +141,13 @@ def _main_arm_plots(study: Study, runs: Sequence[Finished]) -> list[Plot]:
     return plots if sheet is None else [*plots, (sheet, SHEET.format(runs[0].record.seed))]
 
 
-def contact_sheet(entry: Finished) -> Figure | None:
-    """The most confident mistakes for each of the most confused pairs; None without mistakes, images or predictions.
-
-    Args:
-        entry: A run.
-    """
-    split = validation_images(entry.record)
+def contact_sheet(run: Finished) -> Figure | None:
+    """The most confident mistakes for each of the most confused pairs; None without mistakes, images or predictions."""
+    split = validation_images(run.record)
     if split is None:
         return None
     try:
-        ids, labels, probs = read_predictions(entry.path / "predictions.npz")
+        ids, labels, probs = read_predictions(run.path / "predictions.npz")
     except InputError:
         return None
     if tuple(ids.tolist()) != split.ids:
@@ -167,7 +157,7 @@ def contact_sheet(entry: Finished) -> Figure | None:
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     if not len(pairs):
         return None
-    names, rows = entry.record.data["classes"], []
+    names, rows = run.record.data["classes"], []
     for true, guess in pairs[np.argsort(-counts, kind="stable")][:CONFUSED_PAIRS]:
         mistakes = wrong[(labels[wrong] == true) & (predicted[wrong] == guess)]
         confident = mistakes[np.argsort(-probs[mistakes, guess], kind="stable")][:MISTAKES_PER_PAIR]

@@ -25,7 +25,7 @@ class Table:
     """A table as text for readers, and its values as data.
 
     Attributes:
-        number: Number in the paper; 10 is our own, and plugins may add more.
+        number: Number in the paper; 10 and those of plugins are not in the paper.
         name: Identifier in files and links.
         title: Heading.
         columns: Column headings.
@@ -45,9 +45,9 @@ class Table:
     details: list[str] = field(default_factory=list)
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """A fraction in per cent, or a dash."""
-    return DASH if value is None else f"{100 * value:.{digits}f}"
+    return DASH if value is None else f"{100 * value:.1f}"
 
 
 def mean_text(summary: Summary | None) -> str:
@@ -66,6 +66,11 @@ def interval_text(difference: Difference) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def hardware_text(device: str, precision: str, threads: int) -> str:
+    """``NVIDIA H100, bf16-mixed, 8 threads``."""
+    return f"{device}, {precision}, {plural(threads, 'thread')}"
 
 
 def markdown(tables: Sequence[Table]) -> str:

@@ -1,7 +1,7 @@
 """Assign runs to the arms of experiments.
 
-A run belongs to an arm if its configuration is the arm's. So an arm that several tables share is run once, and a run
-that was made without a sweep counts too.
+A run belongs to an arm if its configuration is that of the arm. So an arm that several tables share is trained once,
+and runs that were made without a sweep count too.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Study:
     """All experiments on one data set at one scale.
 
     Attributes:
-        config: The main configuration, which the command line gives; most arms change one value of it.
+        config: The configuration of the main arm, which the command line gives; most arms change one value of it.
         scale: Name of the scale.
         experiments: By name.
-        main: The arm with the main configuration.
-        overrides: The command line that gave the main configuration.
-        records: Number of runs that were read.
+        main: The main arm.
+        overrides: The overrides of the main arm.
+        run_count: Number of runs that were read.
         hardware: Device, precision and threads of the runs in use, by kind.
         omitted: Number of runs of these arms that are not used, since their hardware or data differ.
     """
@@ -57,7 +57,7 @@ class Study:
     experiments: dict[str, Experiment]
     main: Arm
     overrides: tuple[str, ...] = ()
-    records: int = 0
+    run_count: int = 0
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     omitted: int = 0
 
@@ -113,30 +113,24 @@ class Study:
         return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
 
     def no_match(self, *arms: Arm, experiment: Experiment | None = None) -> list[str]:
-        """One sentence if no run belongs to these arms: the settings, and the command that makes the runs; else none.
+        """If no run belongs to these arms, a sentence with the settings and the command that makes the runs.
 
-        Args:
-            arms: The arms.
-            experiment: Their experiment; None for the main arm.
+        ``experiment`` is that of the arms; None for the main arm.
         """
         if any(arm.runs for arm in arms):
             return []
-        others = [o for o in self.overrides if not o.startswith(("scale=", "data="))]
-        settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *others])
-        command = experiment.command(self.overrides) if experiment else self.main_command
-        return [f"0 of {self.records:,} runs match these settings: {settings}. To make them: {command}"]
-
-    @property
-    def main_command(self) -> str:
-        """The command that makes three runs of the main arm."""
-        return f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
+        overrides = [text for text in self.overrides if not text.startswith(("scale=", "data="))]
+        settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
+        main_command = f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
+        command = experiment.command(self.overrides) if experiment else main_command
+        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To make them: {command}"]
 
 
 def declared(overrides: Sequence[str] = ()) -> Study:
     """Read the experiments, without runs.
 
     Args:
-        overrides: What all arms share, as on the command line of ``train``: ``data=unibuc``, ``scale=tiny``, ...
+        overrides: Overrides of ``train`` that all arms share: ``data=unibuc``, ``scale=tiny``, ...
 
     Raises:
         InputError: If an override is not valid.
@@ -146,80 +140,65 @@ def declared(overrides: Sequence[str] = ()) -> Study:
     return Study(validate(base, TrainConfig), scale, read_experiments(base), Arm("main arm"), tuple(overrides))
 
 
-def fill(overrides: Sequence[str], records: Sequence[Finished]) -> Study:
+def fill(overrides: Sequence[str], runs: Sequence[Finished]) -> Study:
     """Read the experiments and assign runs to their arms, see :func:`declared` and :func:`assign`."""
-    return assign(declared(overrides), records)
+    return assign(declared(overrides), runs)
 
 
-def assign(study: Study, records: Sequence[Finished]) -> Study:
+def assign(study: Study, runs: Sequence[Finished]) -> Study:
     """Assign runs to the arms of a study.
 
-    The runs of one table share device, precision, threads and images. The hardware with the most runs is used, the
-    newest version of the data, and the newest run of each arm and seed. A seed has failed if only failed runs exist.
-
-    Args:
-        study: From :func:`declared`; it is changed.
-        records: All runs, oldest first.
-
-    Returns:
-        The study.
+    The runs of a table have the same device, precision, threads and images: the hardware with the most runs, and the
+    newest version of the data. Of each arm and seed, the newest run is used. A seed has failed if all its runs failed.
+    The study is changed and returned; the runs are ordered oldest first.
     """
-    study.records = len(records)
-    arms_by_key = _arms_by_key(study, sorted({entry.record.seed for entry in records}))
-    matches = [(entry, arms_by_key[key]) for entry in records if (key := _record_key(entry)) in arms_by_key]
-    successful = [entry for entry, _ in matches if entry.record.status == "ok"]
-    for kind in sorted({entry.record.kind for entry in successful}):
-        counts = Counter(_hardware(entry) for entry in successful if entry.record.kind == kind)
+    study.run_count = len(runs)
+    arms_by_key = _arms_by_key(study, sorted({run.record.seed for run in runs}))
+    matches = [(run, arms_by_key[key]) for run in runs if (key := _record_key(run)) in arms_by_key]
+    successful = [run for run, _ in matches if run.record.status == "ok"]
+    for kind in sorted({run.record.kind for run in successful}):
+        counts = Counter(_hardware(run) for run in successful if run.record.kind == kind)
         study.hardware[kind] = max(counts, key=lambda hardware: (counts[hardware], hardware))
-    comparable = [entry for entry in successful if _hardware(entry) == study.hardware[entry.record.kind]]
-    newest_data = {_data_key(entry): entry.record.data["fingerprint"] for entry in comparable}
-    used = {id(entry) for entry in comparable if entry.record.data["fingerprint"] == newest_data[_data_key(entry)]}
+    comparable = [run for run in successful if _hardware(run) == study.hardware[run.record.kind]]
+    newest_data = {_data_key(run): run.record.data["fingerprint"] for run in comparable}
+    used = {id(run) for run in comparable if run.record.data["fingerprint"] == newest_data[_data_key(run)]}
     study.omitted = len(successful) - len(used)
-    for entry, arms in matches:
+    for run, arms in matches:
         for arm in arms:
-            if entry.record.status != "ok":
-                arm.failed[entry.record.seed] = entry.record.error or "failed"
-            elif id(entry) in used:
-                arm.runs[entry.record.seed] = entry
+            if run.record.status != "ok":
+                arm.failed[run.record.seed] = run.record.error or "failed"
+            elif id(run) in used:
+                arm.runs[run.record.seed] = run
     for arm in study.arms:
         arm.runs = dict(sorted(arm.runs.items()))  # means and tables may not depend on the order of the runs
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return study
 
 
-def without_repeats(records: Sequence[Finished]) -> list[Finished]:
-    """Drop older runs of one configuration on the same data and hardware.
+def without_repeats(runs: Sequence[Finished]) -> list[Finished]:
+    """Of several runs of one configuration on the same data and hardware, keep the newest; keep all failed runs.
 
-    Such runs differ in their run keys after an edit of sources that results depend on.
-
-    Args:
-        records: All runs, oldest first; failed ones are kept.
+    Such runs exist after an update of torch, or in a folder chosen by ``run_dir``. The order is oldest first.
     """
     newest: dict[Hashable, Finished] = {}
-    for entry in records:
-        record = entry.record
-        result = (
-            (_record_key(entry), record.data["fingerprint"], _hardware(entry)) if record.status == "ok" else entry.path
-        )
+    for run in runs:
+        record = run.record
+        result = (_record_key(run), record.data["fingerprint"], _hardware(run)) if record.status == "ok" else run.path
         newest.pop(result, None)  # keeps the order by time
-        newest[result] = entry
+        newest[result] = run
     return list(newest.values())
 
 
 def runs_of(experiment: Experiment, overrides: Sequence[str] = ()) -> list[Finished]:
     """The runs of an experiment, oldest first.
 
-    Args:
-        experiment: From :func:`fill`.
-        overrides: The overrides that ``fill`` got.
-
     Raises:
-        InputError: If there is none; the message contains the command that makes them.
+        InputError: If there is none; the message contains the command that makes them with these overrides.
     """
-    runs = [entry for arm in experiment.arms for entry in arm.runs.values()]
+    runs = [run for arm in experiment.arms for run in arm.runs.values()]
     if not runs:
         raise InputError(f"{experiment.name}: no run has these settings. To make them: {experiment.command(overrides)}")
-    return sorted(runs, key=lambda entry: entry.time)
+    return sorted(runs, key=lambda run: run.time)
 
 
 def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
@@ -256,16 +235,16 @@ def _key(kind: str, config: dict[str, Any], version: int, digests: dict[str, str
     return json.dumps([kind, hashed_config(kind, config), version, digests], sort_keys=True)
 
 
-def _record_key(entry: Finished) -> str:
-    record = entry.record
+def _record_key(run: Finished) -> str:
+    record = run.record
     return _key(record.kind, record.config, record.result_version, record.digests)
 
 
-def _data_key(entry: Finished) -> str:
-    return json.dumps(hashed_config(entry.record.kind, entry.record.config)["data"], sort_keys=True)
+def _data_key(run: Finished) -> str:
+    return json.dumps(hashed_config(run.record.kind, run.record.config)["data"], sort_keys=True)
 
 
-def _hardware(entry: Finished) -> tuple[str, str, int]:
-    record = entry.record
+def _hardware(run: Finished) -> tuple[str, str, int]:
+    record = run.record
     device = record.device if record.processes == 1 else f"{record.processes} × {record.device}"
     return device, record.precision, record.threads

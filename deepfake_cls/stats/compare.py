@@ -1,8 +1,8 @@
 """Paired comparison of two arms over the same seeds and images.
 
 Both arms are trained with the same S seeds and scored on the same N images. A claim about the arms has to hold for
-other seeds and other images, so one interval accounts for both (``difference``). ``verdict.judge`` turns it into words.
-Measured coverage of the interval: ``experiments/results/coverage.csv``.
+other seeds and other images, so the interval of :func:`difference` accounts for both. Its measured coverage is in
+``experiments/results/coverage.csv``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Components:
     Attributes:
         seed: Between seeds: change of the difference from one training to the next.
         image: Between images: image-by-arm interaction, the same for every seed.
-        residual: Of one seed on one image, beyond both.
+        residual: The remainder, of one seed on one image.
     """
 
     seed: float
@@ -55,7 +55,7 @@ class Difference:
         confidence: Two-sided level of the interval.
         p: Two-sided p value of "no difference", at least 1e-15. It is below 1 − ``confidence`` exactly where the
             interval excludes 0.
-        standard_error: Half the interval's width divided by the critical value of t at ``df``.
+        standard_error: Half-width of the interval divided by the critical value of t at ``df``.
         df: Degrees of freedom of that t: from S − 1 (only seeds matter) to N − 1 (only images matter).
         seeds: S.
         images: N, per seed; the rounded mean for folds of unequal size.
@@ -91,7 +91,7 @@ class Spread:
 
     Attributes:
         seed: From the spread between seeds.
-        image: From the spread between images, beyond that.
+        image: From the additional spread between images.
         floor: Lower bound of the variance of the mean.
         df_seed: Degrees of freedom of ``seed``.
         df_image: Degrees of freedom of ``image`` and ``floor``.
@@ -155,8 +155,8 @@ def _crossed_spread(
     squares: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], seeds: int, images: int
 ) -> Spread:
     ms_seed, ms_image, ms_residual = (square / (seeds * images) for square in squares)
-    # With few seeds, their mean square can be small by chance. The mean square of images is the variance of the
-    # estimate if seeds had no effect, and it is well known. Half of it is a safe lower bound.
+    # With few seeds, their mean square can be small by chance. If seeds had no effect, the mean square of images would
+    # be the variance of the estimate; it is estimated well, and half of it is a safe lower bound.
     floor = np.maximum(ms_image / 2, images**-2.0)
     return Spread(ms_seed, np.maximum(ms_image - ms_residual, 0), floor, seeds - 1, images - 1)
 
@@ -172,7 +172,7 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
 
     The common alternative is one t with the degrees of freedom of Satterthwaite (1946). It fails where MS_seed is small
     by chance: in simulation it covers 92 to 99 % at 3 seeds; this one covers 95 to 97 % (``benchmarks/coverage.py``).
-    The variance has a lower bound: half of what images alone give, and 1 / N² (one image).
+    The variance has two lower bounds: half of the variance from images only, and 1 / N² (one image).
 
     With one seed, the interval covers images only and ``seeds_ignored`` is set; ``verdict.judge`` is then inconclusive.
 
@@ -182,7 +182,7 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
         confidence: Two-sided level.
 
     Raises:
-        ValueError: The shapes differ or are not (S, N), there are no seeds or fewer than 2 images, or not booleans.
+        ValueError: If the arrays are not boolean, their shapes differ, or there are no seeds or fewer than 2 images.
     """
     d = _paired_differences(a, b, 2)
     seeds, images = d.shape
@@ -203,14 +203,14 @@ def difference_folds(
     The spread between folds contains both seed and image noise, since no image occurs twice. The training sets of the
     folds overlap, which the interval ignores: it is too narrow where the choice of training images matters (Nadeau &
     Bengio 2003; Bouthillier et al. 2021). Images count as residual variance, so ``components.image`` is 0. The variance
-    has a lower bound: half of what images alone give.
+    is at least half of the variance from images only.
 
     Args:
         pairs: For each seed, two bool (N_s,) of the same images: correct predictions of arm A and of arm B.
         confidence: Two-sided level.
 
     Raises:
-        ValueError: No pairs, or a pair whose shapes differ, are not (N_s,), with fewer than 2 images or not booleans.
+        ValueError: If there is no pair, a pair is not boolean, its shapes differ, or it has fewer than 2 images.
     """
     if not pairs:
         raise ValueError("expected at least one fold")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 def relative_contrast(queries: NDArray[Any], references: NDArray[Any], nearest: NDArray[np.int64]) -> float | None:
     """The median over queries of D_mean / D_min, the mean and the smallest distance to a reference.
 
-    Near 1, the nearest neighbour is hardly nearer than any other image (He, Kumar and Chang 2012, equation 1; D_mean is
-    the root of the mean squared distance, which has a closed form).
+    Near 1, the nearest neighbour is hardly nearer than any other image (He, Kumar and Chang 2012, equation 1). Here
+    D_mean is the root of the mean squared distance, which has a closed form.
 
     Args:
         queries: Integers (Q, ...).

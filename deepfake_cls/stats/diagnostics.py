@@ -36,7 +36,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> McNemar:
         b: bool (N,), of the other model, same images.
 
     Raises:
-        ValueError: The shapes differ, or are not (N,).
+        ValueError: If the shapes differ, or are not (N,).
     """
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"expected two arrays of one shape (N,), not {a.shape} and {b.shape}")
@@ -48,16 +48,16 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> McNemar:
 
 
 def probability_better(a: Sequence[float], b: Sequence[float]) -> float:
-    """Share of seeds in which the first arm is better, ties count half (Bouthillier et al. 2021).
+    """Share of seeds in which the first arm is better; ties count half (Bouthillier et al. 2021).
 
-    They call 0.75 and above a meaningful difference for someone who trains once.
+    The authors call 0.75 and above a meaningful difference for someone who trains once.
 
     Args:
         a: One value per seed, higher is better.
         b: Of the other arm, same seeds in the same order.
 
     Raises:
-        ValueError: The lengths differ, or there are no seeds.
+        ValueError: If the lengths differ, or there are no seeds.
     """
     if len(a) != len(b) or not len(a):
         raise ValueError(f"expected as many values for both arms, and at least one; not {len(a)} and {len(b)}")
@@ -82,7 +82,7 @@ def bootstrap(
         Low and high, fractions.
 
     Raises:
-        ValueError: No seeds or no images.
+        ValueError: If there are no seeds or no images.
     """
     if d.ndim != 2 or not d.size:
         raise ValueError(f"expected differences of shape (S, N), seeds by images, not {d.shape}")

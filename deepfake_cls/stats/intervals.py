@@ -77,7 +77,7 @@ def summarise(values: Sequence[float] | NDArray[np.float64], confidence: float =
         confidence: Two-sided level.
 
     Raises:
-        ValueError: No values, or a value that is not finite.
+        ValueError: If there is no value, or one is not finite.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not x.size:

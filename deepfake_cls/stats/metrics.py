@@ -1,4 +1,4 @@
-"""Metrics of labels and probabilities; each is a registered function, so that a plugin can add one.
+"""Metrics of labels and probabilities, registered by name; a plugin can add its own.
 
 They use numpy only, since importing torchmetrics takes 12 s on the machine of ``experiments/LOG.md``: four times as
 long as KNN on the embedded data. The tests compare them with scikit-learn.
@@ -66,11 +66,6 @@ def score(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> Scores:
 
 def compute(name: str, labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None:
     """Compute one metric; None where it is not defined, not finite (JSON has no such numbers), or raises an error.
-
-    Args:
-        name: Registered name.
-        labels: int64 (N,), all known.
-        probs: float32 (N, C).
 
     Raises:
         InputError: If no metric has the name.

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepfake_cls.stats.compare import Components, Difference, Spread
 
-MAX_SEEDS = 1_000  # a plan for more is not realistic
+MAX_SEEDS = 1_000  # no plan needs more
 MAX_IMAGES = 1_000_000
 
 Word = Literal["better", "worse", "equivalent", "inconclusive"]
@@ -24,9 +24,9 @@ class Verdict:
     Attributes:
         word: One of the four.
         sentence: The verdict with its numbers, in points (hundredths of accuracy).
-        seeds_needed: If inconclusive: total seeds that would decide it if estimate and variances stay the same. None
-            for one seed, or if 1,000 are too few.
-        images_needed: Likewise total images per seed, up to 1,000,000.
+        seeds_needed: If inconclusive: total number of seeds that would decide, with the same estimate and variances.
+            None for one seed, or if 1,000 are too few.
+        images_needed: The same for images per seed, up to 1,000,000.
         seeds_floor: Half-width for infinitely many seeds and the same images, a fraction. None for one seed.
         images_floor: Half-width for infinitely many images and the same seeds. None for one seed.
     """
@@ -48,7 +48,7 @@ def points(fraction: float) -> str:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p values for the number of comparisons (Holm 1979).
 
-    Rejecting adjusted values below 0.05 keeps the error rate of the whole family at 5 %.
+    With adjusted values below 0.05 as significant, the family-wise error rate is at most 5 %.
 
     Args:
         p_values: Of one family of comparisons, in any order.
@@ -57,7 +57,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
         Adjusted values in the same order.
 
     Raises:
-        ValueError: A value outside [0, 1], or NaN.
+        ValueError: If a value is outside [0, 1] or NaN.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
@@ -85,7 +85,7 @@ def judge(difference: Difference, p_adjusted: float | None = None, margin: float
         margin: Largest difference that does not matter, a fraction.
 
     Raises:
-        ValueError: The margin is not positive, or the adjusted p value is below the plain one.
+        ValueError: If the margin is not positive, or the adjusted p value is below the plain one.
     """
     if not margin > 0:
         raise ValueError(f"the margin is a positive fraction, not {margin}")

@@ -1,14 +1,14 @@
-"""Augmentation of whole batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
+"""Augmentation of batches: ``draw`` draws all random numbers, ``apply`` is a pure function of them.
 
 Images are uint8 (B, H, W, C), on any device. An augmentation is a class that is registered with
-``@augmentation("name")``; its fields are its strengths. See :class:`Augmentation` for its methods. Two more are
-optional, and let each process of a multi-device training augment only its own rows of the batch:
+``@augmentation("name")``; its fields are its strengths. :class:`Augmentation` lists its methods. With two optional
+methods, each process of a training on several devices augments only its share of the batch:
 
 - ``select(drawn, rows)`` returns the part of ``drawn`` for these rows.
 - ``needed(drawn, rows)`` returns the rows whose pixels the result for ``rows`` depends on, such as those that CutMix
   copies from. Without it, these are ``rows``.
 
-If one augmentation has no ``select``, each process augments the complete batch.
+If an augmentation has no ``select``, each process augments the complete batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator, to_device
-from deepfake_cls.registry import Registry
+from deepfake_cls.registry import Registry, check_arguments
 from deepfake_cls.schema import check, number, one_of
 
 
@@ -103,7 +103,7 @@ class Rotation:
 
     Attributes:
         degrees: Largest angle in either direction.
-        fill_alpha: Value of empty corners in the alpha plane: ``mask`` (0) or ``constant`` (255).
+        fill_alpha: Value of empty corners in the alpha channel: ``mask`` (0) or ``constant`` (255).
     """
 
     degrees: float = number(least=0, most=180, expected="degrees, 0 to 180")
@@ -254,16 +254,9 @@ def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
 def _build(name: str, strengths: Mapping[str, Any]) -> Augmentation:
     """Build an augmentation, or raise an error that names the wrong key."""
     factory = augmentation[name]
-    parameters = inspect.signature(factory).parameters
     if not isinstance(strengths, Mapping):
         raise InputError(f"augment.{name}={strengths}: expected strengths, such as {{p: 0.5}}, or null.")
-    for key in strengths:
-        if key not in parameters:
-            expected = ", ".join(parameters) or "no strengths"
-            raise InputError(f"augment.{name}.{key}: unknown; {name} takes {expected}.")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in strengths:
-            raise InputError(f"augment.{name}.{key}: missing; set it, as in augment.{name}.{key}=VALUE.")
+    check_arguments(inspect.signature(factory).parameters, strengths, f"augment.{name}", name)
     built = factory(**strengths)
     if is_dataclass(built):
         check(built, f"augment.{name}.")
@@ -284,18 +277,11 @@ class Pipeline:
     def __init__(self, augment: Mapping[str, Mapping[str, Any] | None], seed: int) -> None:
         self.seed = seed
         for name in augment:
-            augmentation[name]  # also the name of a removed augmentation has to exist
+            augmentation[name]  # refuses unknown names, also of removed augmentations
         self.parts = {name: _build(name, strengths) for name, strengths in augment.items() if strengths is not None}
 
     def draw(self, batch: Batch, epoch: int, step: int, progress: float) -> list[Any]:
-        """Draw the random numbers of each augmentation.
-
-        Args:
-            batch: The global batch; its pixels are not read.
-            epoch: From 0.
-            step: Batch within the epoch, from 0.
-            progress: Share of the training that is done, 0 to 1.
-        """
+        """Draw the random numbers of each augmentation for the global batch, whose pixels are not read."""
         shape = (len(batch), *batch.images.shape[1:])
         shapes = replace(batch, images=torch.empty(shape, dtype=torch.uint8, device="meta"))
         return [

@@ -21,14 +21,14 @@ from deepfake_cls.errors import Interrupted
 from deepfake_cls.figures import confusion_figure
 from deepfake_cls.training.module import Classifier
 
-# A signal to all processes of a sweep reaches a job twice, once through its parent: this counts as one signal.
+# Signals within this time count as one: a signal to a sweep can reach a job twice, directly and through its parent.
 REPEAT_SECONDS = 0.5
 
 
 class Checkpoint(ModelCheckpoint):
-    """A ModelCheckpoint that keeps its state when the run's folder was moved, or the run resumes in another one.
+    """A ModelCheckpoint that keeps its state if the run resumes in another folder.
 
-    Lightning discards the best score when ``dirpath`` changes, so that a worse epoch could replace the best one.
+    Lightning discards the best score if ``dirpath`` changes, so that a worse epoch could replace the best one.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -46,10 +46,9 @@ class Checkpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """The checkpoint that a run resumes from: saved after an epoch, in at most a tenth of the training time.
+    """The checkpoint that a run resumes from, saved after an epoch. Saving takes at most a tenth of the training time.
 
-    ModelCheckpoint has only fixed intervals. On a fast GPU an epoch is as short as saving a few checkpoints. A killed
-    run then has to repeat less than ten times the time that a checkpoint takes.
+    ModelCheckpoint has only fixed intervals, but on a fast GPU an epoch takes only as long as saving a few checkpoints.
 
     Args:
         path: The file.
@@ -82,13 +81,9 @@ class LastCheckpoint(Checkpoint):
 class StopCleanly(L.Callback):
     """Save a checkpoint between two steps after SIGTERM or Ctrl-C, and stop; a second Ctrl-C stops at once.
 
-    The resumed run equals an uninterrupted one bit for bit. So a stop at the last batch of an epoch waits for the
-    validation: a run that resumes after that batch would skip it, and could miss the best epoch.
-
-    With many processes, a signal to one of them stops all after the same batch.
-
-    Args:
-        last: The callback that saves the checkpoint after an epoch.
+    The resumed run equals an uninterrupted one bit for bit. A stop at the last batch of an epoch waits for the
+    validation, since a run that resumes after that batch would skip it. With several processes, a signal to one of them
+    stops all after the same batch.
     """
 
     def __init__(self, last: LastCheckpoint) -> None:
@@ -97,7 +92,7 @@ class StopCleanly(L.Callback):
         self._received_at = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Replace Lightning's signal handlers; Lightning restores the handlers from before the fit at its end."""
+        """Replace Lightning's signal handlers; at the end of ``fit``, Lightning restores those from before it."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._receive)
 
@@ -135,13 +130,10 @@ class StopCleanly(L.Callback):
 
 
 class Curves(L.Callback):
-    """Loss and learning rate of training steps, for the logger.
+    """Loss and learning rate of every n-th training step, for the logger.
 
-    ``self.log`` would read the loss from the GPU at each logged step, and so wait until all its work is done. Here
-    losses stay on the GPU until they are written, once a second. With many processes it is the loss of rank 0's share.
-
-    Args:
-        every: Steps between two points.
+    ``self.log`` would read the loss from the GPU at each logged step, and so wait for the GPU. Here losses stay on the
+    GPU until they are written, once a second. With several processes, the loss is that of rank 0's share.
     """
 
     def __init__(self, every: int) -> None:
@@ -215,7 +207,7 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__()
-        self._updated_at, self._shown_metrics = -1.0, dict[str, Any]()
+        self._updated_at, self._last_metrics = -1.0, dict[str, Any]()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """The numbers that the bar shows."""
@@ -223,10 +215,10 @@ class ProgressBar(RichProgressBar):
         if trainer.is_last_batch or time.monotonic() - self._updated_at >= 1:
             metrics = super().get_metrics(trainer, pl_module)
             metrics.pop("v_num", None)
-            self._shown_metrics = {
+            self._last_metrics = {
                 "loss": pl_module.last_loss.item(),
                 "images/s": pl_module.images_per_second(),
                 **metrics,
             }
             self._updated_at = time.monotonic()
-        return self._shown_metrics
+        return self._last_metrics

@@ -14,10 +14,8 @@ class KeyedDropout:
     """Forward hooks that replace the mask of each ``nn.Dropout`` of a network.
 
     Masks are drawn for the global batch, in the order in which the network calls its layers, so that they do not
-    depend on the number of processes. A layer whose rows are not images keeps its own mask.
-
-    Args:
-        network: The network; names of its parameters do not change.
+    depend on the number of processes. A layer whose rows are not images keeps its own mask. Names of parameters do not
+    change.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,13 +26,7 @@ class KeyedDropout:
                 module.register_forward_hook(self._replace)
 
     def begin(self, rng: torch.Generator, count: int, share: slice) -> None:
-        """Start a step.
-
-        Args:
-            rng: Generator of this step.
-            count: Images in the global batch.
-            share: Rows of this process.
-        """
+        """Start a step with its generator, the number of images in the global batch, and the rows of this process."""
         self._rng, self._count, self._share = rng, count, share
 
     def _replace(self, module: nn.Dropout, inputs: tuple[Any, ...], output: Tensor) -> Tensor:

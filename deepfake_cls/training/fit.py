@@ -35,23 +35,15 @@ from deepfake_cls.training.results import write_outputs, write_results
 
 
 def fit_and_score(
-    config: TrainConfig, data: ImageData, hardware: Hardware, claimed: Run, digests: dict[str, str], started: float
+    config: TrainConfig, data: ImageData, hardware: Hardware, run: Run, digests: dict[str, str], started: float
 ) -> Record | None:
-    """Train, score the last weights, and write the record.
-
-    Args:
-        config: The configuration.
-        data: Training and validation images.
-        hardware: The hardware to use.
-        claimed: The run's folder.
-        digests: SHA-256 of files that the result depends on.
-        started: ``time.perf_counter`` when the run began.
+    """Train, score the last weights, and write the record; ``started`` is the command's ``time.perf_counter``.
 
     Returns:
         The record; None in processes of rank 1 and above.
     """
-    model = build_model(config, data, claimed)
-    resume = resumable(config, claimed, model)
+    model = build_model(config, data, run)
+    resume = resumable(config, run, model)
     if config.init is not None and resume is None:
         start_from(config.init, model)
     pixels = (data.train_pixels, data.validation_pixels)
@@ -59,9 +51,9 @@ def fit_and_score(
     if distributed.world_size() > 1:
         data.needed, data.scored = model.needed, _scored_rows
     if config.trainer.compile:
-        torch.compiler.reset()  # torch limits the compilations of a function in one process, over all jobs of a sweep
+        torch.compiler.reset()  # torch limits the compilations of a function over all jobs of a process
         model.network.compile(dynamic=False)  # in place, so that names in checkpoints have no prefix
-    trainer = build_trainer(config, hardware, claimed, len(data.train_dataloader()), resume is not None)
+    trainer = build_trainer(config, hardware, run, len(data.train_dataloader()), resume is not None)
     setup = time.perf_counter() - started
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     restore_faulthandler()
@@ -74,16 +66,16 @@ def fit_and_score(
     if distributed.rank() != 0:
         return None
     seconds = {"setup": setup, **_fit_seconds(model), "evaluate": time.perf_counter() - evaluate_started}
-    record = write_results(config, data, hardware, claimed, model.history, validation, clean)
+    record = write_results(config, data, hardware, run, model.history, validation, clean)
     record.digests = digests
     record.seconds = {"total": time.perf_counter() - started, **seconds}
     assert trainer.logger is not None
     log_hyperparameters(trainer.logger, record, trainer.global_step)
-    write_record(claimed.path, record)
+    write_record(run.path, record)
     return record
 
 
-def build_model(config: TrainConfig, data: ImageData, claimed: Run) -> Classifier:
+def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
     """The LightningModule of a configuration, with its initial weights."""
     return Classifier(
         classes=list(data.manifest.classes),
@@ -98,16 +90,14 @@ def build_model(config: TrainConfig, data: ImageData, claimed: Run) -> Classifie
         seed=config.seed,
         augment=dict(config.augment),
         recipe=asdict(config.recipe),
-        identity=claimed.identity,
+        identity=run.identity,
     )
 
 
 def start_from(path: str, model: Classifier) -> None:
     """Load the weights of a checkpoint whose names and shapes fit, and print which do not.
 
-    Args:
-        path: The checkpoint. If it has other classes, the last layer is not loaded.
-        model: The model whose weights are replaced.
+    If the checkpoint has other classes, the last layer is not loaded.
 
     Raises:
         InputError: If the file is no checkpoint of this project, or none of its weights fits.
@@ -130,13 +120,13 @@ def start_from(path: str, model: Classifier) -> None:
         print(f"  not loaded: {', '.join(missing)}", flush=True)
 
 
-def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | None:
+def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
     """The checkpoint to resume from; None for a run that starts from the beginning.
 
     Raises:
         InputError: If the checkpoint cannot be read, or belongs to another run.
     """
-    path = config.checkpoint or (str(claimed.last) if claimed.last.is_file() else None)
+    path = config.checkpoint or (str(run.last) if run.last.is_file() else None)
     if path is None:
         return None
     try:
@@ -145,7 +135,7 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
         if config.checkpoint is None:
             raise InputError(f"{error} It is this run's last checkpoint; start again with force=true.") from error
         raise
-    if saved.get("identity") != claimed.identity:
+    if saved.get("identity") != run.identity:
         current = dict(model.hparams)
         differences = "; ".join(
             f"{key}={saved.get(key)} there, {value} here" for key, value in current.items() if saved.get(key) != value
@@ -153,38 +143,28 @@ def resumable(config: TrainConfig, claimed: Run, model: Classifier) -> str | Non
         raise InputError(
             f"checkpoint={path}: belongs to another run ({differences}). Use the configuration of its training."
         )
-    best = Path(path).with_name(claimed.best.name)
-    if distributed.rank() == 0 and best.is_file() and not claimed.best.exists():
-        # A run that resumes in another folder may have its best epoch before the stop.
-        write_atomically(claimed.best, best.read_bytes())
+    best = Path(path).with_name(run.best.name)
+    if distributed.rank() == 0 and best.is_file() and not run.best.exists():
+        # If the run resumes in another folder, its best epoch so far is in the old one.
+        write_atomically(run.best, best.read_bytes())
     print(f"Resuming from {path}.", flush=True)
     return path
 
 
-def build_trainer(
-    config: TrainConfig, hardware: Hardware, claimed: Run, steps: int, resumed: bool = False
-) -> L.Trainer:
-    """Lightning's trainer with this project's callbacks.
-
-    Args:
-        config: The configuration.
-        hardware: The hardware to use.
-        claimed: The run's folder.
-        steps: Batches in an epoch.
-        resumed: Whether the run resumes from a checkpoint.
-    """
+def build_trainer(config: TrainConfig, hardware: Hardware, run: Run, steps: int, resumed: bool = False) -> L.Trainer:
+    """Lightning's trainer with this project's callbacks; ``steps`` is the number of batches in an epoch."""
     _silence_lightning()
     options: dict[str, Any] = {
         "enable_version_counter": False,
         "save_on_train_epoch_end": False,
         "auto_insert_metric_name": False,
     }
-    last = LastCheckpoint(claimed.last, **options)
+    last = LastCheckpoint(run.last, **options)
     callbacks: list[L.Callback] = [
         Curves(every=min(10, steps)),
         StopCleanly(last),
         Pictures(),
-        Checkpoint(dirpath=claimed.best.parent, filename="best", monitor="val_acc", mode="max", **options),
+        Checkpoint(dirpath=run.best.parent, filename="best", monitor="val_acc", mode="max", **options),
         last,
     ]
     if config.trainer.progress:
@@ -196,18 +176,18 @@ def build_trainer(
         sync_batchnorm=hardware.device == "cuda" and distributed.world_size() > 1,
         precision=hardware.precision,  # type: ignore[arg-type]
         max_epochs=config.epochs,
-        logger=build_logger(config.logger, claimed.path, resumed),
+        logger=build_logger(config.logger, run.path, resumed),
         callbacks=callbacks,
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
-        log_every_n_steps=1,  # avoids a warning; Curves logs the values of steps
+        log_every_n_steps=1,  # avoids a warning; ``Curves`` logs per-step values
         benchmark=hardware.device == "cuda" and not config.trainer.deterministic,
         num_sanity_val_steps=0,
     )
 
 
 def _silence_lightning() -> None:
-    # Lightning sets its own level when it is imported; the run itself prints what its messages of this level say.
+    # Lightning sets its level when it is imported.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
@@ -236,44 +216,32 @@ def _fit_seconds(model: Classifier) -> dict[str, float]:
 
 
 def score_all(config: TrainConfig, data: ImageData, model: Classifier, hardware: Hardware) -> tuple[Outputs, Outputs]:
-    """Outputs for the validation images, and for the training images without augmentation.
-
-    Args:
-        config: The configuration.
-        data: Training and validation images.
-        model: Trained, in evaluation mode, on its device.
-        hardware: The hardware to use.
-    """
+    """Outputs for the validation images, and for the training images without augmentation."""
     device, precision = hardware.device, hardware.precision
     validation = predict_all(model.network, data.full_val_dataloader(), device, precision, flip=config.tta == "flip")
     return validation, predict_all(model.network, data.clean_train_dataloader(), device, precision)
 
 
-def add_flip(data: ImageData, hardware: Hardware, claimed: Run) -> Record:
+def add_flip(data: ImageData, hardware: Hardware, run: Run) -> Record:
     """Score a finished run with flip TTA from its checkpoint, and add that to its record and predictions.
-
-    Args:
-        data: Training and validation images.
-        hardware: The hardware to use.
-        claimed: The finished run.
 
     Raises:
         InputError: If the run's checkpoint is missing.
     """
-    record = claimed.done
+    record = run.done
     assert record is not None
-    if not claimed.last.is_file():
+    if not run.last.is_file():
         raise InputError(
-            f"{claimed.path}: has no scores for tta=flip, and its checkpoint {claimed.last} is missing; repeat the run"
+            f"{run.path}: has no scores for tta=flip, and its checkpoint {run.last} is missing; repeat the run"
             " with force=true."
         )
-    model = load_model(claimed.last)
+    model = load_model(run.last)
     model.network.to(hardware.device)
     outputs = predict_all(model.network, data.full_val_dataloader(), hardware.device, hardware.precision, flip=True)
     if distributed.rank() == 0:
         assert outputs.probs_flip is not None
         labels = data.validation.labels
         record.metrics["val_acc_flip"] = score(labels, outputs.probs_flip).metrics["acc"]
-        write_outputs(claimed.path / "predictions.npz", data.validation.ids, labels, outputs)
-        write_record(claimed.path, record)
+        write_outputs(run.path / "predictions.npz", data.validation.ids, labels, outputs)
+        write_record(run.path, record)
     return record

@@ -21,7 +21,7 @@ from deepfake_cls.records import write_atomically
 def prepare(
     network: nn.Module, model: dict[str, Any], train: Pixels, validation: Pixels, *, fit: bool, force: bool
 ) -> None:
-    """Compute the image features of a training and attach them to its images; without such features, do nothing.
+    """Compute the image features of a training and attach them to its images, if the network has such features.
 
     A network has them if it defines ``image_features(images) -> float32 (B, E)``. If it also defines
     ``fit_image_features(features)``, that is called with the features of all training images, float32 (N, E), to set
@@ -32,7 +32,7 @@ def prepare(
         model: Its name and arguments.
         train: The training images.
         validation: The validation images.
-        fit: Whether to call ``fit_image_features``; a resumed run gets the buffers from its checkpoint.
+        fit: Call ``fit_image_features``; a resumed run has the buffers in its checkpoint.
         force: Ignore cached features, for example after a change in a module that the network imports.
     """
     if not hasattr(network, "image_features"):
@@ -52,7 +52,7 @@ def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, 
     if images_file is None:
         return _compute(network, pixels)
     source = inspect.getsourcefile(type(network))
-    code = b"" if source is None else Path(source).read_bytes()  # an edited network has new features
+    code = b"" if source is None else Path(source).read_bytes()  # after an edit the features are computed again
     parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest()]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     file = Path(images_file).with_name(f"image_features-{key[:32]}.npy")

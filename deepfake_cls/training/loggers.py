@@ -1,4 +1,4 @@
-"""Lightning's loggers: built from the configuration, and given the hyperparameters and final metrics of a run."""
+"""Lightning's loggers: build them from the configuration, and log the hyperparameters and final metrics of a run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,7 @@ from deepfake_cls.records import Record
 
 
 def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
-    """Build and start a logger.
-
-    Args:
-        config: Its name and arguments.
-        folder: The run's folder.
-        resumed: Whether the run resumes; the CSV logger then keeps its rows.
+    """Build and start the logger of a run; if the run resumes, the CSV logger keeps its rows.
 
     Raises:
         InputError: If its package is missing, it does not take the arguments, or it does not start.
@@ -62,15 +57,9 @@ def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
 
 
 def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
-    """Log hyperparameters and final metrics, which TensorBoard compares in its HParams tab.
-
-    Args:
-        logger: The run's logger.
-        record: The run's record.
-        step: Optimiser steps of the run.
-    """
+    """Log hyperparameters and final metrics, which TensorBoard compares in its HParams tab."""
     config = record.config
-    # TensorBoard shows only the first ones: so these are few, and those that sweeps vary come first.
+    # TensorBoard shows only the first columns, so the keys that sweeps vary come first.
     keys = ("lr", "dropout", "channels", "width", "epochs", "batch_size", "seed")
     flat = {key: config[key] for key in keys} | {"data": config["data"]["name"], "model": config["model"]["name"]}
     flat |= {f"data.{key}": config["data"][key] for key in ("strength", "alpha") if key in config["data"]}

@@ -28,11 +28,11 @@ from deepfake_cls.training.dropout import KeyedDropout
 class Classifier(L.LightningModule):
     """A network and its training.
 
-    All arguments are plain values and are saved in the checkpoint, so that a checkpoint alone rebuilds the network
-    under ``weights_only=True``.
+    All arguments are plain values, which the checkpoint contains. So a checkpoint that is read with
+    ``weights_only=True`` is enough to rebuild the network.
 
     Args:
-        classes: Names of the classes, in label order.
+        classes: Class names, in label order.
         size: [height, width] of the training images.
         channels: ``RGB`` or ``RGBA``.
         model: ``name`` of the registered network and its ``args``.
@@ -44,7 +44,7 @@ class Classifier(L.LightningModule):
         seed: Seed of the weights and of all random numbers.
         augment: Strengths of each augmentation, in order.
         recipe: The fields of ``RecipeConfig``.
-        identity: Run key.
+        identity: The run key.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Classifier(L.LightningModule):
             images: uint8 (B, H, W, C).
             image_features: float32 (B, E), for networks that have them.
         """
-        planes = images.permute(0, 3, 1, 2)
-        output: Any = self.network(planes) if image_features is None else self.network(planes, image_features)
+        inputs = [images.permute(0, 3, 1, 2)] + ([] if image_features is None else [image_features])
+        output: Any = self.network(*inputs)
         expected = (len(images), len(self.classes))
         if not isinstance(output, Tensor) or output.shape != expected:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -132,14 +132,7 @@ class Classifier(L.LightningModule):
     def needed(
         self, indices: NDArray[np.int64], labels: NDArray[np.int64], epoch: int, step: int
     ) -> NDArray[np.int64] | None:
-        """Rows of a batch whose pixels this process's share depends on; None for all.
-
-        Args:
-            indices: int64 (B,), the images of the global batch.
-            labels: int64 (B,).
-            epoch: Epoch, from 0.
-            step: Batch within the epoch, from 0.
-        """
+        """Rows, int64 (R,), of a batch whose pixels this process's share depends on; None for all."""
         shape = (len(indices), *self.hparams["size"], len(self.hparams["channels"]))
         images = torch.empty(shape, dtype=torch.uint8, device="meta")
         batch = Batch(images, self._targets(torch.from_numpy(labels)), torch.from_numpy(indices))
@@ -157,12 +150,8 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The mean loss over a batch.
 
-        With many processes each returns its part of it, scaled so that the mean over the processes, which DDP takes of
-        the gradients, is that of the batch.
-
-        Args:
-            batch: The global batch, or the rows of it that :meth:`needed` returns.
-            batch_idx: Batch within the epoch, from 0.
+        With several processes, each returns the loss of its share. It is scaled so that DDP, which averages gradients
+        over the processes, gets the gradients of the batch.
         """
         count, epoch = len(batch.labels), self.current_epoch
         self._images_done += count

@@ -16,29 +16,19 @@ from deepfake_cls.records import Record, write_predictions
 from deepfake_cls.runs import Run
 from deepfake_cls.stats.metrics import score
 
-TRAIN_FEATURES = 20_000  # train_features.npz has at most so many images
+TRAIN_FEATURES = 20_000  # largest number of images in train_features.npz
 
 
 def write_results(
     config: TrainConfig,
     data: ImageData,
     hardware: Hardware,
-    claimed: Run,
+    run: Run,
     history: list[dict[str, float]],
     validation: Outputs,
     clean: Outputs,
 ) -> Record:
-    """Write the outputs, and return their record, without times; the caller writes it last.
-
-    Args:
-        config: The configuration.
-        data: Training and validation images.
-        hardware: The hardware that the run used.
-        claimed: The run's folder.
-        history: The learning curve.
-        validation: Outputs of the validation images.
-        clean: Outputs of the training images, without augmentation.
-    """
+    """Write the outputs of validation and of clean (unaugmented) training images; return a record without times."""
     labels = data.validation.labels
     scores = score(labels, validation.probs)
     metrics = scores.prefixed("validation")
@@ -46,12 +36,12 @@ def write_results(
     metrics["train_acc"] = score(data.train.labels, clean.probs).metrics["acc"]
     if validation.probs_flip is not None:
         metrics["val_acc_flip"] = score(labels, validation.probs_flip).metrics["acc"]
-    write_outputs(claimed.path / "predictions.npz", data.validation.ids, labels, validation)
+    write_outputs(run.path / "predictions.npz", data.validation.ids, labels, validation)
     rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:TRAIN_FEATURES])
     ids = [data.train.ids[row] for row in rows]
-    write_outputs(claimed.path / "train_features.npz", ids, data.train.labels[rows], clean, rows)
+    write_outputs(run.path / "train_features.npz", ids, data.train.labels[rows], clean, rows)
     splits = {"train": data.train, "validation": data.validation}
-    return claimed.result(config, data.manifest, splits, hardware, scores, metrics=metrics, history=history)
+    return run.result(config, data.manifest, splits, hardware, scores, metrics=metrics, history=history)
 
 
 def write_outputs(

@@ -106,14 +106,14 @@ def test_the_arguments_of_a_file_stay_with_its_network() -> None:
     assert model("model=resnet", "model.name=resnet", "model.args.skips=false").args == {"skips": False}
     # Arguments on the command line are not dropped but refused.
     overrides = ["model=timm", "model.args.architecture=resnet18", "model.name=resnet"]
-    assert refusal(*overrides) == "model.args.architecture: model.name=resnet takes skips."
+    assert refusal(*overrides) == "model.args.architecture: unknown; model.name=resnet takes skips."
 
 
 def test_wrong_arguments_of_a_network_are_a_one_line_error() -> None:
     assert refusal("model.name=linear", "model.args.skips=true") == (
-        "model.args.skips: model.name=linear takes factor."
+        "model.args.skips: unknown; model.name=linear takes factor."
     )
-    assert refusal("model.args.depth=18") == "model.args.depth: model.name=resnet takes skips."
+    assert refusal("model.args.depth=18") == "model.args.depth: unknown; model.name=resnet takes skips."
     assert refusal("model.name=picky") == (
         "model.args.factor: missing; model.name=picky needs it, as in model.args.factor=VALUE."
     )

@@ -80,7 +80,7 @@ def test_alpha_finding_depends_on_the_data_and_the_seeds(tmp_path: Path) -> None
     sd = np.std([random_correct(0.8, seed).mean() for seed in (0, 1)], ddof=1)
     assert f"standard deviation over 2 seeds is {100 * sd:.2f} points" in texts(study)[2]
     study.experiments["table6_controls"].arms[1].runs[0].record.data["alpha"] = True
-    assert "No image" in texts(study)[2]  # the plane of a control is drawn, and says nothing about the images
+    assert "No image" in texts(study)[2]  # the alpha channel of a control is drawn
     study.main.runs[0].record.data["alpha"] = True
     assert "Some of these data sets have" in texts(study)[2]
     study.main.runs[1].record.data["alpha"] = True

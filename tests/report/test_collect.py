@@ -49,16 +49,16 @@ def test_recorded_metrics_are_not_recomputed(tmp_path: Path) -> None:
     content = json.loads(remove_metrics(folder, "val_brier", "val_auroc"))
     content["metrics"]["val_ece"] = 0.125
     (folder / "result.json").write_text(json.dumps(content))
-    (entry,) = collect(tmp_path)
-    assert entry.record.metrics == complete.record.metrics | {"val_ece": 0.125}
+    (run,) = collect(tmp_path)
+    assert run.record.metrics == complete.record.metrics | {"val_ece": 0.125}
 
 
 def test_metrics_have_the_name_of_their_split(tmp_path: Path) -> None:
     folder = write(tmp_path, TINY, changed={"split": "test"})
     remove_metrics(folder, "val_brier")
-    (entry,) = collect(tmp_path)
-    assert "val_brier" not in entry.record.metrics
-    assert 0 < entry.record.metrics["test_brier"] < 2
+    (run,) = collect(tmp_path)
+    assert "val_brier" not in run.record.metrics
+    assert 0 < run.record.metrics["test_brier"] < 2
 
 
 def remove(file: Path) -> None:
@@ -96,6 +96,6 @@ def test_an_undefined_metric_is_absent(tmp_path: Path) -> None:
     remove_metrics(folder, "val_nll", "val_brier")
     probs = np.array([[1, 0, 0, 0, 0]] * 2, dtype=np.float32)
     write_predictions(folder / "predictions.npz", ("a", "b"), np.array([0, 1]), probs)
-    (entry,) = collect(tmp_path)
-    assert entry.record.metrics["val_brier"] == 1
-    assert "val_nll" not in entry.record.metrics
+    (run,) = collect(tmp_path)
+    assert run.record.metrics["val_brier"] == 1
+    assert "val_nll" not in run.record.metrics

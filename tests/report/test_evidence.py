@@ -125,7 +125,7 @@ def test_partly_shared_images_are_not_treated_as_folds(tmp_path: Path) -> None:
 def arm_with_histories(root: Path, *histories: list[float]) -> Arm:
     for seed, history in enumerate(histories):
         write(root, TINY, seed, random_correct(0.8, seed), history=history, train_acc=0.9)
-    return Arm("x", runs={entry.record.seed: entry for entry in collect(root)})
+    return Arm("x", runs={run.record.seed: run for run in collect(root)})
 
 
 def test_training_behaviour_in_numbers(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_predictions_are_read_once_per_comparison(tmp_path: Path, monkeypatch: p
     read: list[Path] = []
     original = evidence.correct_predictions
 
-    def counted(entry: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:
-        read.append(entry.path)
-        return original(entry, name)
+    def counted(run: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:
+        read.append(run.path)
+        return original(run, name)
 
     declared = experiment(tmp_path)
     monkeypatch.setattr(evidence, "correct_predictions", counted)

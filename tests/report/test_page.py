@@ -102,8 +102,8 @@ def test_the_contact_sheet_shows_the_most_confident_mistakes(tmp_path: Path, mon
     probs = probs ** np.linspace(1, 2, 20, dtype=np.float32)[:, None]  # later images are more confident
     probs /= probs.sum(axis=1, keepdims=True)
     write_predictions(path / "predictions.npz", split.ids, labels, probs)
-    entry = collect(tmp_path)[0]
-    entry.record.data["size"] = list(split.store.size)
+    run = collect(tmp_path)[0]
+    run.record.data["size"] = list(split.store.size)
     rows: list[tuple[str, list[float]]] = []
 
     def recorded(figure_rows: list[tuple[str, NDArray[np.uint8], list[float]]]) -> Figure:
@@ -113,7 +113,7 @@ def test_the_contact_sheet_shows_the_most_confident_mistakes(tmp_path: Path, mon
         return mistakes_figure(figure_rows)
 
     monkeypatch.setattr("deepfake_cls.figures.mistakes_figure", recorded)
-    assert contact_sheet(entry) is not None
+    assert contact_sheet(run) is not None
     assert [label for label, _ in rows] == ["true: a\npredicted:\nb", "true: b\npredicted:\nc"]
     for label, (_, confidence) in enumerate(rows):
         assert confidence == probs[label::5, label + 1][::-1].tolist()

@@ -120,13 +120,13 @@ def test_runs_are_assigned_by_configuration_wherever_they_are(tmp_path: Path) ->
     assert not arm(study, "table1_knn", "original").runs
     assert sum(len(one.runs) for experiment in study.experiments.values() for one in experiment.arms) == 2 + 4 + 1 + 1
     assert study.omitted == 0
-    assert study.records == 5
+    assert study.run_count == 5
     assert study.hardware == {"cnn": CPU, "knn": CPU}
 
 
 def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     study = declared([*TINY, "data=folder", "data.root=a b"])
-    study.records = 7
+    study.run_count = 7
     settings = "scale=tiny data=folder 'data.root=a b'"
     start = f"0 of 7 runs match these settings: {settings}. To make them: python -m deepfake_cls."
     assert study.no_match(study.main) == [f"{start}train {settings} -m seed=0,1,2"]
@@ -352,8 +352,8 @@ def test_missing_runs_of_a_table(tmp_path: Path) -> None:
     missing = ["table6_alpha (RGB), seed 1"]
     assert one_less.missing(2) == one_less.missing(2, 6) == missing
     assert [one_less.missing(2, table) for table in (1, 2, 4, 7, 8, 10)] == [[]] * 6
-    for entry in complete.main.runs.values():
-        shutil.rmtree(entry.path)
+    for run in complete.main.runs.values():
+        shutil.rmtree(run.path)
     assert study_of(tmp_path).missing(2, 9) == ["main arm, seed 0", "main arm, seed 1"]
     shutil.rmtree(tmp_path / "knn")
     assert [text.split(",")[0] for text in study_of(tmp_path).missing(0, 7)] == [
@@ -374,7 +374,7 @@ def test_only_the_newest_of_repeated_runs_is_kept(tmp_path: Path) -> None:
     write(tmp_path, ["data.workers=1"], kind="knn", folder="before", time=1)
     write(tmp_path, TINY, 0, folder="cnn", time=2)
     repeat(write(tmp_path, ["data.workers=2"], kind="knn", folder="after", time=3), time=3)
-    assert [entry.path.name for entry in without_repeats(collect(tmp_path))] == ["cnn", "after"]
+    assert [run.path.name for run in without_repeats(collect(tmp_path))] == ["cnn", "after"]
 
 
 def test_different_runs_are_all_kept(tmp_path: Path) -> None:

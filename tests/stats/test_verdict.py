@@ -42,10 +42,10 @@ def test_the_adjusted_p_value_decides() -> None:
     assert judge(d, 0.0499).word == "better"
     assert judge(d, 0.05).word == "inconclusive"
     assert "after correction (adjusted p = 0.06)" in judge(d, 0.06).sentence
-    needed, more = judge(d, 0.06).seeds_needed, judge(d, 0.3).seeds_needed
-    assert needed is not None
-    assert more is not None
-    assert needed < more
+    few, many = judge(d, 0.06).seeds_needed, judge(d, 0.3).seeds_needed
+    assert few is not None
+    assert many is not None
+    assert few < many
 
 
 def test_a_small_significant_gain_is_mentioned() -> None:

@@ -127,13 +127,13 @@ def test_initial_weights_change_the_run_key(capsys: pytest.CaptureFixture[str]) 
     digest = hashlib.sha256(Path("first/checkpoints/last.ckpt").read_bytes()).hexdigest()
     assert (result("plain").digests, result("second").digests) == ({}, {"init": digest})
     assert result("plain").identity != result("second").identity
-    with pytest.raises(InputError, match="run_dir=second: holds another run"):
+    with pytest.raises(InputError, match="run_dir=second: contains another run"):
         fit("run_dir=second", "seed=5")
     # The key depends on the content of the file, and not on its path.
     shutil.copy("first/checkpoints/last.ckpt", "copy.ckpt")
     fit("run_dir=second", "seed=5", "init=copy.ckpt")
     assert "second: already done" in capsys.readouterr().out
-    with pytest.raises(InputError, match="run_dir=second: holds another run"):
+    with pytest.raises(InputError, match="run_dir=second: contains another run"):
         fit("run_dir=second", "seed=5", "init=plain/checkpoints/last.ckpt")
 
 

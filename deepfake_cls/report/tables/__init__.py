@@ -18,16 +18,11 @@ def numbers(study: Study) -> list[int]:
 
 
 def tables_of(study: Study, number: int) -> list[Table]:
-    """Make the tables with a number: the registered one, then those of declared experiments.
-
-    Args:
-        study: Experiments with their runs.
-        number: One of :func:`numbers`.
-    """
+    """Make the tables with a number: the registered ones, then those of declared experiments."""
     registered = table[number](study) if number in table else []
     return [*(registered if isinstance(registered, list) else [registered]), *sweep_tables(study, number)]
 
 
 def all_tables(study: Study) -> list[Table]:
     """Make all tables, in the order of their numbers."""
-    return [one for number in numbers(study) for one in tables_of(study, number)]
+    return [each for number in numbers(study) for each in tables_of(study, number)]

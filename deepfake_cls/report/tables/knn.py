@@ -7,10 +7,10 @@ from typing import Any
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import over_seeds
-from deepfake_cls.report.render import DASH, Table, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, hardware_text, mean_text, percent
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import correct_of, minutes
+from deepfake_cls.summary import correct_of, time_text
 
 
 @table(1)
@@ -19,11 +19,11 @@ def knn_table(study: Study) -> Table:
     experiment = study.experiments["table1_knn"]
     plain, shifted = (next(iter(arm.runs.values()), None) for arm in experiment.arms)
     rows, data = [], []
-    for k in sorted({*experiment.by_k, *(int(k) for entry in (plain, shifted) if entry for k in entry.record.by_k)}):
+    for k in sorted({*experiment.by_k, *(int(k) for run in (plain, shifted) if run for k in run.record.by_k)}):
         accuracies = [
-            None if entry is None else entry.record.by_k.get(str(k), {}).get("val_acc") for entry in (plain, shifted)
+            None if run is None else run.record.by_k.get(str(k), {}).get("val_acc") for run in (plain, shifted)
         ]
-        cells = [_with_wilson(accuracy, entry) for accuracy, entry in zip(accuracies, (plain, shifted), strict=True)]
+        cells = [_with_wilson(accuracy, run) for accuracy, run in zip(accuracies, (plain, shifted), strict=True)]
         reported = experiment.by_k.get(k)
         rows.append([str(k), *cells, percent(reported)])
         data.append({"arm": f"k = {k}", "reported": reported, "accuracy": accuracies[0], "moved": accuracies[1]})
@@ -46,14 +46,14 @@ def methods_table(study: Study) -> Table:
     runs = list(study.main.runs.values())
     knn_accuracy = None if knn is None else knn.record.metrics["val_acc"]
     cnn = over_seeds(study.main, "val_acc")
-    knn_time = DASH if knn is None else minutes(knn.record.seconds["fit"])
-    cnn_time = minutes(sum(entry.record.seconds["fit"] for entry in runs) / len(runs)) if runs else DASH
+    knn_time = DASH if knn is None else time_text(knn.record.seconds["fit"])
+    cnn_time = time_text(sum(run.record.seconds["fit"] for run in runs) / len(runs)) if runs else DASH
     rows = [
         ["KNN, k = 5", _with_wilson(knn_accuracy, knn), percent(paper.KNN_ACCURACY), knn_time, paper.TRAINING["knn"]],
         ["CNN", mean_text(cnn), percent(paper.ACCURACY), cnn_time, paper.TRAINING["cnn"]],
     ]
-    for row, entry in zip(rows, (knn, runs[0] if runs else None), strict=True):
-        row.append(_hardware(entry))
+    for row, run in zip(rows, (knn, runs[0] if runs else None), strict=True):
+        row.append(hardware_text(run.record.device, run.record.precision, run.record.threads) if run else DASH)
     data: list[dict[str, Any]] = [
         {"arm": rows[0][0], "accuracy": knn_accuracy},
         {"arm": rows[1][0], "accuracy": None if cnn is None else cnn.mean},
@@ -64,17 +64,10 @@ def methods_table(study: Study) -> Table:
     return Table(7, "table7_methods", "KNN and CNN", columns, rows, notes, data)
 
 
-def _hardware(entry: Finished | None) -> str:
-    if entry is None:
-        return DASH
-    record = entry.record
-    return f"{record.device}, {record.precision}, {plural(record.threads, 'thread')}"
-
-
-def _with_wilson(accuracy: float | None, entry: Finished | None) -> str:
+def _with_wilson(accuracy: float | None, run: Finished | None) -> str:
     """An accuracy in per cent with its 95 % Wilson interval over the run's images, or a dash."""
-    if accuracy is None or entry is None:
+    if accuracy is None or run is None:
         return DASH
-    count = correct_of(entry.record)[1]
+    count = correct_of(run.record)[1]
     low, high = wilson(round(accuracy * count), count)
     return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"

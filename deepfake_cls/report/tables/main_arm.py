@@ -27,7 +27,7 @@ def paper_recall(study: Study, classes: int) -> list[float | None]:
 @table(8)
 def recall_table(study: Study) -> Table:
     """Table 8: recall by class."""
-    records = [entry.record for entry in study.main.runs.values()]
+    records = [run.record for run in study.main.runs.values()]
     names = records[0].data["classes"] if records else [str(label) for label in range(len(paper.RECALL))]
     reported = paper_recall(study, len(names))
     rows, data = [], []
@@ -47,18 +47,18 @@ def recall_table(study: Study) -> Table:
 
 def _most_confused(records: Sequence[Record], label: int, names: Sequence[str]) -> str:
     errors = [sum(r.confusion[label][other] for r in records) if other != label else 0 for other in range(len(names))]
-    most = max(range(len(names)), key=lambda other: errors[other])
-    return f"{names[most]} ({errors[most]} of {sum(errors)} errors)" if errors[most] else DASH
+    confused = max(range(len(names)), key=lambda other: errors[other])
+    return f"{names[confused]} ({errors[confused]} of {sum(errors)} errors)" if errors[confused] else DASH
 
 
 def compare_tta(study: Study) -> Difference | None:
     """Accuracy with flip TTA minus accuracy without, on the main arm; None if no run was scored with flip TTA.
 
     Raises:
-        InputError: Predictions are missing.
+        InputError: If predictions are missing.
     """
     main = study.main
-    seeds = [seed for seed, entry in main.runs.items() if "val_acc_flip" in entry.record.metrics]
+    seeds = [seed for seed, run in main.runs.items() if "val_acc_flip" in run.record.metrics]
     return pair_predictions(main, main, seeds, "probs_flip", "probs").difference() if seeds else None
 
 

@@ -21,8 +21,10 @@ def network_table(study: Study) -> Table:
     name, args = config.model.name, json.dumps(config.model.args, sort_keys=True)
     classes, size = _classes_and_size(study)
     layers, parameters = trace_network(name, args, len(config.channels), classes, config.width, size)
-    of_paper = {layer: f"{before} → {after}" for layer, before, after in paper.LAYERS} if name == "resnet" else {}
-    rows = [[layer, before, after, f"{count:,}", of_paper.get(layer, DASH)] for layer, before, after, count in layers]
+    paper_shapes = {layer: f"{before} → {after}" for layer, before, after in paper.LAYERS} if name == "resnet" else {}
+    rows = [
+        [layer, before, after, f"{count:,}", paper_shapes.get(layer, DASH)] for layer, before, after, count in layers
+    ]
     notes = [f"model.name={name} at width {config.width} has {parameters:,} parameters."]
     if name == "resnet":
         paper_layers, paper_parameters = trace_network(name, "{}", 4, 5, 64, (100, 100))
@@ -42,15 +44,8 @@ def trace_network(
 ) -> tuple[list[Layer], int]:
     """Build a network and trace its layers; the second value is the number of all parameters.
 
-    A layer is a child module of the network, or of a container in it.
-
-    Args:
-        name: Registered name of the network.
-        args: Its own arguments, as JSON.
-        channels: 3 or 4.
-        classes: Number of classes.
-        width: Channels of the stem.
-        size: Height and width of an image.
+    A layer is a child module of the network, or of a container in it. ``args`` are ``model.args`` as JSON, which the
+    cache can hash.
     """
     import torch
     from torch import nn
@@ -90,7 +85,7 @@ def settings_table(study: Study) -> Table:
     """Table 3: the settings of the main arm."""
     config = asdict(study.config)
     rows, data = [], []
-    for key, of_paper in paper.SETTINGS.items():
+    for key, paper_value in paper.SETTINGS.items():
         value: Any = config
         for part in key.split("."):
             value = None if value is None else value.get(part)
@@ -100,8 +95,8 @@ def settings_table(study: Study) -> Table:
             ours = "yes" if value else "no"
         else:
             ours = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        rows.append([key, ours, of_paper])
-        data.append({"arm": key, "value": ours, "told": of_paper})
+        rows.append([key, ours, paper_value])
+        data.append({"arm": key, "value": ours, "told": paper_value})
     notes = [f"Main arm at {study.scale_text}. lr is the peak of the schedule, which starts at 1/25 of it."]
     return Table(3, "table3_settings", "Settings", ["key", "ours", "paper"], rows, notes, data)
 
@@ -109,7 +104,7 @@ def settings_table(study: Study) -> Table:
 def _classes_and_size(study: Study) -> tuple[int, tuple[int, int]]:
     """Number of classes, and height and width of an image: from any run, else the paper's."""
     for arm in study.arms:
-        for entry in arm.runs.values():
-            height, width = entry.record.data["size"]
-            return len(entry.record.data["classes"]), (height, width)
+        for run in arm.runs.values():
+            height, width = run.record.data["size"]
+            return len(run.record.data["classes"]), (height, width)
     return len(paper.RECALL), (100, 100)

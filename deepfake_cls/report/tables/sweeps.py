@@ -11,12 +11,7 @@ from deepfake_cls.stats.verdict import points
 
 
 def sweep_tables(study: Study, number: int) -> list[Table]:
-    """Make the tables of all trained experiments with a table number.
-
-    Args:
-        study: Experiments with their runs.
-        number: Of the tables.
-    """
+    """Make the tables of all trained experiments with a table number."""
     return [
         make(study, name)
         for name, experiment in study.experiments.items()
@@ -26,12 +21,7 @@ def sweep_tables(study: Study, number: int) -> list[Table]:
 
 
 def arms_table(study: Study, name: str) -> Table:
-    """An experiment's arms: accuracy over seeds, difference from the baseline, verdict.
-
-    Args:
-        study: Experiments with their runs.
-        name: Of the experiment.
-    """
+    """The arms of an experiment: accuracy over seeds, difference from the baseline, verdict."""
     evidence = study.evidence[name]
     experiment = evidence.experiment
     columns = ["arm", "accuracy %", "paper %", "difference, points (95 %)", "p (Holm)", "verdict"]
@@ -56,12 +46,7 @@ def arms_table(study: Study, name: str) -> Table:
 
 
 def remarks_table(study: Study, name: str) -> Table:
-    """The training behaviour of each arm, next to the paper's remark on it.
-
-    Args:
-        study: Experiments with their runs.
-        name: Of the experiment.
-    """
+    """The training behaviour of the arms of an experiment, next to the paper's remarks."""
     evidence = study.evidence[name]
     rows = []
     for row in evidence.rows:
@@ -96,7 +81,8 @@ def _detail(row: Row) -> str:
     d = comparison.difference
     return (
         f"{row.arm.label}: {plural(d.seeds, 'seed')}, {d.images:,} images each. Variance of the difference:"
-        f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images, the rest residual."
+        f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images,"
+        f" {100 * d.shares.residual:.0f} % residual."
         f" A true difference of {100 * d.detectable:.1f} points would be found with a probability of 80 %."
         f" P(arm > baseline) = {comparison.probability:.2f}."
     )
