@@ -32,7 +32,7 @@ class Run:
         kind: ``cnn``, ``knn``, ``evaluate``.
         path: The run's folder.
         identity: The run key, 64 hex digits.
-        done: The record of a finished run; None if the run has to be made.
+        done: The record of a finished run; None if the run must be started or resumed.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Run:
     ) -> Record:
         """The record of this run after it has succeeded; the caller writes it.
 
-        ``splits`` are those that were used. ``others`` are fields of :class:`Record`; they override the shared ones.
+        ``splits`` are those that the run used. ``others`` are further fields of :class:`Record`; they take precedence.
         """
         from deepfake_cls.data.images import describe, skipped
 
@@ -100,7 +100,7 @@ def record_failure(run: Run, config: Any, error: str) -> None:
 def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
     """Claim a run folder for this process; wait while another process has it.
 
-    A finished run has ``done`` set; any other is to be made or resumed. ``config.force`` empties the folder first. An
+    A finished run has ``done`` set; any other must be started or resumed. ``config.force`` empties the folder first. An
     exception inside the context is recorded as the run's failure. In a job of several processes, rank 0 claims the run
     and broadcasts it.
 
@@ -142,7 +142,7 @@ def _folder(kind: str, identity: str, config: Any, sweep: bool) -> Path:
 
 
 def _finished_schema_1(parent: Path, identity: str) -> Path | None:
-    """The folder of a finished run with this key and a record of schema 1, whose folder has another name."""
+    """The folder of a finished run with this key that an older version saved: its name is that of an older run key."""
     for file in sorted(parent.glob("*/result.json")):
         with suppress(InputError):  # an unreadable record is no finished run
             record = read_record(file.parent)

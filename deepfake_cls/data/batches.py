@@ -136,14 +136,14 @@ class Batches:
         count = len(pixels.split)
         self.rows = np.arange(count)
         if limit is not None and limit < count:
-            # Random instead of evenly spaced: in many data sets the classes alternate.
+            # A random subset for the learning curve; an evenly spaced one would miss classes that alternate.
             self.rows = np.sort(torch.randperm(count, generator=generator(0, "curve")).numpy()[:limit])
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        if self.step >= len(self):  # Lightning does not read past the last batch of an epoch
+        if self.step >= len(self):  # Lightning stops at the last batch, so the generator below does not reach its end
             self.epoch, self.step = self.epoch + 1, 0
         return self._from(self.epoch, self.step)
 

@@ -70,7 +70,7 @@ def write_page(
             learning=plots.learning_plot(models["cnn"]) if "cnn" in models else None,
             classes=plots.classes_plot(first),
             no_match=study.no_match(*study.arms),
-            study=study_context(study, tables) if study.compares() else None,
+            study=study_context(study, tables) if study.has_comparison() else None,
             runs=[_run(run.record) for run in runs],
             commands=_commands(chosen),
         )

@@ -34,7 +34,8 @@ from deepfake_cls.report.render import plural
 from deepfake_cls.run_key import hashed_config
 from deepfake_cls.validation import validate
 
-SCHEMAS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+# Command: kind of its runs, schema of its configuration.
+KINDS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Study:
     """All experiments on one data set at one scale.
 
     Attributes:
-        config: The configuration of the main arm, which the command line gives; most arms change one value of it.
+        config: The configuration of the main arm: the defaults with the overrides of the command line. Most arms change
+            one value of it.
         scale: Name of the scale.
         experiments: By name.
         main: The main arm.
@@ -108,12 +110,12 @@ class Study:
             if seed not in arm.runs
         ]
 
-    def compares(self) -> bool:
-        """Whether an experiment has runs of two arms."""
+    def has_comparison(self) -> bool:
+        """Whether any experiment has runs of at least two arms."""
         return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
 
     def no_match(self, *arms: Arm, experiment: Experiment | None = None) -> list[str]:
-        """If no run belongs to these arms, a sentence with the settings and the command that makes the runs.
+        """If no run belongs to these arms, a sentence with the settings and the command that starts the runs.
 
         ``experiment`` is that of the arms; None for the main arm.
         """
@@ -123,7 +125,7 @@ class Study:
         settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
         main_command = f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
         command = experiment.command(self.overrides) if experiment else main_command
-        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To make them: {command}"]
+        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To run them: {command}"]
 
 
 def declared(overrides: Sequence[str] = ()) -> Study:
@@ -148,8 +150,9 @@ def fill(overrides: Sequence[str], runs: Sequence[Finished]) -> Study:
 def assign(study: Study, runs: Sequence[Finished]) -> Study:
     """Assign runs to the arms of a study.
 
-    The runs of a table have the same device, precision, threads and images: the hardware with the most runs, and the
-    newest version of the data. Of each arm and seed, the newest run is used. A seed has failed if all its runs failed.
+    Only comparable runs are used: of each kind, those on the hardware with the most runs; of each data configuration,
+    those on its newest data. Of each arm and seed, the newest run is used. A seed counts as failed if one of its runs
+    failed and none of its runs is used.
     The study is changed and returned; the runs are ordered oldest first.
     """
     study.run_count = len(runs)
@@ -160,6 +163,7 @@ def assign(study: Study, runs: Sequence[Finished]) -> Study:
         counts = Counter(_hardware(run) for run in successful if run.record.kind == kind)
         study.hardware[kind] = max(counts, key=lambda hardware: (counts[hardware], hardware))
     comparable = [run for run in successful if _hardware(run) == study.hardware[run.record.kind]]
+    # Runs are ordered oldest first, so the newest fingerprint remains.
     newest_data = {_data_key(run): run.record.data["fingerprint"] for run in comparable}
     used = {id(run) for run in comparable if run.record.data["fingerprint"] == newest_data[_data_key(run)]}
     study.omitted = len(successful) - len(used)
@@ -170,7 +174,7 @@ def assign(study: Study, runs: Sequence[Finished]) -> Study:
             elif id(run) in used:
                 arm.runs[run.record.seed] = run
     for arm in study.arms:
-        arm.runs = dict(sorted(arm.runs.items()))  # means and tables may not depend on the order of the runs
+        arm.runs = dict(sorted(arm.runs.items()))  # means and tables must not depend on the order of the runs
         arm.failed = {seed: error for seed, error in sorted(arm.failed.items()) if seed not in arm.runs}
     return study
 
@@ -193,16 +197,16 @@ def runs_of(experiment: Experiment, overrides: Sequence[str] = ()) -> list[Finis
     """The runs of an experiment, oldest first.
 
     Raises:
-        InputError: If there is none; the message contains the command that makes them with these overrides.
+        InputError: If there is none; the message contains the command that starts them with these overrides.
     """
     runs = [run for arm in experiment.arms for run in arm.runs.values()]
     if not runs:
-        raise InputError(f"{experiment.name}: no run has these settings. To make them: {experiment.command(overrides)}")
+        raise InputError(f"{experiment.name}: no run has these settings. To run them: {experiment.command(overrides)}")
     return sorted(runs, key=lambda run: run.time)
 
 
 def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
-    """Arms by the keys that their runs have, for each seed. Arms with the same overrides are composed once."""
+    """Arms by the match keys of their runs, for each seed. Arms with the same overrides are composed once."""
     same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.main]}
     for experiment in filter(study.includes, study.experiments.values()):
         for arm in experiment.arms:
@@ -212,14 +216,14 @@ def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
         bases = {entry: compose_base(entry, study.overrides) for entry in {entry for entry, _ in same}}
         for (entry, overrides), arms in same.items():
             composed = compose_arm(entry, bases[entry], study.overrides, overrides)
-            for key in _keys(entry, composed, seeds):
+            for key in _match_keys(entry, composed, seeds):
                 arms_by_key.setdefault(key, []).extend(arms)
     return arms_by_key
 
 
-def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
-    """The key of an arm's runs for each seed."""
-    kind, schema = SCHEMAS[entry]
+def _match_keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
+    """The match key of an arm's run for each seed."""
+    kind, schema = KINDS[entry]
     # With interpolations such as data.fold=${seed}, types are checked for each seed; else once is enough.
     per_seed = "seed}" in str(OmegaConf.to_container(composed))
     tree: dict[str, Any] = {}
@@ -228,16 +232,17 @@ def _keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[st
             OmegaConf.update(composed, "seed", seed)
             tree = asdict(validate(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
-        yield _key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
+        yield _match_key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
 
 
-def _key(kind: str, config: dict[str, Any], version: int, digests: dict[str, str]) -> str:
+def _match_key(kind: str, config: dict[str, Any], version: int, digests: dict[str, str]) -> str:
+    """What a run and its arm have in common; unlike the run key, without data and hardware."""
     return json.dumps([kind, hashed_config(kind, config), version, digests], sort_keys=True)
 
 
 def _record_key(run: Finished) -> str:
     record = run.record
-    return _key(record.kind, record.config, record.result_version, record.digests)
+    return _match_key(record.kind, record.config, record.result_version, record.digests)
 
 
 def _data_key(run: Finished) -> str:

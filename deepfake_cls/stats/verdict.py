@@ -1,4 +1,4 @@
-"""From the difference of two arms to a verdict in words, by fixed rules."""
+"""Turn the difference between two arms into a verdict, by fixed rules."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class Verdict:
     """Conclusion from a difference.
 
     Attributes:
-        word: One of the four.
+        word: ``better``, ``worse``, ``equivalent`` or ``inconclusive``.
         sentence: The verdict with its numbers, in points (hundredths of accuracy).
         seeds_needed: If inconclusive: total number of seeds that would decide, with the same estimate and variances.
             None for one seed, or if 1,000 are too few.
         images_needed: The same for images per seed, up to 1,000,000.
-        seeds_floor: Half-width for infinitely many seeds and the same images, a fraction. None for one seed.
-        images_floor: Half-width for infinitely many images and the same seeds. None for one seed.
+        seeds_floor: Half-width that remains with infinitely many seeds, from image noise alone, a fraction. None for
+            one seed.
+        images_floor: Likewise with infinitely many images, from seed noise alone.
     """
 
     word: Word
@@ -74,9 +75,10 @@ def judge(difference: Difference, p_adjusted: float | None = None, margin: float
     1. One seed: **inconclusive**.
     2. The interval lies strictly within ±margin: **equivalent**, even if it excludes 0. A 95 % interval is stricter
        than the common two one-sided tests at 5 %, which use a 90 % interval (Schuirmann 1987).
-    3. The interval excludes 0 and the p value (adjusted, if given) is below 1 − confidence: **better** or **worse**.
+    3. The interval excludes 0 and the p value (adjusted, if given) is below ``difference.alpha``: **better** or
+       **worse**.
     4. Else **inconclusive**, with the number of seeds or images that would decide it if the estimate stayed the same:
-       the half-width has to be smaller than the distance to 0 (at the level that the adjustment leaves) or to the
+       the half-width has to be smaller than the distance to 0 (at level alpha · p / adjusted p) or to the
        nearer margin.
 
     Args:
@@ -139,6 +141,7 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
 def _planned(components: Components, seeds: float, images: float) -> Spread:
     """Expected spread for that many seeds and images; either may be infinite."""
     parts = components.of_mean(seeds, images)
+    # The same lower bound as in compare.difference.
     floor = max((parts.image + parts.residual) / 2, images**-2.0)
     return Spread(parts.seed + parts.residual, parts.image, floor, seeds - 1, images - 1)
 

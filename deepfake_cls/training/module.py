@@ -26,7 +26,7 @@ from deepfake_cls.training.dropout import KeyedDropout
 
 
 class Classifier(L.LightningModule):
-    """A network and its training.
+    """Train a registered network on augmented batches.
 
     All arguments are plain values, which the checkpoint contains. So a checkpoint that is read with
     ``weights_only=True`` is enough to rebuild the network.
@@ -43,7 +43,7 @@ class Classifier(L.LightningModule):
         steps: Optimiser steps in an epoch.
         seed: Seed of the weights and of all random numbers.
         augment: Strengths of each augmentation, in order.
-        recipe: The fields of ``RecipeConfig``.
+        recipe: Weight decay, warm-up and label smoothing (``RecipeConfig``).
         identity: The run key.
     """
 
@@ -132,7 +132,7 @@ class Classifier(L.LightningModule):
     def needed(
         self, indices: NDArray[np.int64], labels: NDArray[np.int64], epoch: int, step: int
     ) -> NDArray[np.int64] | None:
-        """Rows, int64 (R,), of a batch whose pixels this process's share depends on; None for all."""
+        """The rows, int64 (R,), of a batch that this process must read to compute its share; None for all."""
         shape = (len(indices), *self.hparams["size"], len(self.hparams["channels"]))
         images = torch.empty(shape, dtype=torch.uint8, device="meta")
         batch = Batch(images, self._targets(torch.from_numpy(labels)), torch.from_numpy(indices))
@@ -169,22 +169,22 @@ class Classifier(L.LightningModule):
         return loss * (len(share) * distributed.world_size() / count)
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """Update loss and confusion matrix; of n processes, each takes every n-th batch."""
+        """Update loss and confusion matrix. Each of n processes takes every n-th batch."""
         if batch_idx % distributed.world_size() == distributed.rank():
             logits = self.logits(batch.images, batch.image_features)
             self.val_loss.update(F.cross_entropy(logits, batch.labels).expand(len(batch.labels)))
             self.confusion.update(logits, batch.labels)
 
     def on_train_start(self) -> None:
-        """Start the clock of a run that resumes within an epoch."""
+        """Start the clock, also for a run that resumes within an epoch."""
         self._epoch_started = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's clock."""
+        """Reset the clock and the image count."""
         self._epoch_started, self._images_done = time.perf_counter(), 0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Time the first step, which includes compilation and warm-up."""
+        """Time from the start of the epoch to the end of the first step: loading, compilation and warm-up included."""
         if self.first_step is None:
             synchronise(self.device)
             self.first_step = time.perf_counter() - self._epoch_started
