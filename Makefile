@@ -100,8 +100,10 @@ checks: $(STAMP)  ## ruff, mypy strict, import-linter
 test: checks  ## checks and the test suite without the slow tests
 	$(PYTEST) -m "not slow and not cluster"
 
-test-fast: checks  ## checks and the tests that neither train, start processes nor render reports
-	$(PYTEST) -m "not slow and not cluster" --fast -rfE --ignore tests/report --ignore tests/test_notebooks.py
+# Files of which test-fast would skip most tests, or which take more than a few seconds.
+LONG := report models/test_resnet.py training/test_fit.py test_notebooks.py test_train.py
+test-fast: checks  ## checks and the tests that neither train, start processes nor take long
+	$(PYTEST) -m "not slow and not cluster" --fast -rfE -k "not coverage" $(addprefix --ignore tests/,$(LONG))
 
 test-all: checks  ## checks and all tests that need no GPU and no cluster
 	$(PYTEST)

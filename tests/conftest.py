@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -59,6 +60,7 @@ def skip_in_fast_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.config.getoption("fast"):
         monkeypatch.setattr(train, "run", skip)
         monkeypatch.setattr(subprocess, "Popen", skip)
+        monkeypatch.setattr(BaseProcess, "start", skip)
 
 
 @pytest.fixture(scope="session")
