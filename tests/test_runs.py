@@ -86,6 +86,15 @@ def test_a_file_as_run_dir_is_refused() -> None:
         pass
 
 
+def test_the_minor_version_of_torch_is_part_of_the_run_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(version: str) -> str:
+        monkeypatch.setattr("torch.__version__", version)
+        return run_key("cnn", TrainConfig(), "f", Hardware("cpu", "32-true", 2, "x"))
+
+    assert key("2.15.0+cu132") == key("2.15.1")
+    assert len({key("2.15.0"), key("2.16.0"), key("3.15.0")}) == 3
+
+
 def test_hardware_is_part_of_the_run_key() -> None:
     config = TrainConfig()
     one = run_key("cnn", config, "f", Hardware("cpu", "32-true", 2, "x"))
