@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import time
 from dataclasses import asdict
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import torch
 from PIL import Image
 
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.jobs import attempt, out_of_memory
+from deepfake_cls.jobs import STOP_SIGNALS, attempt, out_of_memory, run_in_process
 from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.runs import Run, record_failure
 from tests.conftest import SMALL_NET, call, configure
@@ -184,6 +186,22 @@ def test_a_signal_while_a_job_starts_is_not_lost(number: signal.Signals, unibuc_
     assert "job 2" not in output
     assert "Traceback" not in errors
     assert not list(Path("runs/cnn").glob("*/result.json"))
+
+
+def test_signals_are_blocked_while_the_process_of_a_job_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = multiprocessing.get_start_method(allow_none=True)
+    masks: list[set[int]] = []
+
+    def start(self: BaseProcess) -> None:
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        raise OSError("no process")
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    with pytest.raises(OSError, match="no process"):
+        run_in_process("train", TrainConfig(), "seed=0", [])
+    multiprocessing.set_start_method(method, force=True)
+    assert masks[0] >= {*STOP_SIGNALS}
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*STOP_SIGNALS}
 
 
 @pytest.mark.slow

@@ -30,8 +30,9 @@ def test_a_printed_command_comes_back_as_the_path_it_names(path: str) -> None:
 def test_a_printed_command_chooses_the_same_data_again() -> None:
     assert data_arguments(SyntheticConfig(cache="x", workers=3)) == "data=synthetic"
     assert data_arguments(SyntheticConfig(strength=0.5)) == "data=synthetic data.strength=0.5"
-    config = replace(FolderConfig(root="my data"), resize=True)
-    assert shlex.split(data_arguments(config)) == ["data=folder", 'data.root="my data"', "data.resize=true"]
+    config = replace(FolderConfig(root="my data"), resize=True, val_fraction=0.3, val_seed=1)
+    overrides = ['data.root="my data"', "data.resize=true", "data.val_fraction=0.3", "data.val_seed=1"]
+    assert shlex.split(data_arguments(config)) == ["data=folder", *overrides]
 
 
 def test_names_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,9 @@ def predicted(checkpoint: Path, *overrides: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_evaluate_gives_the_scores_of_the_training(checkpoint: Path, unibuc_like: Path) -> None:
+def test_evaluate_gives_the_scores_of_the_training(
+    checkpoint: Path, unibuc_like: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluated(checkpoint, unibuc_like, "run_dir=score")
     ours, theirs = read_record(Path("score")), read_record(Path("model"))
     assert ours.confusion == theirs.confusion
@@ -56,6 +58,7 @@ def test_evaluate_gives_the_scores_of_the_training(checkpoint: Path, unibuc_like
     ours_probs, theirs_probs = (read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model"))
     assert np.allclose(ours_probs, theirs_probs, atol=1e-5)
     evaluated(checkpoint, unibuc_like, "run_dir=train_score", "split=train")
+    assert capsys.readouterr().out.endswith(" split=train\n")  # the printed command labels the same split
     assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
 
 
