@@ -30,6 +30,7 @@ from deepfake_cls.overrides import (
     plugin_modules,
     refuse_other_experiments,
     refuse_unknown_options,
+    split_positional,
     to_hydra,
 )
 from deepfake_cls.validation import validate
@@ -37,17 +38,18 @@ from deepfake_cls.validation import validate
 Schema = TypeVar("Schema")
 
 
-def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -> None:
+def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], positional: str | None = None) -> None:
     """Run an entry point: once, or once for each job of a sweep.
 
     Jobs of a sweep run one after the other, or as a launcher of Hydra starts them. A job that fails or crashes does not
     end the sweep: its error is printed at once and again at the end, and the exit status is 1. A signal ends the sweep
-    with status 128 plus its number.
+    with status 128 plus its number. A job that raises :class:`IncompleteError` sets the exit status 3.
 
     Args:
         name: Name of the entry point and of its file in ``conf/``.
         schema: Dataclass of its configuration.
         run: Its function, called with the checked configuration, and whether this is one job of a sweep.
+        positional: The key, a list, that takes the arguments without ``=``; None refuses them.
     """
     if sys.platform == "win32":
         sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
@@ -62,15 +64,12 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -
     sweep = bool({"-m", "--multirun"} & {*sys.argv}) or any(text.startswith("experiment=") for text in sys.argv)
     _prepare_process(name, sweep)
     try:
-        refuse_other_experiments(name, sys.argv[1:])
-        import_plugins(plugin_modules(sys.argv[1:]))
-        refuse_unknown_options(sys.argv[1:])
-        sys.argv[1:] = to_hydra(sys.argv[1:])
+        values = _read_arguments(name, positional)
         folder = str(conf_dir())
     except InputError as error:
         sys.exit(f"error: {error}")
 
-    command = Command(name, schema, run)
+    command = Command(name, schema, run, {positional: values} if positional is not None and values else {})
 
     def run_job(config: DictConfig) -> None:  # Hydra asks for a function
         command.run_job(config)
@@ -87,6 +86,20 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None]) -
             print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
     if failures:
         sys.exit(1)
+    if command.incomplete:
+        sys.exit(3)
+
+
+def _read_arguments(name: str, positional: str | None) -> list[str]:
+    """Check the command line, turn it into Hydra's overrides, and return the positional arguments."""
+    values, arguments = split_positional(sys.argv[1:])
+    if values and positional is None:
+        raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
+    refuse_other_experiments(name, arguments)
+    import_plugins(plugin_modules(arguments))
+    refuse_unknown_options(arguments)
+    sys.argv[1:] = to_hydra(arguments)
+    return values
 
 
 def _prepare_process(name: str, sweep: bool) -> None:
@@ -120,18 +133,23 @@ class Command:
         name: See :func:`main`.
         schema: See :func:`main`.
         run: See :func:`main`.
+        positional: The positional arguments by their key. They do not pass through Hydra's parser, which would
+            interpret characters that file names may contain.
         folder: The folder in which the command was called.
         process: Machine and process of the command, to recognise a worker.
         failures: One line for each job that failed in this process.
+        incomplete: Whether a job in this process raised :class:`IncompleteError`.
         error_files: Folder with the same line for each job that failed in a worker, also on another machine.
     """
 
     name: str
     schema: type[Any]
     run: Callable[[Any, bool], None]
+    positional: dict[str, list[str]] = field(default_factory=dict)
     folder: Path = field(default_factory=Path.cwd)
     process: tuple[str, int] = field(default_factory=_process)
     failures: list[str] = field(default_factory=list)
+    incomplete: bool = False
     error_files: Path = field(default_factory=lambda: Path.cwd() / "runs" / ".sweep" / f"failed-{uuid4().hex}")
 
     def run_job(self, config: DictConfig) -> None:
@@ -149,11 +167,15 @@ class Command:
         def run(config: DictConfig, sweep: bool) -> jobs.Outcome | None:
             if in_worker:
                 import_plugins(config.get("plugins", []))
-            return self._run_checked(validate(config, self.schema), sweep, overrides)
+            checked = validate(config, self.schema)
+            for key, values in self.positional.items():
+                setattr(checked, key, values)
+            return self._run_checked(checked, sweep, overrides)
 
         outcome = jobs.attempt(run, config, sweep, overrides)
         if outcome.signal is not None and not in_worker:
             raise SystemExit(128 + outcome.signal)
+        self.incomplete |= outcome.incomplete
         if outcome.failure is not None and in_worker:
             self.error_files.mkdir(parents=True, exist_ok=True)
             (self.error_files / str(hydra_config.job.num)).write_text(outcome.failure)

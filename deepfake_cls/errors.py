@@ -1,4 +1,4 @@
-"""Errors that are no fault of the program: a wrong input, a signal."""
+"""Errors that are no fault of the program: a wrong input, an input that cannot be used, a signal."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class InputError(ValueError):
     def _render_traceback_(self) -> list[str]:
         """The lines that IPython shows in place of a traceback."""
         return [f"error: {self}"]
+
+
+class IncompleteError(Exception):
+    """The work is done and its output is written, but some inputs could not be used: exit status 3."""
 
 
 class Interrupted(BaseException):

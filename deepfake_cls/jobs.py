@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from deepfake_cls import distributed, runs
-from deepfake_cls.errors import InputError, Interrupted
+from deepfake_cls.errors import IncompleteError, InputError, Interrupted
 from deepfake_cls.gpus import free_gpu
 
 # On macOS a process that has loaded the system's frameworks must not be forked, so each job imports everything itself.
@@ -48,10 +48,12 @@ class Outcome:
     Attributes:
         failure: One line for the list of failed jobs; None after success.
         signal: The signal that stopped the job, after it saved a checkpoint.
+        incomplete: Whether some inputs could not be used.
     """
 
     failure: str | None = None
     signal: int | None = None
+    incomplete: bool = False
 
 
 def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
@@ -72,6 +74,9 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     except InputError as error:
         print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
+    except IncompleteError as error:
+        print_error(f"{error}")
+        return Outcome(incomplete=True)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads the output; the results are written
     except OSError as error:

@@ -17,6 +17,25 @@ from deepfake_cls.validation import register_schemas
 # The schema has no keys below these: they depend on the network, augmentation or logger.
 FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
 CLEAR_ARGS = ("~model.args", "+model.args={}")
+# Hydra's flags that are followed by a value.
+VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i")
+
+
+def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into positional arguments and all others.
+
+    Positional are the arguments without ``=`` that are neither flags nor deletions of Hydra (``~key``), and all
+    arguments after ``--``.
+    """
+    before, after = [*arguments], list[str]()
+    if "--" in before:
+        end = before.index("--")
+        before, after = before[:end], before[end + 1 :]
+    positional, others = list[str](), list[str]()
+    for previous, text in zip(["", *before], before, strict=False):
+        is_path = "=" not in text and not text.startswith("-") and (not text.startswith("~") or "/" in text)
+        (positional if is_path and previous not in VALUE_FLAGS else others).append(text)
+    return positional + after, others
 
 
 def plugin_modules(arguments: Sequence[str]) -> list[str]:
