@@ -48,6 +48,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; force=true repeats it.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
+            if config.channels == "RGBA" and not train.store.has_alpha:
+                print("The images have no alpha channel: channels=RGBA is the same as channels=RGB here.", flush=True)
             record = classify(config, manifest, splits, hardware, run, started)
         print_run(record, run.path, " ".join(["python -m deepfake_cls.report", *plugin_arguments(config.plugins)]))
 

@@ -46,14 +46,21 @@ def run(config: TrainConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; force=true repeats it.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
-            if config.channels == "RGBA" and not data.train.store.has_alpha:
-                print("The images have no alpha channel: RGBA adds a constant channel of 255.")
+            print_channels(config.channels, data.train.store.has_alpha)
             record = fit.fit_and_score(config, data, hardware, run, digests, started)
         if distributed.rank() != 0:
             return
         assert record is not None
         split = [] if "test" in manifest.splits else ["split=validation"]
         print_run(record, run.path, predict_command(run.last, config, *split))
+
+
+def print_channels(channels: str, has_alpha: bool) -> None:
+    """Say so if ``channels`` is not what the image files contain."""
+    if channels == "RGBA" and not has_alpha:
+        print("The images have no alpha channel: channels=RGBA adds a constant one. channels=RGB omits it.", flush=True)
+    elif channels == "RGB" and has_alpha:
+        print("The images have an alpha channel, which channels=RGB does not use.", flush=True)
 
 
 def prepare(config: TrainConfig) -> Hardware:

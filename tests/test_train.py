@@ -365,6 +365,23 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         train.run(configure("train", TrainConfig, *overrides), False)
 
 
+def test_folders_of_classes_are_trained_on_and_the_splits_and_channels_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("dalle", "real"):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for row in range(20):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / label / f"{row}.png")
+    done = call("deepfake_cls.train", *SMALL_NET, "epochs=1", "data=folder", "data.root=mine", "run_dir=out")
+    for text in (
+        "mine has a folder for each class and none for splits: its 40 images are the split train.",
+        "There is no split validation: 4 of 40 images of train are used for it",
+        "The images have no alpha channel: channels=RGBA adds a constant one. channels=RGB omits it.",
+    ):
+        assert (done.stdout + done.stderr).count(text) == 1
+    assert read_record(Path("out")).data["classes"] == ["dalle", "real"]
+
+
 def test_an_impossible_folder_is_one_line_and_status_1() -> None:
     process = call("deepfake_cls.train", *SMALL, "run_dir=/proc/none/x", check=False)
     assert process.returncode == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from deepfake_cls.config import DataConfig
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.data.store import Store, open_split
 from deepfake_cls.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def open_images(
         InputError: If there is no such split, or an image is bad.
     """
     split = manifest.split(name)
+    if split.note:
+        _log.info(split.note)
     store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
     ids = tuple(split.ids[row] for row in store.kept)
     return SplitImages(ids, split.labels[store.kept], store)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig
 from deepfake_cls.data.build import Filled, cores, fill
+from deepfake_cls.data.decode import size_in
 from deepfake_cls.data.listing import indented
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.readers import Reader
@@ -225,15 +226,41 @@ def _remove_stale(cache: Path) -> None:
 def _refuse_bad(reader: Reader, split: Split, filled: Filled, skip: bool) -> None:
     if not filled.bad:
         return
-    problems = [f"{reader.where(row)} {reason}" for row, reason in filled.bad.items()]
-    summary = f"Split {split.name}: {len(problems)} of {len(split)} images cannot be used:{indented(problems)}"
+    problems = _problems(reader, filled.bad)
+    summary = f"Split {split.name}: {len(filled.bad):,} of {len(split):,} images cannot be used:{indented(problems)}"
     if not skip:
-        raise InputError(f"{summary}\nRepair or remove them, or skip them: data.on_error=skip.")
-    if len(problems) == len(split):
+        raise InputError(f"{summary}\n{_advice(reader, filled)}")
+    if len(filled.bad) == len(split):
         raise InputError(f"{summary}\nNo image is left.")
     lost = set(split.labels.tolist()) - set(split.labels[_kept(len(split), filled.bad)].tolist())
     if lost:
         raise InputError(f"{summary}\nNo image is left of class {', '.join(map(str, sorted(lost)))}.")
+
+
+def _problems(reader: Reader, bad: dict[int, str]) -> list[str]:
+    """One line for each reason, those of most images first, with up to three examples."""
+    rows_by_reason: dict[str, list[int]] = {}
+    for row, reason in bad.items():
+        rows_by_reason.setdefault(reason, []).append(row)
+    problems = []
+    for reason, rows in sorted(rows_by_reason.items(), key=lambda item: -len(item[1])):
+        places = [reader.where(row) for row in rows[:3]]
+        several = f"each of {len(rows):,} images {reason}; examples: {', '.join(places)}"
+        problems.append(several if len(rows) > 1 else f"{places[0]} {reason}")
+    return problems
+
+
+def _advice(reader: Reader, filled: Filled) -> str:
+    """What to do about images that cannot be used."""
+    sizes = [size for reason in filled.bad.values() if (size := size_in(reason))]
+    advice = "Skip these images with data.on_error=skip"
+    if len(sizes) < len(filled.bad):
+        advice = f"Repair or remove these files. {advice}"
+    if sizes:
+        advice += ", or resize images of another size with data.resize=true, which weakens generator traces"
+    if sizes and reader.size is None:
+        advice += ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'"
+    return f"{advice}."
 
 
 def _finish(folder: Path, filled: Filled, key: str) -> None:
