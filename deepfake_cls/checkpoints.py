@@ -23,6 +23,7 @@ class Model:
         size: Height and width of the training images.
         channels: ``RGB`` or ``RGBA``.
         seed: Seed of the training.
+        resize: Whether images of another size were resized for the training; None where the checkpoint does not say it.
     """
 
     network: nn.Module
@@ -30,6 +31,7 @@ class Model:
     size: tuple[int, int]
     channels: str
     seed: int
+    resize: bool | None = None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -87,7 +89,14 @@ def load_model(path: str | Path) -> Model:
         )
         network.load_state_dict(weights(checkpoint))
         height, width = settings["size"]
-        return Model(network.eval(), list(settings["classes"]), (height, width), settings["channels"], settings["seed"])
+        return Model(
+            network.eval(),
+            list(settings["classes"]),
+            (height, width),
+            settings["channels"],
+            settings["seed"],
+            settings.get("resize"),
+        )
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error
     except (TypeError, KeyError, RuntimeError) as error:

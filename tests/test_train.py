@@ -240,6 +240,16 @@ def test_a_run_resumes_in_another_folder_with_its_best_epoch() -> None:
     assert_equal(outcome(Path("moved")), outcome(Path("whole")))
 
 
+def test_a_checkpoint_without_newer_hyperparameters_resumes(finished: Path) -> None:
+    with stopped_after(4):
+        fit("run_dir=parts", *FINISHED)
+    old = read_checkpoint("parts/checkpoints/last.ckpt")
+    del old["hyper_parameters"]["resize"]
+    torch.save(old, "parts/checkpoints/last.ckpt")
+    fit("run_dir=parts", *FINISHED)
+    assert_equal(outcome(Path("parts")), outcome(finished))
+
+
 def test_epochs_of_one_batch_and_a_warmup_of_one_step() -> None:
     one_batch = ["batch_size=64", "epochs=10", "logger=csv"]  # a tenth of 10 steps is the warm-up
     with stopped_after(3, signal.SIGINT, "Stopped after epoch 3 of 10"):

@@ -91,6 +91,7 @@ def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
         augment=dict(config.augment),
         recipe=asdict(config.recipe),
         identity=run.identity,
+        resize=getattr(config.data, "resize", None),
     )
 
 
@@ -138,7 +139,9 @@ def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
     if saved.get("identity") != run.identity:
         current = dict(model.hparams)
         differences = "; ".join(
-            f"{key}={saved.get(key)} there, {value} here" for key, value in current.items() if saved.get(key) != value
+            f"{key}={saved[key]} there, {value} here"
+            for key, value in current.items()
+            if key in saved and saved[key] != value
         )
         raise InputError(
             f"checkpoint={path}: belongs to another run ({differences}). Use the configuration of its training."
