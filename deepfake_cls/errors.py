@@ -1,6 +1,10 @@
-"""Errors that are no fault of the program: a wrong input, an input that cannot be used, a signal."""
+"""Errors that are no fault of the program: a wrong input, an input that cannot be used, a signal; texts of others."""
 
 from __future__ import annotations
+
+import textwrap
+
+LONGEST_REASON = 200  # characters
 
 
 class InputError(ValueError):
@@ -25,3 +29,9 @@ class Interrupted(BaseException):
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error's message, cut after a word if it is long; without a message the error's type."""
+    line = str(error).strip().partition("\n")[0]
+    return textwrap.shorten(line, LONGEST_REASON, placeholder=" …") or type(error).__name__

@@ -103,7 +103,7 @@ def start_from(path: str, model: Classifier) -> None:
     Raises:
         InputError: If the file is no checkpoint of this project, or none of its weights fits.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, "init")
     state = model.network.state_dict()
     loaded = {
         name: value for name, value in weights(checkpoint).items() if name in state and state[name].shape == value.shape
@@ -125,17 +125,16 @@ def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
     """The checkpoint to resume from; None for a run that starts from the beginning.
 
     Raises:
-        InputError: If the checkpoint cannot be read, or belongs to another run.
+        InputError: If the checkpoint is damaged, or belongs to another run.
     """
     path = config.checkpoint or (str(run.last) if run.last.is_file() else None)
     if path is None:
         return None
-    try:
-        saved = read_checkpoint(path)["hyper_parameters"]
-    except InputError as error:
-        if config.checkpoint is None:
-            raise InputError(f"{error} It is this run's last checkpoint; start again with force=true.") from error
-        raise
+    advice = ""
+    if config.checkpoint is None:
+        best_epoch = f"resume from its best epoch with checkpoint={run.best}, or " if run.best.is_file() else ""
+        advice = f"It is this run's last checkpoint: {best_epoch}start again with force=true."
+    saved = read_checkpoint(path, advice=advice)["hyper_parameters"]
     if saved.get("identity") != run.identity:
         current = dict(model.hparams)
         differences = "; ".join(

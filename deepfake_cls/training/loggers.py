@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from deepfake_cls.config import LoggerConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, reason
 from deepfake_cls.records import Record
 
 
@@ -38,9 +38,8 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
     except TypeError as error:
         raise InputError(f"logger.args: {error}; expected arguments of Lightning's {factory.__name__}.") from error
     except Exception as error:  # each service has its own errors
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"logger={config.name}: does not start ({reason}); correct logger.args, or use logger=tensorboard."
+            f"logger={config.name}: does not start ({reason(error)}); correct logger.args, or use logger=tensorboard."
         ) from error
     for row in rows:
         logger.log_metrics(row, int(row.pop("step")))
