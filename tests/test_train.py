@@ -392,7 +392,9 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 def test_an_impossible_folder_is_one_line_and_status_1() -> None:
     process = call("deepfake_cls.train", *SMALL, "run_dir=/proc/none/x", check=False)
     assert process.returncode == 1
-    assert process.stderr.strip().splitlines()[-1].startswith("error: /proc/none")
+    assert process.stderr.splitlines()[-1].startswith(
+        "error: /proc/none/x cannot be written: No such file or directory;"
+    )
     assert "Traceback" not in process.stderr
 
 

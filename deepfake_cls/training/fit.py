@@ -20,14 +20,22 @@ from deepfake_cls import distributed
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, writing
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
 from deepfake_cls.records import Record, write_atomically, write_record
 from deepfake_cls.runs import Run
 from deepfake_cls.stats.metrics import score
-from deepfake_cls.training.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
+from deepfake_cls.training.callbacks import (
+    Checkpoint,
+    CheckpointFiles,
+    Curves,
+    LastCheckpoint,
+    Pictures,
+    ProgressBar,
+    StopCleanly,
+)
 from deepfake_cls.training.image_features import prepare
 from deepfake_cls.training.loggers import build_logger, log_hyperparameters
 from deepfake_cls.training.module import Classifier
@@ -55,7 +63,8 @@ def fit_and_score(
         model.network.compile(dynamic=False)  # in place, so that names in checkpoints have no prefix
     trainer = build_trainer(config, hardware, run, len(data.train_dataloader()), resume is not None)
     setup = time.perf_counter() - started
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    with writing(run.path, also_reads=True):
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     restore_faulthandler()
 
     evaluate_started = time.perf_counter()
@@ -70,7 +79,8 @@ def fit_and_score(
     record.digests = digests
     record.seconds = {"total": time.perf_counter() - started, **seconds}
     assert trainer.logger is not None
-    log_hyperparameters(trainer.logger, record, trainer.global_step)
+    with writing(run.path, also_reads=True):
+        log_hyperparameters(trainer.logger, record, trainer.global_step)
     write_record(run.path, record)
     return record
 
@@ -180,6 +190,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, run: Run, steps: int,
         max_epochs=config.epochs,
         logger=build_logger(config.logger, run.path, resumed),
         callbacks=callbacks,
+        plugins=[CheckpointFiles(run.best.parent)],
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
         log_every_n_steps=1,  # avoids a warning; ``Curves`` logs per-step values
