@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 
 from deepfake_cls import distributed
 from deepfake_cls.checkpoints import Model, load_model
-from deepfake_cls.config import EvaluateConfig, PredictConfig
+from deepfake_cls.config import DataConfig, EvaluateConfig, PredictConfig
 from deepfake_cls.data import read_manifest
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
+from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,16 +145,47 @@ def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> t
     """Open ``config.split``, at the size that the model was trained on.
 
     Raises:
-        InputError: If the data is wrong, or of another size without ``data.resize=true``.
+        InputError: If the data is wrong, or of another size without ``data.resize=true``; also if ``data.size`` differs
+            from the model's size.
     """
+    compare_with_training(config.data, model)
     manifest = read_manifest(config.data)
     return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
+
+
+def compare_with_training(data: DataConfig, model: Model) -> None:
+    """Warn if ``data.resize`` differs from the training's, and refuse another ``data.size``.
+
+    Raises:
+        InputError: If ``data.size`` is given and differs from the model's size.
+    """
+    size, resize = getattr(data, "size", None), getattr(data, "resize", None)
+    height, width = model.size
+    if size is not None and tuple(size) != model.size:
+        given = ",".join(map(str, size))
+        raise InputError(f"data.size=[{given}]: the model was trained on images of [{height},{width}]; omit data.size.")
+    if None not in (resize, model.resize) and resize != model.resize:
+        here, training = str(resize).lower(), str(model.resize).lower()
+        _log.warning(
+            "data.resize=%s, but the model was trained with data.resize=%s. Resizing changes the traces of generators,"
+            " so expect a lower accuracy.", here, training,
+        )  # fmt: skip
 
 
 def predict_split(
     config: EvaluateConfig | PredictConfig, model: Model, split: SplitImages, hardware: Hardware
 ) -> Outputs:
-    """Run a model on a split, with a progress bar."""
+    """Run a model on a split, with a progress bar.
+
+    Raises:
+        InputError: If the images have another size than the model's, which a layout without ``data.size`` may give.
+    """
+    if split.store.size != model.size:
+        (height, width), (trained_height, trained_width) = split.store.size, model.size
+        raise InputError(
+            f"The images are of [{height},{width}], and the model was trained on images of"
+            f" [{trained_height},{trained_width}]; give images of that size."
+        )
     from rich.progress import Progress
 
     batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import PredictConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, writing
 
 
 def run(config: PredictConfig, sweep: bool) -> None:
@@ -22,7 +22,8 @@ def run(config: PredictConfig, sweep: bool) -> None:
     output = Path(config.output)
     if output.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
-    output.parent.mkdir(parents=True, exist_ok=True)  # an error comes before the work, not after it
+    with writing(output, "choose another output=FILE"):  # an error comes before the work, not after it
+        output.parent.mkdir(parents=True, exist_ok=True)
     model, hardware = open_model(config)
     _, split = open_scored_split(config, model)
     outputs = predict_split(config, model, split, hardware)
@@ -36,7 +37,7 @@ def run(config: PredictConfig, sweep: bool) -> None:
     for image_id, label, row in zip(split.ids, labels, probs, strict=True):
         cells = [f"{p:.6f}" for p in row] if config.probabilities else []
         writer.writerow([image_id, model.classes[label] if config.names else int(label), *cells])
-    write_atomically(output, text.getvalue().encode(errors="surrogateescape"))
+    write_atomically(output, text.getvalue().encode(errors="surrogateescape"), "choose another output=FILE")
 
     print(f"{output}: {len(split)} images of split {config.split}")
     for label, count in sorted(Counter(labels.tolist()).items()):

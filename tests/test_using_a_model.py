@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deepfake_cls import evaluate, predict, train
-from deepfake_cls.checkpoints import load_model
+from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.inference import logits_of
@@ -133,6 +133,38 @@ def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Pat
     with pytest.raises(InputError, match="model's classes are 0, 1, 2; the data's are"):
         arguments = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
         evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
+
+
+def test_another_size_than_the_trainings_is_refused(checkpoint: Path, unibuc_like: Path) -> None:
+    data = ["data=unibuc", f"data.root={unibuc_like}"]
+    message = r"data.size=\[8,16\]: the model was trained on images of \[16,16\]; omit data.size"
+    with pytest.raises(InputError, match=message):
+        evaluated(checkpoint, unibuc_like, "data.size=[8,16]", "data.resize=true")
+    with pytest.raises(InputError, match=message):
+        predicted(checkpoint, *data, "data.size=[8,16]", "data.resize=true")
+    assert len(predicted(checkpoint, *data, "data.size=[16,16]")) == 7
+    with pytest.raises(InputError, match=r"images are of \[20,20\].*trained on images of \[16,16\]"):
+        predicted(checkpoint, "data=synthetic", "data.image_size=20", "data.test_size=5", "data.workers=1")
+
+
+def test_another_resize_than_the_trainings_is_a_warning(
+    checkpoint: Path, unibuc_like: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ["data=unibuc", f"data.root={unibuc_like}"]
+    predicted(checkpoint, *data)
+    assert caplog.messages == []
+    predicted(checkpoint, *data, "data.resize=true")
+    evaluated(checkpoint, unibuc_like, "data.resize=true")
+    warning = "data.resize=true, but the model was trained with data.resize=false."
+    assert [text[: len(warning)] for text in caplog.messages] == [warning, warning]
+
+    caplog.clear()
+    old = read_checkpoint(checkpoint)
+    del old["hyper_parameters"]["resize"]  # as in older files
+    torch.save(old, "old.ckpt")
+    assert load_model("old.ckpt").resize is None
+    assert len(predicted(Path("old.ckpt"), *data, "data.resize=true")) == 7
+    assert caplog.messages == []
 
 
 def test_a_run_of_evaluate_depends_on_the_weights(checkpoint: Path, unibuc_like: Path) -> None:
