@@ -43,9 +43,9 @@ def checkpoint(network: Classifier) -> Path:
     return save(network, resize=False)
 
 
-def save(network: Classifier, resize: bool | None) -> Path:
+def save(network: Classifier, resize: bool | None, **others: Any) -> Path:
     """Write a checkpoint whose training resized images, did not, or does not say it."""
-    settings: dict[str, Any] = {**network.hparams, "resize": resize}
+    settings: dict[str, Any] = {**network.hparams, "resize": resize, **others}
     if resize is None:
         del settings["resize"]
     torch.save({"state_dict": network.state_dict(), "hyper_parameters": settings}, "last.ckpt")
@@ -239,6 +239,18 @@ def test_numbers_are_for_the_competition_and_names_for_others(
     run(checkpoint, "names=false", "output=out.csv", paths=(str(write("photo.png")),))
     (row,) = rows(Path("out.csv").read_text())
     assert row["name"] == "abc"[int(row["label"])]
+
+
+def test_class_names_are_harmless(network: Classifier, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = ["=1+1", "b\x1b[31m", "c\n\udcff"]
+    checkpoint, photo = save(network, False, classes=classes), str(write("photo.png"))
+    run(checkpoint, "probabilities=true", paths=(photo,))
+    run(checkpoint, "probabilities=true", "output=out.csv", paths=(photo,))
+    (row,) = rows(Path("out.csv").read_text())
+    assert [*row] == ["image_id", "label", "error", "p_=1+1", r"p_b\x1b[31m", r"p_c\x0a\udcff"]
+    assert row["label"] in (r"\x3d1+1", r"b\x1b[31m", r"c\x0a\udcff")
+    assert r"Possible answers: =1+1, b\x1b[31m, c\x0a\udcff (closed" in (output := capsys.readouterr().out)
+    assert "\x1b" not in output
 
 
 # The output

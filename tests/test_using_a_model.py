@@ -113,7 +113,7 @@ def test_predict_labels_a_folder_of_images(checkpoint: Path) -> None:
     }
 
     Image.new("RGB", (64, 48)).save("mine/photo.png")
-    with pytest.raises(InputError, match=r"photo.png.*data.resize=true"):
+    with pytest.raises(InputError, match=r"(?s)photo.png.*data.resize=true"):
         predicted(checkpoint, "data=folder", "data.root=mine")
     assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.resize=true")) == 4
     with pytest.raises(IncompleteError, match=r"1 of 4: photo.png is 48×64.*resize=true resizes it"):
