@@ -21,13 +21,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls import distributed, gpus, jobs
-from deepfake_cls.config import conf_dir
+from deepfake_cls.config import SCHEMAS, conf_dir
 from deepfake_cls.errors import InputError, OutputError, writing
 from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
     from_hydra,
     import_plugins,
     plugin_modules,
+    refuse_ambiguous,
     refuse_other_experiments,
     refuse_unknown_options,
     split_positional,
@@ -95,6 +96,8 @@ def _read_arguments(name: str, positional: str | None) -> list[str]:
     values, arguments = split_positional(sys.argv[1:])
     if values and positional is None:
         raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
+    if positional is not None:
+        refuse_ambiguous(SCHEMAS[name], positional, values, arguments)
     refuse_other_experiments(name, arguments)
     import_plugins(plugin_modules(arguments))
     refuse_unknown_options(arguments)

@@ -29,7 +29,7 @@ def command_help(*, _root_: DictConfig) -> str:
     schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[values["data"]["name"]].Config}
     return "\n".join(
         [
-            f"usage: deepfake-cls {name} [KEY=VALUE ...] [GROUP=OPTION ...]",
+            f"usage: deepfake-cls {name}{' [PATH ...]' * ('paths' in values)} [KEY=VALUE ...] [GROUP=OPTION ...]",
             *(["       -m KEY=VALUE,VALUE runs a job for each value"] if "launcher" in choices else []),
             "\ngroups and their options:",
             *(_row(group, ", ".join(names)) for group, names in options.items() if names),

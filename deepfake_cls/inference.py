@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from deepfake_cls import distributed
 from deepfake_cls.checkpoints import Model, load_model
 from deepfake_cls.config import DataConfig, EvaluateConfig, PredictConfig
-from deepfake_cls.data import read_manifest
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
@@ -141,7 +141,7 @@ def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]
     return model, hardware
 
 
-def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> tuple[Manifest, SplitImages]:
+def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model, manifest: Manifest) -> SplitImages:
     """Open ``config.split``, at the size that the model was trained on.
 
     Raises:
@@ -149,8 +149,7 @@ def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> t
             from the model's size.
     """
     compare_with_training(config.data, model)
-    manifest = read_manifest(config.data)
-    return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
+    return open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
 
 
 def compare_with_training(data: DataConfig, model: Model) -> None:
@@ -186,11 +185,20 @@ def predict_split(
             f"The images are of [{height},{width}], and the model was trained on images of"
             f" [{trained_height},{trained_width}]; give images of that size."
         )
+    batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)
+    return predict_batches(config, model, batches, len(split), hardware)
+
+
+def predict_batches(
+    config: EvaluateConfig | PredictConfig, model: Model, batches: Iterable[ImageBatch], count: int, hardware: Hardware
+) -> Outputs:
+    """Run a model on batches of ``count`` images, with a progress bar on standard error."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)
-    with Progress(transient=True, disable=not config.trainer.progress) as bar:
-        task = bar.add_task("images", total=len(split))
+    disable = not config.trainer.progress or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=disable) as bar:
+        task = bar.add_task("images", total=count)
         return predict_all(
             model.network,
             batches,

@@ -25,6 +25,7 @@ from typing import Any
 
 from deepfake_cls import distributed, runs
 from deepfake_cls.errors import IncompleteError, InputError, Interrupted, OutputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.gpus import free_gpu
 
 # On macOS a process that has loaded the system's frameworks must not be forked, so each job imports everything itself.
@@ -108,7 +109,7 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
 def print_error(text: str) -> None:
     """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same error."""
     if distributed.local_rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
@@ -282,6 +283,12 @@ def configure_logging() -> None:
     """Show messages of this project, and warnings of its libraries."""
     import logging
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), keep="\n\t")  # file names may contain control characters
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

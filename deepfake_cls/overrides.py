@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -36,6 +39,27 @@ def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         is_path = "=" not in text and not text.startswith("-") and (not text.startswith("~") or "/" in text)
         (positional if is_path and previous not in VALUE_FLAGS else others).append(text)
     return positional + after, others
+
+
+def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], arguments: Sequence[str]) -> None:
+    """Refuse files whose name looks like ``KEY=VALUE``, and keys that exclude positional arguments.
+
+    Args:
+        schema: The command's schema; ``excludes`` in the metadata of its field ``positional`` names keys and groups.
+        positional: The key of the positional arguments.
+        values: The positional arguments.
+        arguments: The other arguments.
+
+    Raises:
+        InputError: If there is such a file or key.
+    """
+    keys = {entry.name: entry for entry in fields(schema)}
+    for text in arguments:
+        key = re.split("[.@=]", text.lstrip("+~"))[0]
+        if key not in {*keys, "hydra"} and "=" in text and Path(text).exists():
+            raise InputError(f"{text}: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.")
+        if values and key in keys[positional].metadata.get("excludes", ()):
+            raise InputError(f"{text}: cannot be combined with {values[0]}; give either {positional} or {key}=.")
 
 
 def plugin_modules(arguments: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from PIL import Image
 from deepfake_cls import evaluate, predict, train
 from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import IncompleteError, InputError
 from deepfake_cls.inference import logits_of
 from deepfake_cls.records import read_predictions, read_record
 from tests.conftest import SMALL_NET, configure
@@ -113,10 +113,13 @@ def test_predict_labels_a_folder_of_images(checkpoint: Path) -> None:
     }
 
     Image.new("RGB", (64, 48)).save("mine/photo.png")
-    with pytest.raises(InputError, match=r"photo.png.*data.resize=true"):
+    with pytest.raises(InputError, match=r"(?s)photo.png.*data.resize=true"):
         predicted(checkpoint, "data=folder", "data.root=mine")
     assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.resize=true")) == 4
-    assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")) == 3
+    with pytest.raises(IncompleteError, match=r"1 of 4: photo.png is 48×64.*resize=true resizes it"):
+        predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")
+    with Path("out.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["2", "1", "", "0"]
 
 
 def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Path) -> None:

@@ -84,10 +84,15 @@ def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
     return [[*pair] for split in splits.values() for pair in split.store.skipped]
 
 
-def require_labels(split: SplitImages, name: str) -> None:
-    """Raise InputError if a label of the split is unknown."""
-    if bool((split.labels < 0).any()):
-        raise InputError(f"split={name}: has no labels; choose a split with labels, or use predict.")
+def require_labels(manifest: Manifest, name: str, predict: str) -> None:
+    """Raise InputError if a label of the split is unknown, or the data has no labels; ``predict`` labels its images."""
+    unlabelled = [split for split in manifest.splits if bool((manifest.split(split).labels < 0).any())]
+    if name in unlabelled or (name not in manifest.splits and not manifest.classes):
+        split = name if name in unlabelled else unlabelled[0]
+        raise InputError(
+            f"split={split}: has no labels to compare with; choose a split with labels, or label its images with"
+            f" {predict} split={split}"
+        )
 
 
 def require_same_classes(model_classes: list[str], manifest: Manifest) -> None:
