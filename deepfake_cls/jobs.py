@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deepfake_cls import distributed, runs
+from deepfake_cls import distributed, run_folders
 from deepfake_cls.errors import IncompleteError, InputError, Interrupted
 from deepfake_cls.gpus import free_gpu
 
@@ -146,7 +146,7 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
             if message == READY:
                 stops.pass_on_to(process.pid)
         process.join()
-    run = next((message for message in messages if isinstance(message, runs.Run)), None)
+    run = next((message for message in messages if isinstance(message, run_folders.Run)), None)
     outcome = next((message for message in messages if isinstance(message, Outcome)), None)
     if outcome is None and stops.received:  # stopped before or after its training: no checkpoint to save
         print_error("\nStopped.")
@@ -207,7 +207,7 @@ class _Stops:
             self.pass_on_to(self._pid)
 
 
-def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> Outcome:
+def _crashed(status: int, config: Any, overrides: str, run: run_folders.Run | None) -> Outcome:
     """The outcome of a job whose process has ended without sending one."""
     if status < 0:
         end = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
@@ -217,7 +217,7 @@ def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> 
         end = f"ended with exit status {status} and without a result"
     print_error(f"error: {overrides}: {end}")
     if run is not None:
-        runs.record_failure(run, config, f"The process {end}.")
+        run_folders.record_failure(run, config, f"The process {end}.")
     return Outcome(f"{overrides}: {end}")
 
 
@@ -243,7 +243,7 @@ def _child(
     enable_faulthandler()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging()
-    runs.on_claim.append(sending.send)
+    run_folders.on_claim.append(sending.send)
     try:
         sending.send(READY)
         for module in config.plugins:  # registers their parts in this process too

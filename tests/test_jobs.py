@@ -21,7 +21,7 @@ from PIL import Image
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.jobs import STOP_SIGNALS, attempt, out_of_memory, run_in_process
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import Run, record_failure
+from deepfake_cls.run_folders import Run, record_failure
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_distributed import torchrun_variables
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_cls import runs
+from deepfake_cls import run_folders
 from deepfake_cls.config import FolderConfig, KnnConfig, ModelConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.records import Record, read_record, write_record
+from deepfake_cls.run_folders import claim
 from deepfake_cls.run_key import defaults_of, hashed_config, run_key
-from deepfake_cls.runs import claim
 from tests.conftest import call
 
 ID = "ab" * 32
@@ -21,7 +21,7 @@ ID = "ab" * 32
 
 def test_the_second_of_two_processes_waits_and_finds_the_run_done(monkeypatch: pytest.MonkeyPatch) -> None:
     config, order, printed = KnnConfig(), list[str](), list[str]()
-    monkeypatch.setattr(runs, "print", lambda text, flush: printed.append(text), raising=False)
+    monkeypatch.setattr(run_folders, "print", lambda text, flush: printed.append(text), raising=False)
 
     def first() -> None:
         with claim("knn", ID, config, sweep=False) as run:
