@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -49,11 +49,13 @@ class Outcome:
         failure: One line for the list of failed jobs; None after success.
         signal: The signal that stopped the job, after it saved a checkpoint.
         incomplete: Whether some inputs could not be used.
+        run: The folder of the job's run, if it claimed one.
     """
 
     failure: str | None = None
     signal: int | None = None
     incomplete: bool = False
+    run: Path | None = None
 
 
 def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
@@ -65,6 +67,16 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
         sweep: Whether this is one job of a sweep.
         overrides: The job's overrides, its name in a sweep.
     """
+    claimed: list[run_folders.Run] = []
+    run_folders.on_claim.append(claimed.append)
+    try:
+        outcome = _attempt(job, config, sweep, overrides)
+    finally:
+        run_folders.on_claim.remove(claimed.append)
+    return replace(outcome, run=claimed[-1].path) if claimed else outcome
+
+
+def _attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     prefix = f"{overrides}: " if sweep else ""
     try:
         return job(config, sweep) or Outcome()
@@ -154,7 +166,9 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
     elif outcome is None:
         outcome = _crashed(process.exitcode or 0, config, overrides, run)
     # A signal to the job only, such as a user's kill, stops the job and not the sweep.
-    return Outcome(outcome.failure, stops.received[0] if stops.received else None)
+    return Outcome(
+        outcome.failure, stops.received[0] if stops.received else None, run=None if run is None else run.path
+    )
 
 
 @contextlib.contextmanager

@@ -84,8 +84,8 @@ class Run:
         return Record(self.kind, "failed", self.identity, asdict(config), seed=config.seed, error=error)
 
 
-# Called for each run that this process starts. A job of a sweep sends the run to its parent process, which records the
-# failure if the job crashes.
+# Called for each run that this process claims. A job of a sweep sends the run to its parent process, which records the
+# failure if the job crashes, and compares the runs when the sweep ends.
 on_claim: list[Callable[[Run], None]] = []
 
 
@@ -120,9 +120,8 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         run = distributed.broadcast(_open(Run(kind, path, identity), config.force))
-        if run.done is None:
-            for callback in on_claim:
-                callback(run)
+        for callback in on_claim:
+            callback(run)
         try:
             yield run
         except Exception as error:
