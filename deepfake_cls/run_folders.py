@@ -91,7 +91,7 @@ on_claim: list[Callable[[Run], None]] = []
 
 def record_failure(run: Run, config: Any, error: str) -> None:
     """Record that a run's process ended without a result, unless another process works on the run or finished it."""
-    with suppress(Timeout), _lock(run.path).acquire(timeout=10):
+    with suppress(Timeout), lock_of(run.path).acquire(timeout=10):
         if not (run.path / "result.json").exists():
             write_record(run.path, run.failure(config, error))
 
@@ -119,7 +119,7 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
     path = _folder(kind, identity, config, sweep)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        run = distributed.broadcast(_open(Run(kind, path, identity), config.force))
+        run = distributed.broadcast(_open(Run(kind, path, identity), config))
         for callback in on_claim:
             callback(run)
         try:
@@ -150,13 +150,14 @@ def _finished_schema_1(parent: Path, identity: str) -> Path | None:
     return None
 
 
-def _lock(path: Path) -> FileLock:
+def lock_of(path: Path) -> FileLock:
+    """The lock of a run's folder, which the process that works on the run holds."""
     # Not in the folder, so that force=true can delete the folder while it is locked.
     return FileLock(path.parent / f".{path.name}.lock")
 
 
 def _locked(path: Path) -> AbstractContextManager[Any]:
-    lock = _lock(path)
+    lock = lock_of(path)
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -164,7 +165,7 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
         return lock.acquire()
 
 
-def _open(run: Run, force: bool) -> Run:
+def _open(run: Run, config: Any) -> Run:
     """Return the run with its record if it is finished; else prepare its folder."""
     path = run.path
     if path.exists() and not path.is_dir():
@@ -178,13 +179,14 @@ def _open(run: Run, force: bool) -> Run:
                 f"run_dir={path}: contains another run ({identity[:12]}; this one is {run.identity[:12]})."
                 " Give another run_dir, or omit it."
             )
-        if force:
+        if config.force:
             shutil.rmtree(path)
         elif finished:
             return replace(run, done=finished)
     path.mkdir(parents=True, exist_ok=True)
     (path / "result.json").unlink(missing_ok=True)
-    write_atomically(path / "run.json", json.dumps({"identity": run.identity}).encode())
+    started = {"identity": run.identity, "kind": run.kind, "config": asdict(config)}
+    write_atomically(path / "run.json", json.dumps(started).encode())
     return run
 
 

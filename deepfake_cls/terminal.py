@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from deepfake_cls.errors import InputError
 
@@ -24,20 +26,55 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole:
     console.print(table)
 
 
-def confirm(question: str, key: str, yes: bool) -> bool:
-    """Whether to delete what was shown: ``yes=true``, or the answer to the question on a terminal.
+def delete(
+    going: Sequence[tuple[Path, int]], remove: Callable[[Path], str], key: str, yes: bool, remark: str = ""
+) -> None:
+    """Show folders with their sizes, ask whether to delete them, and delete them.
+
+    Args:
+        going: The folders and their sizes in bytes.
+        remove: Deletes one; returns why it did not, or an empty string.
+        key: The override that asks to delete.
+        yes: Delete without asking.
+        remark: A sentence below the list.
 
     Raises:
-        InputError: Without a terminal and without ``yes=true``; ``key`` is the override that asked to delete.
+        InputError: Without a terminal and without ``yes=true``.
     """
-    if yes:
-        return True
-    if not sys.stdin.isatty():
+    if not going:
+        print(f"{key}: there is nothing to delete.")
+        return
+    for path, size in going:
+        print(f"{path}  {size_text(size)}")
+    if remark:
+        print(remark)
+    if not yes and not sys.stdin.isatty():
         raise InputError(f"{key}: nothing was deleted; without a terminal, confirm with yes=true.")
+    folders = f"{len(going)} folder{'s' * (len(going) != 1)}"
+    if not yes and not _confirmed(f"Delete {folders}, {size_text(sum(size for _, size in going))}?"):
+        print("Nothing was deleted.")
+        return
+    gone = []
+    for path, size in going:
+        reason = remove(path)
+        if reason:
+            print(f"{path}: {reason}; not deleted.")
+        else:
+            gone.append(size)
+    print(f"Deleted {len(gone)} of {folders}, {size_text(sum(gone))}.")
+
+
+def _confirmed(question: str) -> bool:
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files in a folder; links count as links."""
+    files = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
+    return sum(file.lstat().st_size for file in files)
 
 
 def size_text(count: float) -> str:
