@@ -27,8 +27,7 @@ def run(config: CompareConfig, sweep: bool) -> None:
     from deepfake_cls.report.collect import Finished
     from deepfake_cls.report.paired import compare
 
-    folder = Path(config.runs)
-    found = [find(text, folder) for text in config.folders]
+    found = find(config.folders, Path(config.runs))
     runs = [Finished(run.path, run.record, run.time) for run in found if run.record is not None]
     compared = compare(runs, short_ids(found) if found else [])
     print_comparison(compared)

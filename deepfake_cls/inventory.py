@@ -99,18 +99,29 @@ def short_ids(runs: Sequence[Found]) -> list[str]:
     return [run.identity[:digits] or "–" for run in runs]
 
 
-def find(text: str, folder: Path) -> Found:
-    """The finished run that a folder or the first digits of an id name.
+def find(texts: Sequence[str], folder: Path) -> list[Found]:
+    """The finished runs that folders, or the first digits of ids, name.
 
     Args:
-        text: The folder of a run, or the first digits of the id of a run below ``folder``.
+        texts: Folders of runs, or the first digits of ids of runs below ``folder``.
         folder: The folder that is searched.
 
     Raises:
-        InputError: If there is no such run, there are several, or it has not finished.
+        InputError: If one names no run, several runs, or a run that has not finished.
     """
-    named = read_run(Path(text))
-    runs = [named] if named else [run for run in runs_below(folder) if text and run.identity.startswith(text.lower())]
+    named = {text: read_run(Path(text)) for text in texts}
+    below = runs_below(folder) if None in named.values() else []
+    return [
+        _the_finished(text, [run] if run else [other for other in below if _begins(other, text)], folder)
+        for text, run in ((text, named[text]) for text in texts)
+    ]
+
+
+def _begins(run: Found, text: str) -> bool:
+    return bool(text) and run.identity.startswith(text.lower())
+
+
+def _the_finished(text: str, runs: Sequence[Found], folder: Path) -> Found:
     if not runs:
         raise InputError(
             f"{text}: expected the folder of a run, or the first digits of the id of a run below {folder};"
@@ -118,9 +129,9 @@ def find(text: str, folder: Path) -> Found:
         )
     if len(runs) > 1:
         matches = ", ".join(str(run.path) for run in runs[:5])
-        raise InputError(f"{text}: {len(runs)} runs have an id with these digits ({matches}); give more digits.")
+        raise InputError(f"{text}: {len(runs)} runs have an id with these digits; give one of {matches}.")
     if runs[0].status != "ok":
-        raise InputError(f"{text}: the run in {runs[0].path} is {runs[0].status}, expected a finished run.")
+        raise InputError(f"{text}: the run in {runs[0].path} is {runs[0].status}; expected a finished run.")
     return runs[0]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepfake_cls.errors import InputError
+from deepfake_cls.records import Record, read_record
 
 # Keys that select no run of a report: where and how the jobs ran.
 OMITTED = ("hydra", "launcher", "experiment", "trainer", "logger", "force", "seed", "run_dir", "checkpoint", "tta")
@@ -65,23 +66,23 @@ def varied(jobs: Sequence[Job]) -> list[str]:
 
 def over_seeds(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[str]]:
     """A row for each configuration that has runs of two seeds or more: its values, mean ± sd, number of seeds."""
-    from deepfake_cls.records import read_record
     from deepfake_cls.stats.intervals import summarise
     from deepfake_cls.summary import correct_of
 
     if "seed" not in keys:
         return []
-    runs: dict[tuple[str, ...], set[str]] = {}
+    shares: dict[tuple[str, ...], dict[str, float]] = {}
     for job in jobs:
-        if job.failure is None and job.run is not None:
-            runs.setdefault(tuple(_value(job, key) for key in keys if key != "seed"), set()).add(job.run)
-    rows = []
-    for values, folders in runs.items():
-        counts = [correct_of(read_record(Path(folder))) for folder in sorted(folders)]
-        summary = summarise([correct / count for correct, count in counts])
-        if summary.sd is not None:
-            rows.append([*values, f"{100 * summary.mean:.1f} ± {100 * summary.sd:.1f} %", str(summary.seeds)])
-    return rows
+        if (record := _record(job)) is not None and job.run is not None:
+            correct, count = correct_of(record)
+            values = tuple(_value(job, key) for key in keys if key != "seed")
+            shares.setdefault(values, {})[job.run] = correct / count  # jobs may share a run: KNN has no seed
+    summaries = {values: summarise([*by_run.values()]) for values, by_run in shares.items()}
+    return [
+        [*values, f"{100 * summary.mean:.1f} ± {100 * summary.sd:.1f} %", str(summary.seeds)]
+        for values, summary in summaries.items()
+        if summary.sd is not None
+    ]
 
 
 def report_command(entry: str, jobs: Sequence[Job]) -> str:
@@ -102,11 +103,15 @@ def _value(job: Job, key: str) -> str:
 
 
 def _accuracy(job: Job) -> str:
-    from deepfake_cls.records import read_record
     from deepfake_cls.summary import accuracy_text
 
-    if job.failure is not None:
-        return "failed"
-    with suppress(InputError):
-        return accuracy_text(read_record(Path(job.run or "")))
-    return "no result"
+    record = _record(job)
+    return "failed" if record is None else accuracy_text(record)
+
+
+def _record(job: Job) -> Record | None:
+    """The record of a job that succeeded."""
+    if job.failure is None and job.run is not None:
+        with suppress(InputError):
+            return read_record(Path(job.run))
+    return None

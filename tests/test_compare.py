@@ -118,13 +118,15 @@ def test_what_cannot_be_compared_is_refused() -> None:
     unfinished = RUNS / "cnn" / "unfinished"
     unfinished.mkdir()
     (unfinished / "run.json").write_text(json.dumps({"identity": "ab" * 32}))
+    shutil.copytree(unfinished, RUNS / "copy")
     two_seeds = [write(RUNS, [*TINY, "lr=4"], seed) for seed in (5, 6)]
     for folders, message in (
         ([first], "expected two or more different runs"),
         ([first, first], "expected two or more different runs"),
         ([first, other_images], "seed 0 was scored on other images than the baseline"),
-        ([first, failed], "is failed, expected a finished run"),
-        ([first, "ababab"], "is unfinished, expected a finished run"),
+        ([first, failed], "is failed; expected a finished run"),
+        ([first, unfinished], "is unfinished; expected a finished run"),
+        ([first, "ab", "AB"], "2 runs have an id with these digits; give one of runs/cnn/unfinished, runs/copy"),
         ([first, ""], "expected the folder of a run, or the first digits"),
         ([first, second, *two_seeds], "has the seeds 1, the baseline 0; expected a common seed"),
     ):

@@ -9,7 +9,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,13 +64,13 @@ def _read(path: Path) -> Entry | None:
 
 def _is_open(path: Path) -> bool:
     """Whether a process has a store open: such a process holds a shared lock, see ``store``."""
-    with suppress(FileNotFoundError), (path / "images.u8").open("rb") as file:
-        try:
+    try:
+        with (path / "images.u8").open("r+b") as file:  # NFS locks no file that is only read
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # the file system has no locks
-            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # it is missing or read-only, or the file system has no locks
+        return False
     return False
 
 
