@@ -37,7 +37,10 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
         values |= _flatten(strengths, "augment.")
     # Not hashed: the content of these files counts, not their names.
     values |= {key: config[key] for key in ("checkpoint", "init") if kind != "knn" and config.get(key)}
-    return {key: text(value) for key, value in values.items()}
+    order = sorted(
+        values, key=lambda key: (key.startswith("data."), key == "seed")
+    )  # what is compared most comes first
+    return {key: text(values[key]) for key in order}
 
 
 def settings_text(kind: str, config: Mapping[str, Any]) -> str:
@@ -48,13 +51,13 @@ def settings_text(kind: str, config: Mapping[str, Any]) -> str:
 def differences(kinds: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """For each configuration, its values of the settings that are not equal in all of them; the seed is left out."""
     found = [settings(kind, config) for kind, config in zip(kinds, configs, strict=True)]
-    keys = dict.fromkeys(key for values in found for key in values if key != "seed")
-    full = [
-        {key: values.get(key, _default(config, key)) for key in keys}
-        for values, config in zip(found, configs, strict=True)
-    ]
+    full = []
+    for kind, config, own in zip(kinds, configs, found, strict=True):
+        # A setting that another run of this kind changes is shown with its default value.
+        keys = dict.fromkeys(key for other, values in zip(kinds, found, strict=True) if other == kind for key in values)
+        full.append({key: own.get(key, _default(config, key)) for key in keys if key != "seed"})
     return [
-        {key: value for key, value in values.items() if value and len({other[key] for other in full}) > 1}
+        {key: value for key, value in values.items() if any(other.get(key) != value for other in full)}
         for values in full
     ]
 
@@ -87,12 +90,12 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _default(config: Mapping[str, Any], key: str) -> str:
-    """The value of a key that is at its default; empty for a configuration without it, such as of another kind."""
+    """The value of a key that is at its default."""
     if key == "scale":
-        return DEFAULT_SCALE if "lr" in config else ""
+        return DEFAULT_SCALE
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            return ""
+            return "default"  # such as an argument of another network
         value = value[part]
     return "default" if isinstance(value, Mapping) else text(value)
