@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -9,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -34,6 +35,8 @@ from deepfake_cls.overrides import (
     split_positional,
     to_hydra,
 )
+from deepfake_cls.records import write_atomically
+from deepfake_cls.sweep import Job, print_sweep
 from deepfake_cls.validation import validate
 
 Schema = TypeVar("Schema")
@@ -82,10 +85,10 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
         print("\nStopped.", file=sys.stderr, flush=True)
         sys.exit(130)
     finally:
-        failures = command.all_failures()
-        if failures and (sweep or len(failures) > 1):
-            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
-    if failures:
+        failed = command.gather_failures(sweep)
+    if sweep:
+        print_sweep(name, command.ended)
+    if failed:
         sys.exit(1)
     if command.incomplete:
         sys.exit(3)
@@ -145,9 +148,9 @@ class Command:
             interpret characters that file names may contain.
         folder: The folder in which the command was called.
         process: Machine and process of the command, to recognise a worker.
-        failures: One line for each job that failed in this process.
+        ended: The jobs that have ended.
         incomplete: Whether a job in this process raised :class:`IncompleteError`.
-        error_files: Folder with the same line for each job that failed in a worker, also on another machine.
+        job_files: Folder with a file for each job that ended in a worker, also on another machine.
     """
 
     name: str
@@ -156,15 +159,16 @@ class Command:
     positional: dict[str, list[str]] = field(default_factory=dict)
     folder: Path = field(default_factory=Path.cwd)
     process: tuple[str, int] = field(default_factory=_process)
-    failures: list[str] = field(default_factory=list)
+    ended: list[Job] = field(default_factory=list)
     incomplete: bool = False
-    error_files: Path = field(default_factory=lambda: Path.cwd() / "runs" / ".sweep" / f"failed-{uuid4().hex}")
+    job_files: Path = field(default_factory=lambda: Path.cwd() / "runs" / ".sweep" / f"jobs-{uuid4().hex}")
 
     def run_job(self, config: DictConfig) -> None:
         """Run one job and record its failure; Hydra calls this in the command's process or in a worker."""
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
-        overrides = " ".join(text.lstrip("+") for text in from_hydra(hydra_config.overrides.task))
+        arguments = [text.lstrip("+") for text in from_hydra(hydra_config.overrides.task)]
+        overrides = " ".join(arguments)
         in_worker = _process() != self.process
         if in_worker:
             jobs.configure_logging()
@@ -184,11 +188,12 @@ class Command:
         if outcome.signal is not None and not in_worker:
             raise SystemExit(128 + outcome.signal)
         self.incomplete |= outcome.incomplete
-        if outcome.failure is not None and in_worker:
-            self.error_files.mkdir(parents=True, exist_ok=True)
-            (self.error_files / str(hydra_config.job.num)).write_text(outcome.failure)
-        elif outcome.failure is not None:
-            self.failures.append(outcome.failure)
+        folder = None if outcome.run is None else str(outcome.run)
+        job = Job(hydra_config.job.num if sweep else 0, arguments, outcome.failure, folder)
+        if in_worker:
+            write_atomically(self.job_files / str(job.number), json.dumps(asdict(job)).encode())
+        else:
+            self.ended.append(job)
         if in_worker and sys.stdout is not None:
             sys.stdout.flush()  # a worker may be killed at any time
 
@@ -203,11 +208,13 @@ class Command:
         shared_gpus = gpus.visible_gpus(config.trainer.device) if "joblib" in launcher else []
         return jobs.run_in_process(self.name, config, overrides, shared_gpus)
 
-    def all_failures(self) -> list[str]:
-        """One line for each failed job; deletes the files of the workers."""
-        failures = list(self.failures)
-        if self.error_files.is_dir():
-            files = sorted(self.error_files.iterdir(), key=lambda file: int(file.name))
-            failures += [file.read_text() for file in files]
-            shutil.rmtree(self.error_files)
-        return failures
+    def gather_failures(self, sweep: bool) -> bool:
+        """Whether a job failed; lists the failures, and completes ``ended`` by the jobs of workers."""
+        if self.job_files.is_dir():
+            self.ended += [Job(**json.loads(file.read_bytes())) for file in self.job_files.glob("[0-9]*")]
+            shutil.rmtree(self.job_files)
+        self.ended.sort(key=lambda job: job.number)
+        failures = [job.failure for job in self.ended if job.failure is not None]
+        if failures and (sweep or len(failures) > 1):
+            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
+        return bool(failures)

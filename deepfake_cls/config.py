@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepfake_cls.config_runs import CacheConfig, CompareConfig, PluginsConfig, RunsConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.schema import Rule, number, one_of
 
@@ -166,16 +167,14 @@ class LoggerConfig:
 
 
 @dataclass
-class CommandConfig:
-    """Keys of every command.
+class CommandConfig(PluginsConfig):
+    """Keys of every command that reads images.
 
     Attributes:
-        plugins: Modules to import first; they register networks, layouts, augmentations, metrics and tables.
         data: The data set.
         trainer: Hardware.
     """
 
-    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -325,6 +324,9 @@ SCHEMAS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "report": ReportConfig,
+    "compare": CompareConfig,
+    "runs": RunsConfig,
+    "cache": CacheConfig,
 }
 
 

@@ -15,8 +15,8 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
     from deepfake_cls.records import digest_of, write_predictions, write_record
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import argument, predict_command, print_run
 

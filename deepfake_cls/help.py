@@ -13,10 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.config import SCHEMAS, LoggerConfig, ModelConfig, RecipeConfig, TrainerConfig
+from deepfake_cls.config_runs import CacheFolderConfig
 from deepfake_cls.data import source
 from deepfake_cls.overrides import options_of
 
 GROUPS = {"model.": ModelConfig, "recipe.": RecipeConfig, "trainer.": TrainerConfig, "logger.": LoggerConfig}
+POSITIONAL = {"predict": "[PATH ...] ", "compare": "RUN RUN ... "}  # arguments without =, by command
 WIDTH = 120
 COLUMN = 36  # where descriptions begin
 
@@ -26,12 +28,14 @@ def command_help(*, _root_: DictConfig) -> str:
     name, choices = _root_.hydra.job.config_name, _root_.hydra.runtime.choices
     options = {group: options_of(group) for group in sorted(choices)}
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [entry.name for entry in fields(SCHEMAS[name])]))
-    schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[values["data"]["name"]].Config}
+    layout = values.get("data", {}).get("name")
+    schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[layout].Config if layout else CacheFolderConfig}
     return "\n".join(
         [
-            f"usage: deepfake-cls {name}{' [PATH ...]' * ('paths' in values)} [KEY=VALUE ...] [GROUP=OPTION ...]",
+            f"usage: deepfake-cls {name} {POSITIONAL.get(name, '')}[KEY=VALUE ...]"
+            + " [GROUP=OPTION ...]" * any(options.values()),
             *(["       -m KEY=VALUE,VALUE runs a job for each value"] if "launcher" in choices else []),
-            "\ngroups and their options:",
+            *(["\ngroups and their options:"] if any(options.values()) else []),
             *(_row(group, ", ".join(names)) for group, names in options.items() if names),
             "\nkeys and their values:",
             *(_row(f"{key}={value}", text) for key, value, text in _keys(schemas, values)),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepfake_cls.data.manifest import Manifest
     from deepfake_cls.hardware import Hardware
     from deepfake_cls.records import Record
-    from deepfake_cls.runs import Run
+    from deepfake_cls.run_folders import Run
 
     Splits = dict[str, SplitImages]
 
@@ -28,8 +28,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.hardware import choose
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.summary import plugin_arguments, print_run
 
     hardware = choose(config.trainer)

@@ -21,7 +21,10 @@ from deepfake_cls.validation import register_schemas
 FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
 CLEAR_ARGS = ("~model.args", "+model.args={}")
 # Hydra's flags that are followed by a value.
-VALUE_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--info", "-i")
+VALUE_FLAGS = (
+    *("--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--package", "-p", "--info", "-i"),
+)
 
 
 def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -27,8 +27,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
     manifest.require_classes()
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.records import digest_of
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.summary import predict_command, print_run
     from deepfake_cls.training import fit
 

@@ -55,7 +55,7 @@ def validate(config: DictConfig, schema: type[Schema]) -> Schema:
     assert isinstance(values, dict)
     for key in ("experiment", "sweep"):  # they describe a sweep and are not settings of a run
         values.pop(key, None)
-    data = values.pop("data", None)
+    data = values.pop("data") if "name" in (values.get("data") or {}) else None
     for key in PATHS:
         if str(values.get(key) or "").startswith("~"):
             values[key] = str(Path(values[key]).expanduser())

@@ -20,7 +20,7 @@ from deepfake_cls import knn, predict, train
 from deepfake_cls.config import KnnConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import OutputError
 from deepfake_cls.records import read_record, write_atomically
-from deepfake_cls.runs import claim
+from deepfake_cls.run_folders import claim
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 

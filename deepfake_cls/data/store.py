@@ -9,6 +9,7 @@ and on disk, so that a build that is killed leaves no store.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -39,6 +40,7 @@ from deepfake_cls.errors import InputError
 _log = logging.getLogger(__name__)
 _SCHEMA = 1
 _DAY = 86_400.0
+_in_use: dict[Path, BinaryIO] = {}  # by store, its open and locked file
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def open_split(
     source = open_source(config)
     reader = source.reader(split, size)
     key = _key(reader, source.skips_bad_images)
-    folder = _cache(config) / f"store-{key[:32]}"
+    folder = cache_folder(config.cache) / f"store-{key[:32]}"
     try:
         try:
             store = _load(folder, key, split, config.verify)
@@ -119,9 +121,10 @@ def open_split(
     return store
 
 
-def _cache(config: DataConfig) -> Path:
-    if config.cache is not None:
-        return Path(config.cache).expanduser().absolute()
+def cache_folder(cache: str | None) -> Path:
+    """The folder of ``data.cache``; by default the user's cache folder."""
+    if cache is not None:
+        return Path(cache).expanduser().absolute()
     home = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG base directory specification, a relative path is ignored.
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
@@ -162,6 +165,7 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
         reasons = tuple((split.ids[row], reason) for row, reason in skipped.items())
         store = Store(images, index["fingerprint"], kept, reasons)
         resized, (height, width) = index["resized"], store.size
+        _mark_as_used(folder)
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
         raise _UnusableError(f"it is incomplete: {error}") from error
     if resized:
@@ -170,6 +174,16 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
             split.name, resized, len(split), height, width,
         )  # fmt: skip
     return store
+
+
+def _mark_as_used(folder: Path) -> None:
+    """Lock a store until this process ends, so that ``cache prune=all`` keeps it, and set the time of its last use."""
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        file = (folder / "images.u8").open("rb")
+        _in_use[folder] = file
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        os.utime(folder / "index.json")
 
 
 def _kept(count: int, bad: dict[int, str]) -> NDArray[np.int64]:
@@ -206,7 +220,7 @@ def _load_or_build(reader: Reader, split: Split, folder: Path, key: str, source:
     try:
         filled = fill(reader, temporary / "images.u8", source.config.workers or cores(), progress)
         _refuse_bad(reader, split, filled, source.skips_bad_images)
-        _finish(temporary, filled, key)
+        _finish(temporary, filled, key, _describe(split, source.config))
         shutil.rmtree(folder, ignore_errors=True)  # a damaged store; processes that have mapped it keep their map
         temporary.rename(folder)
         _sync(folder.parent)
@@ -263,7 +277,13 @@ def _advice(reader: Reader, filled: Filled) -> str:
     return f"{advice}."
 
 
-def _finish(folder: Path, filled: Filled, key: str) -> None:
+def _describe(split: Split, config: DataConfig) -> dict[str, str]:
+    """What ``deepfake-cls cache`` shows of a store: layout, folder of the data, split."""
+    root = getattr(config, "root", None)
+    return {"name": config.name, "split": split.name} | ({"root": str(Path(root).absolute())} if root else {})
+
+
+def _finish(folder: Path, filled: Filled, key: str, data: dict[str, str]) -> None:
     """Remove the rows of bad images, write the index, and flush everything to disk."""
     kept = _kept(filled.shape[0], filled.bad)
     shape = (len(kept), *filled.shape[1:])
@@ -282,6 +302,7 @@ def _finish(folder: Path, filled: Filled, key: str) -> None:
         "fingerprint": _fingerprint(folder / "images.u8", shape, kept),
         "skipped": list(filled.bad.items()),
         "resized": filled.resized,
+        "data": data,
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     for path in (folder / "images.u8", folder / "index.json", folder):

@@ -25,7 +25,7 @@ from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
 from deepfake_cls.records import Record, write_atomically, write_record
-from deepfake_cls.runs import Run
+from deepfake_cls.run_folders import Run
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.training.callbacks import (
     Checkpoint,
