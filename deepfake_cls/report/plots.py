@@ -16,11 +16,12 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
+from deepfake_cls.report.datasets import Headline
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
-from deepfake_cls.stats.intervals import wilson
+from deepfake_cls.stats.intervals import summarise, wilson
 from deepfake_cls.summary import correct_of
 
 Plot = tuple[Figure, str]  # figure and caption
@@ -30,31 +31,49 @@ CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
 SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
 
 
-def accuracy_plot(records: Mapping[str, Record], names: Mapping[str, str]) -> Plot:
-    """Validation accuracies with their intervals, for KNN one for each k; records and names are by kind."""
+def accuracy_plot(headlines: Sequence[Headline], names: Mapping[str, str]) -> Plot:
+    """Accuracies with their intervals, for KNN one for each k; names are by kind."""
     rows: list[figures.Estimate] = []
-    for kind, record in records.items():
-        correct, count = correct_of(record)
-        if kind == "knn":
-            hits = {f"KNN, k = {k}": round(metrics["val_acc"] * count) for k, metrics in record.by_k.items()}
-        else:
-            hits = {names[kind]: correct}
-        rows += [(name, correct / count, *wilson(correct, count)) for name, correct in hits.items()]
-    chance = 1 / len(next(iter(records.values())).data["classes"])
-    caption = "Validation accuracy with 95 % Wilson intervals over images, one run each."
+    for headline in headlines:
+        counts = [correct_of(run.record) for run in headline.runs]
+        if headline.kind != "knn":
+            rows.append((names[headline.kind], *estimate(counts)))
+            continue
+        by_k = [run.record.by_k for run in headline.runs]
+        for k in sorted(set[str]().union(*by_k), key=int):
+            scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, counts, strict=True) if k in each]
+            rows.append((f"KNN, k = {k}", *estimate([(round(accuracy * n), n) for accuracy, n in scored])))
+    chance = 1 / len(headlines[0].runs[0].record.data["classes"])
+    caption = "One run: 95 % Wilson interval over images. Several seeds: mean with 95 % t interval over seeds."
     return figures.accuracy_figure(rows, chance), caption
 
 
-def confusion_plot(record: Record, title: str) -> Plot:
-    """Confusion matrix of one run."""
-    return figures.confusion_figure(np.array(record.confusion), record.data["classes"], title), ""
+def estimate(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """Accuracy with its interval, from the numbers of correct and of all predictions of each seed.
+
+    One seed has a Wilson interval over images, several have a t interval over seeds, limited to 0 and 1.
+    """
+    if len(counts) == 1:
+        ((correct, count),) = counts
+        return correct / count, *wilson(correct, count)
+    summary = summarise([correct / count for correct, count in counts])
+    assert summary.low is not None
+    assert summary.high is not None
+    return summary.mean, max(0.0, summary.low), min(1.0, summary.high)
 
 
-def learning_plot(record: Record) -> Plot | None:
-    """Learning curves of one run; None without a history."""
+def confusion_plot(headline: Headline, title: str) -> Plot:
+    """Confusion matrix, summed over seeds."""
+    return figures.confusion_figure(headline.confusion, headline.runs[0].record.data["classes"], title), ""
+
+
+def learning_plot(headline: Headline) -> Plot | None:
+    """Learning curves of the first seed; None without a history."""
+    record = headline.runs[0].record
     if not record.history:
         return None
-    caption = "The training loss is higher, since its images are augmented and mixed and its labels smoothed."
+    seed = f"Seed {record.seed}. " if len(headline.runs) > 1 else ""
+    caption = f"{seed}The training loss is higher, since its images are augmented and mixed and its labels smoothed."
     return figures.learning_figure({"CNN": record.history}), caption
 
 

@@ -33,6 +33,7 @@ class Table:
         notes: Sentences below the table.
         data: Rows of the CSV.
         details: Further sentences, which the page shows on request.
+        filled: Whether it has runs to show; a table without is made only on request.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    filled: bool = True
 
 
 def percent(value: float | None) -> str:
