@@ -26,6 +26,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.records import write_atomically
     from deepfake_cls.report.collect import collect, run_rows
     from deepfake_cls.report.datasets import data_sets
+    from deepfake_cls.report.datasets import notes as notes_of
     from deepfake_cls.report.page import write_page
     from deepfake_cls.report.render import csv_text, latex, markdown, plural, table_rows
     from deepfake_cls.report.study import assign, declared, without_repeats
@@ -44,7 +45,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
     sets = data_sets(runs, study) if runs else []
     tables = all_tables(study) if config.table is None else tables_of(study, config.table)
-    output, notes = Path(config.output), [] if config.table is not None else study.notes()
+    output, notes = Path(config.output), [] if config.table is not None else notes_of(sets, study, config.runs)
     document = "\n".join([markdown(tables), *notes, ""] if notes else [markdown(tables)])
     for name, text in (("md", document), ("tex", latex(tables)), ("csv", csv_text(table_rows(tables)))):
         write_atomically(output / f"tables.{name}", text.encode())
@@ -52,7 +53,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         print(markdown(tables))
     if runs:
         write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
-        page = write_page(output / "index.html", runs, sets, study, tables)
+        page = write_page(output / "index.html", runs, sets, study, tables, notes)
         print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
         print(*notes, sep="\n")
 

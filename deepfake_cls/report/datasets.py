@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfake_cls.config import ReportConfig
+from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.settings import changes_of
+from deepfake_cls.report.settings import changes_of, value_text
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.stats.intervals import Summary, summarise
-from deepfake_cls.summary import correct_of
+from deepfake_cls.summary import argument, correct_of, data_arguments
 
 MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
 RULE = (
@@ -106,6 +108,31 @@ def data_sets(runs: Sequence[Finished], study: Study) -> list[DataSet]:
     return [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
 
 
+def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
+    """What the reader of all tables has to know: see :meth:`Study.notes`.
+
+    If the command names no settings, and no run has the default ones, the command for the runs in the first section.
+
+    Args:
+        sets: The data sets of the page.
+        study: The study with its runs.
+        folder: The folder of the runs, as the user gave it.
+    """
+    networks = [headline for headline in sets[0].headlines if headline.kind == "cnn"] if sets else []
+    named = [override for override in study.overrides if not override.startswith("plugins=")]
+    if named or study.main.runs or not networks or _fold(networks[0].runs[0]) is not None:
+        return study.notes()
+    config = networks[0].runs[0].record.config
+    scale, changes = changes_of(networks[0].runs[0])
+    arguments = [] if folder == ReportConfig.runs else [argument("runs", folder)]
+    arguments += [f"scale={scale}", *(argument(key, value_text(value)) for key, value in changes.items())]
+    arguments += [data_arguments(source[config["data"]["name"]].Config(**config["data"])), *study.overrides]
+    return [
+        f"The tables of the paper show the settings of this command, {study.settings}, which no training has."
+        f" For the trainings on {sets[0].name}: python -m deepfake_cls.report {' '.join(arguments)}"
+    ]
+
+
 def _priority(group: Sequence[Finished], study: Study) -> tuple[Any, ...]:
     kinds = ("cnn", "knn", "evaluate")
     times = [max((run.time for run in group if run.record.kind == kind), default=-1.0) for kind in kinds]
@@ -132,7 +159,7 @@ def _data_set(runs: Sequence[Finished], study: Study) -> DataSet:
 
 
 def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
-    """The parts of a description: ``folder``, ``3 classes``, ``1,200 train``, ``64×64``, ``fingerprint 12ab…``."""
+    """The parts of a description: ``folder``, ``3 classes``, ``1,200 train``, ``64×64``, ``fingerprint 12ab``."""
     data, settings = run.record.data, run.hashed["data"]
     parts = [] if run.root is None or run.root.name == data["name"] else [data["name"]]
     parts.append(f"{len(data['classes'])} classes")
@@ -144,7 +171,7 @@ def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
     parts.append("×".join(map(str, data["size"])))
     shown = ("name", "fold", "folds", "size", "image_size", "train_size", "validation_size", "test_size")
     parts += [f"{key}={value}" for key, value in settings.items() if key not in shown]
-    return parts if _fold(run) is not None else [*parts, f"fingerprint {data['fingerprint'][:12]}…"]
+    return parts if _fold(run) is not None else [*parts, f"fingerprint {data['fingerprint'][:12]}"]
 
 
 def _headline(runs: Sequence[Finished], study: Study) -> Headline:

@@ -44,6 +44,7 @@ def write_page(
     sets: Sequence[DataSet],
     study: Study,
     tables: Sequence[Table],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the page and return its path.
 
@@ -53,6 +54,7 @@ def write_page(
         sets: The data sets, see :func:`deepfake_cls.report.datasets.data_sets`; the first has the longest section.
         study: Experiments with their runs, for the tables; omitted unless two arms of an experiment have runs.
         tables: The tables.
+        notes: Sentences about the tables, see :func:`deepfake_cls.report.datasets.notes`.
     """
     first = sets[0]
     networks = [headline for headline in first.headlines if headline.kind == "cnn"]
@@ -66,7 +68,7 @@ def write_page(
             accuracy=plots.accuracy_plot(first.headlines, NAMES),
             learning=plots.learning_plot(networks[0]) if networks else None,
             classes=plots.classes_plot(first.headlines[0].runs[0].record),
-            notes=study.notes(),
+            notes=notes,
             study=study_context(study, tables) if study.has_comparison() else None,
             runs=[_run(run) for run in runs],
             commands=_commands({headline.kind: headline.runs[0] for headline in first.headlines}),

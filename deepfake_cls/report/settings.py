@@ -36,7 +36,8 @@ def changes_of(run: Finished) -> tuple[str, dict[str, Any]]:
     for scale, defaults in _defaults(run.record.kind).items():
         keys = sorted(key for key in settings.keys() | defaults.keys() if settings.get(key) != defaults.get(key))
         if best is None or len(keys) < len(best[1]):
-            best = scale, dict(_value(run.record.config, key) for key in keys)
+            values = {key.removesuffix(".on"): _value(run.record.config, key.removesuffix(".on")) for key in keys}
+            best = scale, {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     assert best is not None
     return best
 
@@ -45,10 +46,11 @@ def changes_text(run: Finished) -> str:
     """``scale=tiny epochs=10``: the closest scale and the differing settings; empty for KNN with its defaults."""
     scale, changes = changes_of(run)
     texts = [f"scale={scale}"] if scale else []
-    return " ".join([*texts, *(f"{key}={_text(value)}" for key, value in changes.items())])
+    return " ".join([*texts, *(f"{key}={value_text(value)}" for key, value in changes.items())])
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """``null``, ``true``: a value as Hydra reads it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -66,10 +68,9 @@ def _defaults(kind: str) -> dict[str, dict[str, Any]]:
     return scales
 
 
-def _value(config: Mapping[str, Any], key: str) -> tuple[str, Any]:
-    """A dotted key with its value in a configuration."""
-    key = key.removesuffix(".on")
+def _value(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key in a configuration; None if it has no such key."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return key, "on" if isinstance(value, Mapping) else value
+    return value

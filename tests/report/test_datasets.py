@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +41,7 @@ def exactly(share: float) -> Correct:
 def headings(page: str) -> list[str]:
     """Names of the data sets, in the order of their sections."""
     first = re.findall(r"Data: <b>(.*?)</b>", page)
-    return first + re.findall(r'<h1 id="data\d+">(.*?)</h1>', page)
+    return first + re.findall(r'<h2 id="data\d+">(.*?)</h2>', page)
 
 
 def cards(page: str) -> list[tuple[str, str]]:
@@ -106,7 +108,7 @@ def test_a_toy_run_does_not_replace_the_data_that_the_command_selects() -> None:
     page = render(*MINE)
     assert headings(page) == ["mydata", "toy"]
     assert cards(page) == [("CNN", "90.0 %"), ("KNN", "30.0 %"), ("CNN", "20.0 %")]
-    description = "folder, 2 classes, 1,000 train, 200 validation, 100×100, fingerprint aaaaaaaaaaaa…"
+    description = "folder, 2 classes, 1,000 train, 200 validation, 100×100, fingerprint aaaaaaaaaaaa"
     assert f"<b>mydata</b> ({description}). Chance level: 50 %." in page
     assert description.replace("a" * 12, "b" * 12) in page
     assert "data mydata (folder)" in page  # in the list of all runs
@@ -215,3 +217,19 @@ def test_a_knn_run_with_more_neighbours_fills_table_1(tmp_path: Path, capsys: py
     assert re.findall(r"^\| (\d+) \| \d", text, re.MULTILINE) == ["1", "3", "5", "7", "9", "11"]
     write(tmp_path / "few", ["k=[3,5,7]"], kind="knn", time=2)
     assert not arm(study_of(tmp_path / "few"), "table1_knn", "original").runs
+
+
+def test_without_overrides_the_command_for_the_tables_of_the_own_data_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(Path("my runs"), [*MINE, "channels=RGB", "augment.cutmix=null"])
+    page = render("runs=my runs")
+    command = (
+        "python -m deepfake_cls.report 'runs=\"my runs\"' scale=tiny augment.cutmix=null channels=RGB data=folder"
+        " data.root=photos/mydata"
+    )
+    assert capsys.readouterr().out.endswith(f" which no training has. For the trainings on mydata: {command}\n")
+    assert html.escape(command, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
+    make(*shlex.split(command)[3:])
+    assert "table4_lr" in capsys.readouterr().out
+    assert "### Table 8" in Path("reports/tables.md").read_text()

@@ -27,7 +27,9 @@ def captions(study: Study) -> list[str]:
 
 def page_of(root: Path, study: Study) -> str:
     records = collect(root)
-    return write_page(root / "page.html", records, data_sets(records, study), study, all_tables(study)).read_text()
+    return write_page(
+        root / "page.html", records, data_sets(records, study), study, all_tables(study), study.notes()
+    ).read_text()
 
 
 @pytest.mark.usefixtures("no_images")
