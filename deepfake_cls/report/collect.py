@@ -73,6 +73,12 @@ def collect(folder: Path) -> list[Finished]:
     return sorted(runs, key=lambda run: (run.time, run.record.identity))
 
 
+def folder_above(name: str) -> Path:
+    """The parent of the current folder if only the parent contains ``name``, else the current folder."""
+    here = Path.cwd()
+    return here.parent if (here.parent / name).exists() and not (here / name).exists() else here
+
+
 def _with_all_metrics(record: Record, folder: Path) -> Record:
     """Add registered metrics from the run's predictions; ``result.json`` does not change."""
     split = record.config.get("split", "validation")  # only evaluate has this key

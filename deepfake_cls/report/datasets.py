@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from deepfake_cls.config import ReportConfig
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.settings import changes_of, value_text
+from deepfake_cls.report.render import mean_text, percent
+from deepfake_cls.report.settings import changes_of, changes_text, value_text
 from deepfake_cls.report.study import Study, hardware_of
-from deepfake_cls.stats.intervals import Summary, summarise
+from deepfake_cls.stats.intervals import Summary, summarise, wilson
 from deepfake_cls.summary import argument, correct_of, data_arguments
 
 MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
+COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
 RULE = (
     "Shown for each model: the configuration that this command names; without such runs, the one with the most seeds;"
     " of equals the one closest to the defaults, then the newest. Never chosen by its accuracy."
@@ -28,29 +31,48 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The configuration that stands for a model on a data set.
+class Configuration:
+    """The runs of one configuration on a data set: equal settings and hardware.
 
     Attributes:
         kind: ``cnn``, ``knn``, ``evaluate``.
-        runs: Its runs, one for each seed and fold, in their order.
-        reason: Why this configuration was chosen.
+        runs: One for each seed and fold, in their order.
+        reason: Why it stands for its kind; empty for the others.
     """
 
     kind: str
     runs: tuple[Finished, ...]
-    reason: str
+    reason: str = ""
+
+    @property
+    def counts(self) -> list[tuple[int, int]]:
+        """Numbers of correct and of all predictions, for each run."""
+        return [correct_of(run.record) for run in self.runs]
 
     @property
     def summary(self) -> Summary:
         """Accuracy over seeds."""
-        return summarise([correct / count for correct, count in map(correct_of, (run.record for run in self.runs))])
+        return summarise([correct / count for correct, count in self.counts])
 
     @property
     def confusion(self) -> NDArray[np.int64]:
         """Confusion matrix (C, C), summed over seeds."""
         matrices: NDArray[np.int64] = np.array([run.record.confusion for run in self.runs], dtype=np.int64)
         return np.asarray(matrices.sum(axis=0))
+
+
+def estimate(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """Accuracy with its interval, from the numbers of correct and of all predictions of each seed.
+
+    One seed has a Wilson interval over images, several have a t interval over seeds, limited to 0 and 1.
+    """
+    if len(counts) == 1:
+        ((correct, count),) = counts
+        return correct / count, *wilson(correct, count)
+    summary = summarise([correct / count for correct, count in counts])
+    assert summary.low is not None
+    assert summary.high is not None
+    return summary.mean, max(0.0, summary.low), min(1.0, summary.high)
 
 
 @dataclass(frozen=True)
@@ -61,13 +83,18 @@ class DataSet:
         name: The name of its folder, or of its layout.
         description: Layout, classes, sizes, fingerprint.
         runs: Oldest first.
-        headlines: One for each model.
+        configurations: By kind, and of each kind the headline first.
     """
 
     name: str
     description: str
     runs: tuple[Finished, ...]
-    headlines: tuple[Headline, ...]
+    configurations: tuple[Configuration, ...]
+
+    @property
+    def headlines(self) -> tuple[Configuration, ...]:
+        """The configuration that stands for each kind, see ``RULE``."""
+        return tuple(configuration for configuration in self.configurations if configuration.reason)
 
     @property
     def classes(self) -> list[str]:
@@ -106,6 +133,17 @@ def data_sets(runs: Sequence[Finished], study: Study) -> list[DataSet]:
             groups[newest.get(_source(run), run.record.data["fingerprint"])].append(run)
     order = sorted(groups.values(), key=lambda group: _priority(group, study), reverse=True)
     return [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
+
+
+def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str]]:
+    """Rows of a table of all configurations on a data set, see ``COLUMNS``; names are by kind."""
+    rows = []
+    for configuration in data.configurations:
+        _, low, high = estimate(configuration.counts)
+        settings = changes_text(configuration.runs[0]) or "the defaults"
+        accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
+        rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])
+    return rows
 
 
 def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
@@ -154,8 +192,8 @@ def _data_set(runs: Sequence[Finished], study: Study) -> DataSet:
     name = data["name"] if runs[-1].root is None else runs[-1].root.name
     models = [run for run in runs if run.record.kind in MODELS] or runs
     kinds = sorted({run.record.kind for run in models})  # the CNN first
-    headlines = tuple(_headline([run for run in models if run.record.kind == kind], study) for kind in kinds)
-    return DataSet(name, ", ".join(_describe(models[-1], models)), tuple(runs), headlines)
+    configurations = [_configurations([run for run in models if run.record.kind == kind], study) for kind in kinds]
+    return DataSet(name, ", ".join(_describe(models[-1], models)), tuple(runs), tuple(chain(*configurations)))
 
 
 def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
@@ -174,20 +212,22 @@ def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
     return parts if _fold(run) is not None else [*parts, f"fingerprint {data['fingerprint'][:12]}"]
 
 
-def _headline(runs: Sequence[Finished], study: Study) -> Headline:
-    """Choose among the configurations of one kind of runs, see ``RULE``."""
-    configurations: dict[str, dict[tuple[float, float], Finished]] = defaultdict(dict)
+def _configurations(runs: Sequence[Finished], study: Study) -> list[Configuration]:
+    """Group the runs of one kind; first the configuration that ``RULE`` chooses."""
+    groups: dict[str, dict[tuple[float, float], Finished]] = defaultdict(dict)
     for run in runs:  # oldest first: of each seed and fold, the newest run remains
         fold = _fold(run)
-        configurations[_configuration(run)][run.hashed.get("seed", 0), -1 if fold is None else fold] = run
-    candidates = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in configurations.values()]
-    reason = "the only configuration"
+        groups[_configuration(run)][run.hashed.get("seed", 0), -1 if fold is None else fold] = run
+    every = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in groups.values()]
+    candidates, reason = every, "the only configuration"
     for text, criterion in _criteria(study):
         if len(candidates) > 1:
             reason = text.format(len(candidates))
             best = max(map(criterion, candidates))
             candidates = [candidate for candidate in candidates if criterion(candidate) == best]
-    return Headline(runs[0].record.kind, candidates[0], reason)
+    kind, headline = runs[0].record.kind, candidates[0]
+    others = sorted((each for each in every if each is not headline), key=lambda each: changes_text(each[0]))
+    return [Configuration(kind, headline, reason), *(Configuration(kind, each) for each in others)]
 
 
 def _configuration(run: Finished) -> str:

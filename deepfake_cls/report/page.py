@@ -15,11 +15,11 @@ from deepfake_cls.records import write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.datasets import RULE, DataSet, Headline
+from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate
 from deepfake_cls.report.render import DASH, Table, hardware_text, plural
 from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
-from deepfake_cls.summary import accuracy_text, argument, correct_of, time_text
+from deepfake_cls.summary import accuracy_text, argument, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
@@ -100,20 +100,22 @@ def _section(data: DataSet) -> dict[str, Any]:
         "confusions": [plots.confusion_plot(headline, _title(headline)) for headline in data.headlines],
         "models": [_title(headline) for headline in data.headlines],
         "recall": _recall(data),
+        "columns": COLUMNS,
+        "configurations": configuration_rows(data, NAMES) if len(data.configurations) > len(data.headlines) else [],
     }
 
 
-def _title(headline: Headline) -> str:
+def _title(headline: Configuration) -> str:
     """``CNN``, or with several seeds ``CNN, sum over 3 seeds``."""
     count = len(headline.runs)
     return NAMES[headline.kind] + (f", sum over {plural(count, 'seed')}" if count > 1 else "")
 
 
-def _card(headline: Headline) -> dict[str, str]:
+def _card(headline: Configuration) -> dict[str, str]:
     records = [run.record for run in headline.runs]
     record, summary = records[0], headline.summary
-    counts = [correct_of(each) for each in records]
-    value, low, high = plots.estimate(counts)
+    counts = headline.counts
+    value, low, high = estimate(counts)
     images = f"{min(count for _, count in counts):,}"
     ks = [int(k) for k in record.config["k"]] if headline.kind == "knn" else []
     fit = sum(each.seconds.get("fit", 0.0) for each in records) / len(records)

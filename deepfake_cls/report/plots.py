@@ -16,58 +16,54 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.datasets import Headline
+from deepfake_cls.report.datasets import Configuration, DataSet, estimate
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
+from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
-from deepfake_cls.stats.intervals import summarise, wilson
+from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
 
 Plot = tuple[Figure, str]  # figure and caption
 
 SPECTRUM_IMAGES = 200  # images of a class for its mean spectrum
 CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
+CONFIGURATIONS = 30  # in one figure
+INTERVALS = "One run: 95 % Wilson interval over images. Several seeds: mean with 95 % t interval over seeds."
 SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
 
 
-def accuracy_plot(headlines: Sequence[Headline], names: Mapping[str, str]) -> Plot:
+def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) -> Plot:
     """Accuracies with their intervals, for KNN one for each k; names are by kind."""
     rows: list[figures.Estimate] = []
     for headline in headlines:
-        counts = [correct_of(run.record) for run in headline.runs]
         if headline.kind != "knn":
-            rows.append((names[headline.kind], *estimate(counts)))
+            rows.append((names[headline.kind], *estimate(headline.counts)))
             continue
         by_k = [run.record.by_k for run in headline.runs]
         for k in sorted(set[str]().union(*by_k), key=int):
-            scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, counts, strict=True) if k in each]
+            scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, headline.counts, strict=True) if k in each]
             rows.append((f"KNN, k = {k}", *estimate([(round(accuracy * n), n) for accuracy, n in scored])))
     chance = 1 / len(headlines[0].runs[0].record.data["classes"])
-    caption = "One run: 95 % Wilson interval over images. Several seeds: mean with 95 % t interval over seeds."
-    return figures.accuracy_figure(rows, chance), caption
+    return figures.accuracy_figure(rows, chance), INTERVALS
 
 
-def estimate(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
-    """Accuracy with its interval, from the numbers of correct and of all predictions of each seed.
-
-    One seed has a Wilson interval over images, several have a t interval over seeds, limited to 0 and 1.
-    """
-    if len(counts) == 1:
-        ((correct, count),) = counts
-        return correct / count, *wilson(correct, count)
-    summary = summarise([correct / count for correct, count in counts])
-    assert summary.low is not None
-    assert summary.high is not None
-    return summary.mean, max(0.0, summary.low), min(1.0, summary.high)
+def configurations_plot(data: DataSet, names: Mapping[str, str]) -> Plot:
+    """Accuracies of the configurations on a data set with their intervals; names are by kind."""
+    shown = data.configurations[:CONFIGURATIONS]
+    rows = [(f"{names[c.kind]} {changes_text(c.runs[0])}", *estimate(c.counts)) for c in shown]
+    omitted = len(data.configurations) - len(shown)
+    caption = f"{INTERVALS} {omitted} more configurations are not shown." if omitted else INTERVALS
+    return figures.accuracy_figure(rows, 1 / len(data.classes)), caption
 
 
-def confusion_plot(headline: Headline, title: str) -> Plot:
+def confusion_plot(headline: Configuration, title: str) -> Plot:
     """Confusion matrix, summed over seeds."""
     return figures.confusion_figure(headline.confusion, headline.runs[0].record.data["classes"], title), ""
 
 
-def learning_plot(headline: Headline) -> Plot | None:
+def learning_plot(headline: Configuration) -> Plot | None:
     """Learning curves of the first seed; None without a history."""
     record = headline.runs[0].record
     if not record.history:

@@ -18,7 +18,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.errors import InputError
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
 from deepfake_cls.report.evidence import Evidence, gather
@@ -184,8 +183,8 @@ class Study:
         if names:
             command = self.command(experiments[0] if self.main.runs else None)
             notes.append(
-                f"The tables of the paper are incomplete: {', '.join(names)} have no runs at these settings yet"
-                f" ({self.settings}). To run the first: {command}"
+                f"The tables of the paper are incomplete: no runs at these settings yet ({self.settings}) for"
+                f" {', '.join(names)}. To run the first: {command}"
             )
         return notes
 
@@ -253,18 +252,6 @@ def without_repeats(runs: Sequence[Finished]) -> list[Finished]:
         newest.pop(result, None)  # keeps the order by time
         newest[result] = run
     return list(newest.values())
-
-
-def runs_of(experiment: Experiment, overrides: Sequence[str] = ()) -> list[Finished]:
-    """The runs of an experiment, oldest first.
-
-    Raises:
-        InputError: If there is none; the message contains the command that starts them with these overrides.
-    """
-    runs = [run for arm in experiment.arms for run in arm.runs.values()]
-    if not runs:
-        raise InputError(f"{experiment.name}: no run has these settings. To run them: {experiment.command(overrides)}")
-    return sorted(runs, key=lambda run: run.time)
 
 
 def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[tuple[Arm, set[int]]]]:
