@@ -23,7 +23,10 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
         OutputError: If its files cannot be written.
     """
     loggers: dict[str, tuple[type[Any], dict[str, Any]]] = {
-        "tensorboard": (TensorBoardLogger, {"save_dir": folder, "name": "", "version": ""}),
+        "tensorboard": (
+            TensorBoardLogger,
+            {"save_dir": folder, "name": "", "version": "", "default_hp_metric": False},
+        ),
         "csv": (CSVLogger, {"save_dir": folder, "name": "", "version": ""}),
         "mlflow": (MLFlowLogger, {"experiment_name": "deepfake_cls", "run_name": folder.name}),
         "wandb": (WandbLogger, {"save_dir": folder, "project": "deepfake_cls", "name": folder.name}),
@@ -70,7 +73,6 @@ def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
 def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
     """Log hyperparameters and final metrics, which TensorBoard compares in its HParams tab."""
     config = record.config
-    # TensorBoard shows only the first columns, so the keys that sweeps vary come first.
     keys = ("lr", "dropout", "channels", "width", "epochs", "batch_size", "seed")
     flat = {key: config[key] for key in keys} | {"data": config["data"]["name"], "model": config["model"]["name"]}
     flat |= {f"data.{key}": config["data"][key] for key in ("strength", "alpha") if key in config["data"]}
@@ -79,9 +81,24 @@ def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
         flat |= {f"augment.{name}.{key}": value for key, value in (strengths or {}).items()}
     flat |= {f"recipe.{key}": value for key, value in config["recipe"].items()}
     final = {f"final/{name}": value for name, value in record.metrics.items()}
+    logger.log_hyperparams(flat)
+    logger.log_metrics(final, step)
     if isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(flat, final)
-    else:
-        logger.log_hyperparams(flat)
-        logger.log_metrics(final, step)
+        _add_to_hparams_tab(logger, flat, final)
     logger.finalize("success")
+
+
+def _add_to_hparams_tab(logger: TensorBoardLogger, values: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Add the values of a run, but no description of the columns, which Lightning would add.
+
+    With a description, TensorBoard lists the keys in alphabetical order and shows the first five. Without, it compares
+    all runs and lists the keys that differ first.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
+    _, start, end = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # the first describes the columns
+    for summary in (start, end):
+        logger.experiment._get_file_writer().add_summary(summary)
+    # Lightning wrote this file, without values, when the training ended, and does not overwrite it.
+    Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)
