@@ -131,6 +131,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ([first, failed], "is failed; expected a finished run"),
         ([first, unfinished], "is unfinished; expected a finished run"),
         ([first, "ab", "AB"], "2 runs have an id with these digits; give one of runs/cnn/unfinished, runs/copy"),
+        ([first, first / "result.json"], "expected the folder of a run, or the first digits"),
         ([first, ""], "expected the folder of a run, or the first digits"),
         ([first, second, *two_seeds], "has the seeds 1, the baseline 0; expected a common seed"),
     ):
