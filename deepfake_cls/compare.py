@@ -51,8 +51,9 @@ def print_comparison(compared: Compared) -> None:
         rows.append(cells)
     first = next(row.comparison for row in compared.evidence.rows if row.comparison is not None)
     seeds = f" and {len(first.seeds)} seeds" if len(first.seeds) > 1 else ""
-    print(f"Paired over {first.difference.images:,} images{seeds}; the first is the baseline.")
-    columns = ["runs", "settings", "accuracy %", "difference, points (95 %)", "p (Holm)", "verdict"]
+    print(f"Paired over {first.difference.images:,} images{seeds}; the first row is the baseline.")
+    print("Differences are in points, with 95 % intervals.")
+    columns = ["runs", "settings", "accuracy %", "difference", "p (Holm)", "verdict"]
     print_table(columns, rows, whole=["runs", "p (Holm)", "verdict"])
     print(*sentences, *compared.remarks, sep="\n")
 
@@ -73,19 +74,19 @@ def accuracy(row: Row) -> str:
 
 
 def report_command(config: CompareConfig, baseline: Record) -> str:
-    """The command that makes the page, with the data of the baseline."""
+    """The command that makes the page, with the data of the baseline, and the settings if it is a network."""
     from deepfake_cls.data import source
+    from deepfake_cls.settings import settings
     from deepfake_cls.summary import argument, data_arguments, plugin_arguments
     from deepfake_cls.validation import build
 
     values = baseline.config["data"]
-    data = build(source[values["name"]].Config, values, "data.")
     arguments = [] if config.runs == "runs" else [argument("runs", config.runs)]
-    channels = baseline.config.get("channels")
-    if baseline.kind == "cnn" and channels == "RGB":
-        arguments.append("channels=RGB")
-    arguments += [data_arguments(data), *plugin_arguments(config.plugins)]
-    return " ".join(["python -m deepfake_cls.report", *arguments])
+    arguments += [data_arguments(build(source[values["name"]].Config, values, "data."))]
+    if baseline.kind == "cnn":  # report has the keys of train
+        own = settings(baseline.kind, baseline.config)
+        arguments += [argument(key, own[key]) for key in own if key != "seed" and not key.startswith("data.")]
+    return " ".join(["python -m deepfake_cls.report", *arguments, *plugin_arguments(config.plugins)])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def read_run(path: Path) -> Found | None:
     """Read a run folder; None if it contains no run of this project."""
     kind = path.parent.name if path.parent.name in KINDS else ""
     result, start = path / "result.json", path / "run.json"
-    if result.is_file():
+    with suppress(OSError):
         time = result.stat().st_mtime
         try:
             record = read_record(path)
@@ -68,7 +69,7 @@ def read_run(path: Path) -> Found | None:
             return Found(path, kind, "", "unreadable", time)
         return Found(path, record.kind, record.identity, record.status, time, record.config, record)
     try:
-        started = json.loads(start.read_bytes())
+        started, time = json.loads(start.read_bytes()), start.stat().st_mtime
         identity = started["identity"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -76,7 +77,7 @@ def read_run(path: Path) -> Found | None:
         return None
     # Older versions wrote neither kind nor configuration when a run started.
     kind, config = started.get("kind", kind), started.get("config", {})
-    return Found(path, kind, identity, "running" if _is_locked(path) else "unfinished", start.stat().st_mtime, config)
+    return Found(path, kind, identity, "running" if _is_locked(path) else "unfinished", time, config)
 
 
 def _is_locked(path: Path) -> bool:
@@ -109,7 +110,7 @@ def find(texts: Sequence[str], folder: Path) -> list[Found]:
     Raises:
         InputError: If one names no run, several runs, or a run that has not finished.
     """
-    named = {text: read_run(Path(text)) for text in texts}
+    named = {text: read_run(Path(text)) if text else None for text in texts}
     below = runs_below(folder) if None in named.values() else []
     return [
         _the_finished(text, [run] if run else [other for other in below if _begins(other, text)], folder)

@@ -35,8 +35,9 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
         strengths = dict(augment)
         values |= {f"augment.{name}": None for name in conf_file("augment", "paper") if name not in strengths}
         values |= _flatten(strengths, "augment.")
-    # Not hashed: the content of these files counts, not their names.
-    values |= {key: config[key] for key in ("checkpoint", "init") if kind != "knn" and config.get(key)}
+    # Not hashed: the content of this file counts, not its name.
+    file = {"cnn": "init", "evaluate": "checkpoint"}.get(kind, "")
+    values |= {file: config[file]} if config.get(file) else {}
     order = sorted(
         values, key=lambda key: (key.startswith("data."), key == "seed")
     )  # what is compared most comes first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from deepfake_cls.errors import InputError
@@ -16,7 +17,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
         table.add_column(column, no_wrap=column in whole, overflow="fold")
     for row in rows:
@@ -48,7 +49,7 @@ def delete(
         print(f"{path}  {size_text(size)}")
     if remark:
         print(remark)
-    if not yes and not sys.stdin.isatty():
+    if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise InputError(f"{key}: nothing was deleted; without a terminal, confirm with yes=true.")
     folders = f"{len(going)} folder{'s' * (len(going) != 1)}"
     if not yes and not _confirmed(f"Delete {folders}, {size_text(sum(size for _, size in going))}?"):
@@ -73,8 +74,12 @@ def _confirmed(question: str) -> bool:
 
 def size_of(path: Path) -> int:
     """Bytes of all files in a folder; links count as links."""
-    files = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in files)
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):  # a process that works there deletes temporary files
+                total += Path(parent, name).lstat().st_size
+    return total
 
 
 def size_text(count: float) -> str:

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,17 +52,19 @@ def test_seeds_are_paired_and_the_numbers_are_those_of_the_report(capsys: pytest
         verdict = judge(one, p)
         assert f" +2: {verdict.sentence}.\n" in output
         assert re.search(rf"\+2 .*{verdict.word}\s*\n", output)
-    assert output.startswith("Paired over 200 images and 3 seeds; the first is the baseline.\n")
+    assert output.startswith("Paired over 200 images and 3 seeds; the first row is the baseline.\n")
     lines = [line for line in output.splitlines() if "n = 3" in line]
     assert [re.search(r"dropout=\S+", line)[0] for line in lines] == ["dropout=0.3", "dropout=0", "dropout=0.5"]  # type: ignore[index]
     assert "baseline" in lines[0]
-    assert output.splitlines()[-1] == "next: python -m deepfake_cls.report data=synthetic"
+    assert output.splitlines()[-1] == "next: python -m deepfake_cls.report data=synthetic scale=tiny"
 
 
 def test_the_command_takes_folders_and_first_digits() -> None:
     runs = arms(1)
     done = call("deepfake_cls.compare", runs["0.3"][0].name[:5], str(runs["0.5"][0]))
     assert "the interval covers images only, since n = 1 seed" in done.stdout
+    command = done.stdout.splitlines()[-1].removeprefix("next: ").replace("python", sys.executable, 1)
+    subprocess.run(f"{command} --cfg job", shell=True, check=True, capture_output=True)  # composes and makes no page
     assert call("deepfake_cls", "compare", *shlex.split("runs=nothing 00 11"), check=False).stderr == (
         "error: 00: expected the folder of a run, or the first digits of the id of a run below nothing;"
         " python -m deepfake_cls.runs lists them.\n"
@@ -97,7 +101,7 @@ def test_evaluations_of_the_seeds_of_a_network_are_one_arm(capsys: pytest.Captur
             write_record(folder, replace(record, kind="evaluate", config=config, digests=digests))
             evaluations.append(folder)
     output = printed(capsys, *evaluations)
-    assert output.startswith("Paired over 200 images and 2 seeds; the first is the baseline.\n")
+    assert output.startswith("Paired over 200 images and 2 seeds; the first row is the baseline.\n")
     assert output.count("n = 2") == 3
 
 
@@ -127,6 +131,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         ([first, failed], "is failed; expected a finished run"),
         ([first, unfinished], "is unfinished; expected a finished run"),
         ([first, "ab", "AB"], "2 runs have an id with these digits; give one of runs/cnn/unfinished, runs/copy"),
+        ([first, first / "result.json"], "expected the folder of a run, or the first digits"),
         ([first, ""], "expected the folder of a run, or the first digits"),
         ([first, second, *two_seeds], "has the seeds 1, the baseline 0; expected a common seed"),
     ):

@@ -9,6 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,11 @@ class Entry:
 
 def entries(cache: Path) -> list[Entry]:
     """All entries of a cache folder, the one used last at the end; links are left out."""
-    folders = [path for path in cache.glob("*-*") if path.is_dir() and not path.is_symlink()]
-    found = [entry for path in folders if (entry := _read(path)) is not None]
+    found = []
+    for path in cache.glob("*-*"):
+        with suppress(FileNotFoundError):  # a build that ends renames its folder
+            entry = _read(path) if path.is_dir() and not path.is_symlink() else None
+            found += [] if entry is None else [entry]
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
 
