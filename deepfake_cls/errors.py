@@ -1,6 +1,11 @@
-"""Errors that are no fault of the program: a wrong input, an input that cannot be used, a signal."""
+"""Errors that are no fault of the program: a wrong input, an input that cannot be used, a signal, a closed pipe."""
 
 from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -25,3 +30,18 @@ class Interrupted(BaseException):
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+@contextmanager
+def closed_pipe_allowed() -> Iterator[None]:
+    """End quietly if nobody reads the output, as in ``deepfake-cls train --help | head -1``."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end fails again
+        if isinstance(error.__context__, SystemExit):
+            raise error.__context__ from None
