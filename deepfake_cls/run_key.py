@@ -47,9 +47,9 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     changed["data"] = {**data, "name": name}
     if "model" in hashed:
         name, args = hashed["model"]["name"], hashed["model"]["args"]
-        changed["model"] = {"name": name, "args": _changed(args, _conf_file("model", name).get("args", {}))}
+        changed["model"] = {"name": name, "args": _changed(args, conf_file("model", name).get("args", {}))}
     if "augment" in hashed:
-        defaults = _conf_file("augment", "paper")
+        defaults = conf_file("augment", "paper")
         # A list, since the order of augmentations matters.
         changed["augment"] = [
             [name, _changed(strengths, defaults.get(name, {}))]
@@ -94,7 +94,7 @@ def defaults_of(schema: type[Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _conf_file(group: str, name: str) -> dict[str, Any]:
+def conf_file(group: str, name: str) -> dict[str, Any]:
     """A file of ``conf/``, which has the defaults of a mapping without a schema; empty if there is no such file."""
     from omegaconf import OmegaConf
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from deepfake_cls.commands import command
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions, read_record
 from deepfake_cls.stats.metrics import compute, metric, record_name
@@ -49,7 +50,7 @@ def collect(folder: Path) -> list[Finished]:
         except InputError as error:
             _log.warning("skipped: %s", error)
     if not runs:
-        raise InputError(f"runs={folder}: no finished run there. Start with: python -m deepfake_cls.knn")
+        raise InputError(f"runs={folder}: no finished run there. Start with: {command('knn')}")
     # Runs with equal times are ordered by their run key, so that a copy of the folder gives the same tables.
     return sorted(runs, key=lambda run: (run.time, run.record.identity))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from deepfake_cls.commands import command
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import RESULT_VERSION, digest_of
@@ -123,9 +124,9 @@ class Study:
             return []
         overrides = [text for text in self.overrides if not text.startswith(("scale=", "data="))]
         settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
-        main_command = f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
-        command = experiment.command(self.overrides) if experiment else main_command
-        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To run them: {command}"]
+        main_command = command("train", [*self.overrides, "-m", "seed=0,1,2"])
+        start = experiment.command(self.overrides) if experiment else main_command
+        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To run them: {start}"]
 
 
 def declared(overrides: Sequence[str] = ()) -> Study:

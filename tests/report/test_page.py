@@ -63,9 +63,7 @@ def test_the_page_of_all_runs(all_runs: Path, full_study: Study, tmp_path: Path)
 def test_without_matching_runs_the_page_shows_settings_and_command(tmp_path: Path) -> None:
     write(tmp_path, [*TINY, "epochs=7"])
     page = page_of(tmp_path, study_of(tmp_path))
-    assert (
-        "0 of 1 runs match these settings: scale=tiny data=synthetic. To run them: python -m deepfake_cls.train" in page
-    )
+    assert "0 of 1 runs match these settings: scale=tiny data=synthetic. To run them: deepfake-cls train" in page
     assert "Discrepancies" not in page
 
 

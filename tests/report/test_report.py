@@ -140,7 +140,7 @@ def test_the_overrides_select_the_runs_of_the_tables(capsys: pytest.CaptureFixtu
     make("table=5", "output=small")
     output = capsys.readouterr().out
     assert "(n = 3)" not in output
-    sentence = "0 of 6 runs match these settings: scale=small data=synthetic. To run them: python -m deepfake_cls.train"
+    sentence = "0 of 6 runs match these settings: scale=small data=synthetic. To run them: deepfake-cls train"
     assert f"- {sentence} experiment=table5_dropout\n" in output
     assert output.endswith(f"\n{sentence} -m seed=0,1,2\n")
     assert "Discrepancies" not in Path("small/index.html").read_text()

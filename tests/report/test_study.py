@@ -128,7 +128,7 @@ def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     study = declared([*TINY, "data=folder", "data.root=a b"])
     study.run_count = 7
     settings = "scale=tiny data=folder 'data.root=a b'"
-    start = f"0 of 7 runs match these settings: {settings}. To run them: python -m deepfake_cls."
+    start = f"0 of 7 runs match these settings: {settings}. To run them: deepfake-cls "
     assert study.no_match(study.main) == [f"{start}train {settings} -m seed=0,1,2"]
     sweep = study.experiments["table4_lr"]
     assert study.no_match(*sweep.arms, experiment=sweep) == [f"{start}train experiment=table4_lr {settings}"]
