@@ -45,7 +45,7 @@ def overrides_of(entry: str, config: Mapping[str, Any], omit: Sequence[str] = OF
         omit: Further keys to omit.
     """
     defaults = defaults_of(SCHEMAS[entry])
-    config = {key: value for key, value in config.items() if key in defaults and key not in omit}
+    config = {key: value for key, value in config.items() if key in defaults}
     groups = {"data": _data, "model": _model, "augment": _augment, "logger": _logger}
     overrides = []
     if all(key in config for key in SCALED):
@@ -53,6 +53,8 @@ def overrides_of(entry: str, config: Mapping[str, Any], omit: Sequence[str] = OF
         overrides += [] if scale == "small" else [f"scale={scale}"]
         defaults |= _scale(scale)
     for key, value in config.items():
+        if key in omit:
+            continue
         if key in groups:
             overrides += groups[key](value)
         elif isinstance(value, Mapping):

@@ -168,6 +168,17 @@ def test_the_report_after_knn_finds_its_run(printed: Printed) -> None:
     assert "| 5 |" in output
 
 
+def test_a_file_name_that_is_no_utf_8_is_printed_as_it_is(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    (tmp_path / "images").rename(os.fsdecode(bytes(tmp_path / "images") + b"\xff"))
+    arguments = [b"data=folder", b'data.root="images\xff"', b"data.size=[16,16]", b"data.resize=true"]
+    start: list[str | bytes] = [sys.executable, "-m", "deepfake_cls.knn", *arguments, "trainer.progress=false", "k=[3]"]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(start, cwd=tmp_path, env=env, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"next: deepfake-cls report data=folder 'data.root=\"images\xff\"' " in done.stdout
+
+
 def test_evaluate_prints_how_to_label_images(printed: Printed) -> None:
     config = composed(line(printed.evaluate, "label images"), printed.folder)
     assert (config.checkpoint, config.trainer.threads) == ("embedded/checkpoints/last.ckpt", 1)
@@ -208,4 +219,5 @@ def test_the_overrides_of_a_configuration_give_the_same_configuration(entry: str
 
 def test_defaults_need_no_overrides() -> None:
     assert overrides_of("train", asdict(configure("train", TrainConfig, "seed=3", "run_dir=x"))) == []
-    assert overrides_of("train", asdict(configure("train", TrainConfig, "scale=tiny"))) == ["scale=tiny"]
+    tiny = asdict(configure("train", TrainConfig, "scale=tiny"))
+    assert overrides_of("train", tiny) == overrides_of("train", tiny, omit=["lr"]) == ["scale=tiny"]
