@@ -22,7 +22,7 @@ from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import choose
 from deepfake_cls.inference import predict_all
 from deepfake_cls.models.resnet import ResidualNet
-from deepfake_cls.runs import Run
+from deepfake_cls.run_folders import Run
 from deepfake_cls.training.fit import build_trainer
 from deepfake_cls.training.module import Classifier
 

@@ -14,6 +14,9 @@ COMMANDS = {
     "evaluate": "score a trained model on a labelled split",
     "predict": "label images with a trained model",
     "report": "make tables, figures and a page from finished runs",
+    "compare": "compare finished runs on the same images",
+    "runs": "list runs; delete failed or unfinished ones, or checkpoints",
+    "cache": "list the cached images; delete unused ones",
 }
 USAGE = "usage: deepfake-cls COMMAND [KEY=VALUE ...]    deepfake-cls COMMAND --help    deepfake-cls --version"
 

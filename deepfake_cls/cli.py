@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -9,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -23,13 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake_cls import __version__, distributed, gpus, jobs
-from deepfake_cls.config import conf_dir
-from deepfake_cls.errors import InputError, closed_pipe_allowed
+from deepfake_cls.config import SCHEMAS, conf_dir
+from deepfake_cls.errors import InputError, OutputError, closed_pipe_allowed, writing
 from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
     explain,
     import_plugins,
     plugin_modules,
+    refuse_ambiguous,
     refuse_other_experiments,
     refuse_unknown_flags,
     refuse_unknown_options,
@@ -37,6 +39,8 @@ from deepfake_cls.overrides import (
     task_overrides,
     to_hydra,
 )
+from deepfake_cls.records import write_atomically
+from deepfake_cls.sweep import Job, print_sweep
 from deepfake_cls.validation import validate
 
 Schema = TypeVar("Schema")
@@ -83,10 +87,10 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
         jobs.print_error(f"error: {explain(name, arguments, error)}")
         sys.exit(1)
     finally:
-        failures = command.all_failures()
-        if failures and (sweep or len(failures) > 1):
-            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
-    if failures:
+        failed = command.gather_failures(sweep)
+    if sweep:
+        print_sweep(name, command.ended)
+    if failed:
         sys.exit(1)
     if command.incomplete:
         sys.exit(3)
@@ -101,6 +105,8 @@ def _read_arguments(name: str, positional: str | None) -> tuple[list[str], list[
     if values and positional is None:
         raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
     refuse_unknown_flags(arguments)
+    if positional is not None:
+        refuse_ambiguous(SCHEMAS[name], positional, values, arguments)
     refuse_other_experiments(name, arguments)
     import_plugins(plugin_modules(arguments))
     refuse_unknown_options(arguments)
@@ -123,6 +129,11 @@ def _prepare_process(name: str, sweep: bool) -> None:
     if sweep:
         # Without a handler, SIGTERM would leave a launcher's workers behind. A job that runs has a handler of its own.
         signal.signal(signal.SIGTERM, _stop)
+        try:  # Hydra makes this folder too, but where it cannot, it prints a traceback
+            with writing("runs/.sweep", "start the sweep in another folder"):
+                Path("runs", ".sweep").mkdir(parents=True, exist_ok=True)
+        except OutputError as error:
+            sys.exit(f"error: {error}")
 
 
 def _stop(number: int, _: FrameType | None) -> None:
@@ -146,9 +157,9 @@ class Command:
             interpret characters that file names may contain.
         folder: The folder in which the command was called.
         process: Machine and process of the command, to recognise a worker.
-        failures: One line for each job that failed in this process.
+        ended: The jobs that have ended.
         incomplete: Whether a job in this process raised :class:`IncompleteError`.
-        error_files: Folder with the same line for each job that failed in a worker, also on another machine.
+        job_files: Folder with a file for each job that ended in a worker, also on another machine.
     """
 
     name: str
@@ -157,15 +168,16 @@ class Command:
     positional: dict[str, list[str]] = field(default_factory=dict)
     folder: Path = field(default_factory=Path.cwd)
     process: tuple[str, int] = field(default_factory=_process)
-    failures: list[str] = field(default_factory=list)
+    ended: list[Job] = field(default_factory=list)
     incomplete: bool = False
-    error_files: Path = field(default_factory=lambda: Path.cwd() / "runs" / ".sweep" / f"failed-{uuid4().hex}")
+    job_files: Path = field(default_factory=lambda: Path.cwd() / "runs" / ".sweep" / f"jobs-{uuid4().hex}")
 
     def run_job(self, config: DictConfig) -> None:
         """Run one job and record its failure; Hydra calls this in the command's process or in a worker."""
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
-        overrides = " ".join(text.lstrip("+") for text in task_overrides())
+        arguments = [text.lstrip("+") for text in task_overrides()]
+        overrides = " ".join(arguments)
         in_worker = _process() != self.process
         if in_worker:
             jobs.configure_logging()
@@ -185,11 +197,12 @@ class Command:
         if outcome.signal is not None and not in_worker:
             raise SystemExit(128 + outcome.signal)
         self.incomplete |= outcome.incomplete
-        if outcome.failure is not None and in_worker:
-            self.error_files.mkdir(parents=True, exist_ok=True)
-            (self.error_files / str(hydra_config.job.num)).write_text(outcome.failure)
-        elif outcome.failure is not None:
-            self.failures.append(outcome.failure)
+        folder = None if outcome.run is None else str(outcome.run)
+        job = Job(hydra_config.job.num if sweep else 0, arguments, outcome.failure, folder)
+        if in_worker:
+            write_atomically(self.job_files / str(job.number), json.dumps(asdict(job)).encode())
+        else:
+            self.ended.append(job)
         if in_worker and sys.stdout is not None:
             sys.stdout.flush()  # a worker may be killed at any time
 
@@ -204,11 +217,13 @@ class Command:
         shared_gpus = gpus.visible_gpus(config.trainer.device) if "joblib" in launcher else []
         return jobs.run_in_process(self.name, config, overrides, shared_gpus)
 
-    def all_failures(self) -> list[str]:
-        """One line for each failed job; deletes the files of the workers."""
-        failures = list(self.failures)
-        if self.error_files.is_dir():
-            files = sorted(self.error_files.iterdir(), key=lambda file: int(file.name))
-            failures += [file.read_text() for file in files]
-            shutil.rmtree(self.error_files)
-        return failures
+    def gather_failures(self, sweep: bool) -> bool:
+        """Whether a job failed; lists the failures, and completes ``ended`` by the jobs of workers."""
+        if self.job_files.is_dir():
+            self.ended += [Job(**json.loads(file.read_bytes())) for file in self.job_files.glob("[0-9]*")]
+            shutil.rmtree(self.job_files)
+        self.ended.sort(key=lambda job: job.number)
+        failures = [job.failure for job in self.ended if job.failure is not None]
+        if failures and (sweep or len(failures) > 1):
+            print(f"\n{len(failures)} job(s) failed:", *failures, sep="\n  ", file=sys.stderr, flush=True)
+        return bool(failures)

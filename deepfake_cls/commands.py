@@ -25,10 +25,13 @@ def command(entry: str, arguments: Sequence[str] = ()) -> str:
 
 def label_command(checkpoint: str | Path, config: Mapping[str, Any]) -> str:
     """The command that labels the user's own images; PHOTOS stands for them."""
-    cache = config.get("data", {}).get("cache")
-    cached = [] if cache is None else [override("data.cache", cache)]
     others = overrides_of("predict", {key: config[key] for key in ("plugins", "trainer") if key in config})
-    return command("predict", ["PHOTOS", override("checkpoint", checkpoint), *cached, *others])
+    return command("predict", ["PHOTOS", override("checkpoint", checkpoint), *others])
+
+
+def predict_command(checkpoint: str | Path, config: Mapping[str, Any]) -> str:
+    """The command that labels images of the same data."""
+    return command("predict", [override("checkpoint", checkpoint), *shared_overrides("predict", config)])
 
 
 def shared_overrides(entry: str, config: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepfake_cls.config_runs import CacheConfig, CompareConfig, PluginsConfig, RunsConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.schema import Rule, number, one_of
 
@@ -166,16 +167,14 @@ class LoggerConfig:
 
 
 @dataclass
-class CommandConfig:
-    """Keys of every command.
+class CommandConfig(PluginsConfig):
+    """Keys of every command that reads images.
 
     Attributes:
-        plugins: Modules to import first; they register networks, layouts, augmentations, metrics and tables.
         data: The data set.
         trainer: Hardware.
     """
 
-    plugins: list[str] = field(default_factory=list)
     data: Any = field(default_factory=SyntheticConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -278,21 +277,27 @@ class PredictConfig(CommandConfig):
     """``python -m deepfake_cls.predict``.
 
     Attributes:
+        paths: Images to label, and folders with images: the arguments without =, and all after --. Not with data= or
+            split=.
         checkpoint: File of the trained model.
-        split: Any split, labelled or not.
+        split: Any split of data=, labelled or not.
         tta: Test-time augmentation: none, or flip, the mean over each image and its mirror image.
-        output: The CSV file to write.
+        resize: Resize images of another size than the network's; false skips them; null does as in the training.
+        output: The CSV file to write; - writes it to standard output. null prints a table, but data=unibuc writes
+            submission.csv.
         probabilities: Add a column with the probability of each class.
-        names: Write class names instead of label numbers.
+        names: Write class names, or with false label numbers; null is true, but false for data=unibuc.
         batch_size: Images in a batch.
     """
 
+    paths: list[str] = field(default_factory=list, metadata={"excludes": ("data", "split")})
     checkpoint: str = "???"
     split: str = "test"
     tta: str = one_of("none", "flip")
-    output: str = "submission.csv"
+    resize: bool | None = None
+    output: str | None = None
     probabilities: bool = False
-    names: bool = False
+    names: bool | None = None
     batch_size: int = number(256, least=1)
 
 
@@ -319,6 +324,9 @@ SCHEMAS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "report": ReportConfig,
+    "compare": CompareConfig,
+    "runs": RunsConfig,
+    "cache": CacheConfig,
 }
 
 

@@ -12,18 +12,20 @@ from deepfake_cls.config import EvaluateConfig
 def run(config: EvaluateConfig, sweep: bool) -> None:
     """Score one checkpoint on one split; skip it if it is done."""
     started = time.perf_counter()
-    from deepfake_cls.commands import label_command
+    from deepfake_cls.commands import label_command, predict_command
+    from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
     from deepfake_cls.records import digest_of, write_predictions, write_record
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import print_run
 
     model, hardware = open_model(config)
-    manifest, split = open_scored_split(config, model)
-    require_labels(split, config.split)
+    manifest = read_manifest(config.data)
+    require_labels(manifest, config.split, predict_command(config.checkpoint, asdict(config)))
+    split = open_scored_split(config, model, manifest)
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}

@@ -79,7 +79,7 @@ def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
         axes.annotate(f"{100 * value:.1f}", (100 * high, y), xytext=(6, 0), textcoords="offset points", va="center")
     axes.axvline(100 * chance, color="grey", ls=":", lw=1)
     axes.annotate("chance", (100 * chance, len(rows) - 0.45), color="grey", fontsize=8, ha="center")
-    axes.set(xlabel="accuracy (%), 95 % Wilson interval", xlim=(0, 105), ylim=(len(rows) - 0.2, -0.7))
+    axes.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 105), ylim=(len(rows) - 0.2, -0.7))
     return figure
 
 

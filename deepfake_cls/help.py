@@ -13,10 +13,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.config import SCHEMAS, LoggerConfig, ModelConfig, RecipeConfig, TrainerConfig, conf_dir
+from deepfake_cls.config_runs import CacheFolderConfig
 from deepfake_cls.data import source
 from deepfake_cls.overrides import options_of
 
 GROUPS = {"model.": ModelConfig, "recipe.": RecipeConfig, "trainer.": TrainerConfig, "logger.": LoggerConfig}
+POSITIONAL = {"predict": "[PATH ...] ", "compare": "RUN RUN ... "}  # arguments without =, by command
 WIDTH = 120
 COLUMN = 36  # where descriptions begin
 
@@ -26,19 +28,21 @@ def command_help(*, _root_: DictConfig) -> str:
     name, choices = _root_.hydra.job.config_name, _root_.hydra.runtime.choices
     keys = [entry.name for entry in fields(SCHEMAS[name])]
     options = {group: options_of(group) for group in sorted(choices)}
-    usage, ending = [f"usage: deepfake-cls {name} [KEY=VALUE ...] [GROUP=OPTION ...]"], list[str]()
+    groups = " [GROUP=OPTION ...]" * any(options.values())
+    usage, ending = [f"usage: deepfake-cls {name} {POSITIONAL.get(name, '')}[KEY=VALUE ...]{groups}"], list[str]()
     if name == "report":
         keys, options = ["plugins", *vars(SCHEMAS[name])["__annotations__"]], {}
         ending = ["\nAll keys of train select the runs of the tables: deepfake-cls train --help"]
     elif "launcher" in choices:
         usage += ["       -m KEY=VALUE,VALUE runs a job for each value"]
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys))
-    schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[_root_.data.name].Config}
+    layout = values.get("data", {}).get("name")
+    schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[layout].Config if layout else CacheFolderConfig}
     comments = {f"{group}.{key}": text for group in choices for key, text in _comments(group, choices[group]).items()}
     return "\n".join(
         [
             *usage,
-            *(["\ngroups and their options:"] if options else []),
+            *(["\ngroups and their options:"] if any(options.values()) else []),
             *(_row(group, ", ".join(names)) for group, names in options.items() if names),
             "\nkeys and their values:",
             *(_row(f"{key}={value}", text or comments.get(key, "")) for key, value, text in _keys(schemas, values)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +15,14 @@ from torch import Tensor, nn
 
 from deepfake_cls import distributed
 from deepfake_cls.checkpoints import Model, load_model
-from deepfake_cls.config import EvaluateConfig, PredictConfig
-from deepfake_cls.data import read_manifest
+from deepfake_cls.config import DataConfig, EvaluateConfig, PredictConfig
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
+from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,25 +141,64 @@ def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]
     return model, hardware
 
 
-def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model) -> tuple[Manifest, SplitImages]:
+def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model, manifest: Manifest) -> SplitImages:
     """Open ``config.split``, at the size that the model was trained on.
 
     Raises:
-        InputError: If the data is wrong, or of another size without ``data.resize=true``.
+        InputError: If the data is wrong, or of another size without ``data.resize=true``; also if ``data.size`` differs
+            from the model's size.
     """
-    manifest = read_manifest(config.data)
-    return manifest, open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
+    compare_with_training(config.data, model)
+    return open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
+
+
+def compare_with_training(data: DataConfig, model: Model) -> None:
+    """Warn if ``data.resize`` differs from the training's, and refuse another ``data.size``.
+
+    Raises:
+        InputError: If ``data.size`` is given and differs from the model's size.
+    """
+    size, resize = getattr(data, "size", None), getattr(data, "resize", None)
+    height, width = model.size
+    if size is not None and tuple(size) != model.size:
+        given = ",".join(map(str, size))
+        raise InputError(f"data.size=[{given}]: the model was trained on images of [{height},{width}]; omit data.size.")
+    if None not in (resize, model.resize) and resize != model.resize:
+        here, training = str(resize).lower(), str(model.resize).lower()
+        _log.warning(
+            "data.resize=%s, but the model was trained with data.resize=%s. Resizing changes the traces of generators,"
+            " so expect a lower accuracy.", here, training,
+        )  # fmt: skip
 
 
 def predict_split(
     config: EvaluateConfig | PredictConfig, model: Model, split: SplitImages, hardware: Hardware
 ) -> Outputs:
-    """Run a model on a split, with a progress bar."""
+    """Run a model on a split, with a progress bar.
+
+    Raises:
+        InputError: If the images have another size than the model's, which a layout without ``data.size`` may give.
+    """
+    if split.store.size != model.size:
+        (height, width), (trained_height, trained_width) = split.store.size, model.size
+        raise InputError(
+            f"The images are of [{height},{width}], and the model was trained on images of"
+            f" [{trained_height},{trained_width}]; give images of that size."
+        )
+    batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)
+    return predict_batches(config, model, batches, len(split), hardware)
+
+
+def predict_batches(
+    config: EvaluateConfig | PredictConfig, model: Model, batches: Iterable[ImageBatch], count: int, hardware: Hardware
+) -> Outputs:
+    """Run a model on batches of ``count`` images, with a progress bar on standard error."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    batches = Batches(Pixels(split, model.channels, hardware.device, reused=False), config.batch_size)
-    with Progress(transient=True, disable=not config.trainer.progress) as bar:
-        task = bar.add_task("images", total=len(split))
+    disable = not config.trainer.progress or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=disable) as bar:
+        task = bar.add_task("images", total=count)
         return predict_all(
             model.network,
             batches,

@@ -17,15 +17,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deepfake_cls import distributed, runs
-from deepfake_cls.errors import IncompleteError, InputError, Interrupted
+from deepfake_cls import distributed, run_folders
+from deepfake_cls.errors import IncompleteError, InputError, Interrupted, OutputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.gpus import free_gpu
 
 # On macOS a process that has loaded the system's frameworks must not be forked, so each job imports everything itself.
@@ -50,11 +51,13 @@ class Outcome:
         failure: One line for the list of failed jobs; None after success.
         signal: The signal that stopped the job, after it saved a checkpoint.
         incomplete: Whether some inputs could not be used.
+        run: The folder of the job's run, if it claimed one.
     """
 
     failure: str | None = None
     signal: int | None = None
     incomplete: bool = False
+    run: Path | None = None
 
 
 def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
@@ -66,13 +69,23 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
         sweep: Whether this is one job of a sweep.
         overrides: The job's overrides, its name in a sweep.
     """
+    claimed: list[run_folders.Run] = []
+    run_folders.on_claim.append(claimed.append)
+    try:
+        outcome = _attempt(job, config, sweep, overrides)
+    finally:
+        run_folders.on_claim.remove(claimed.append)
+    return replace(outcome, run=claimed[-1].path) if claimed else outcome
+
+
+def _attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     prefix = f"{overrides}: " if sweep else ""
     try:
         return job(config, sweep) or Outcome()
     except Interrupted as stop:
         print_error(f"\n{stop}")
         return Outcome(f"{overrides}: {stop}", stop.signal)
-    except InputError as error:
+    except (InputError, OutputError) as error:
         print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
     except IncompleteError as error:
@@ -109,7 +122,7 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
 def print_error(text: str) -> None:
     """Print on standard error; under torchrun only local rank 0 prints, since all ranks find the same error."""
     if distributed.local_rank() == 0:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> Outcome:
@@ -147,7 +160,7 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
             if message == READY:
                 stops.pass_on_to(process.pid)
         process.join()
-    run = next((message for message in messages if isinstance(message, runs.Run)), None)
+    run = next((message for message in messages if isinstance(message, run_folders.Run)), None)
     outcome = next((message for message in messages if isinstance(message, Outcome)), None)
     if outcome is None and stops.received:  # stopped before or after its training: no checkpoint to save
         print_error("\nStopped.")
@@ -155,7 +168,9 @@ def run_in_process(entry: str, config: Any, overrides: str, gpus: list[str]) -> 
     elif outcome is None:
         outcome = _crashed(process.exitcode or 0, config, overrides, run)
     # A signal to the job only, such as a user's kill, stops the job and not the sweep.
-    return Outcome(outcome.failure, stops.received[0] if stops.received else None)
+    return Outcome(
+        outcome.failure, stops.received[0] if stops.received else None, run=None if run is None else run.path
+    )
 
 
 @contextlib.contextmanager
@@ -208,7 +223,7 @@ class _Stops:
             self.pass_on_to(self._pid)
 
 
-def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> Outcome:
+def _crashed(status: int, config: Any, overrides: str, run: run_folders.Run | None) -> Outcome:
     """The outcome of a job whose process has ended without sending one."""
     if status < 0:
         end = f"died of {signal.Signals(-status).name} ({signal.strsignal(-status)})"
@@ -218,7 +233,7 @@ def _crashed(status: int, config: Any, overrides: str, run: runs.Run | None) -> 
         end = f"ended with exit status {status} and without a result"
     print_error(f"error: {overrides}: {end}")
     if run is not None:
-        runs.record_failure(run, config, f"The process {end}.")
+        run_folders.record_failure(run, config, f"The process {end}.")
     return Outcome(f"{overrides}: {end}")
 
 
@@ -244,7 +259,7 @@ def _child(
     enable_faulthandler()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging()
-    runs.on_claim.append(sending.send)
+    run_folders.on_claim.append(sending.send)
     try:
         sending.send(READY)
         for module in config.plugins:  # registers their parts in this process too
@@ -285,6 +300,13 @@ def configure_logging() -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record), keep="\n\t")  # file names may contain control characters
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("lightning", "lightning.pytorch", "hydra", "hydra_plugins", "matplotlib", "fsspec", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

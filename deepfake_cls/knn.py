@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepfake_cls.data.manifest import Manifest
     from deepfake_cls.hardware import Hardware
     from deepfake_cls.records import Record
-    from deepfake_cls.runs import Run
+    from deepfake_cls.run_folders import Run
 
     Splits = dict[str, SplitImages]
 
@@ -30,8 +30,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.hardware import choose
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.summary import print_run
 
     hardware = choose(config.trainer)
@@ -50,6 +50,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; force=true repeats it.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
+            if config.channels == "RGBA" and not train.store.has_alpha:
+                print("The images have no alpha channel: channels=RGBA is the same as channels=RGB here.", flush=True)
             record = classify(config, manifest, splits, hardware, run, started)
         print_run(record, run.path, {"next": command("report", shared_overrides("report", asdict(config)))})
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,27 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for previous, text in zip(["", *arguments], arguments, strict=False):
         (flags if text.startswith("-") or previous in VALUE_FLAGS else others).append(text)
     return flags, others
+
+
+def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], arguments: Sequence[str]) -> None:
+    """Refuse files whose name looks like ``KEY=VALUE``, and keys that exclude positional arguments.
+
+    Args:
+        schema: The command's schema; ``excludes`` in the metadata of its field ``positional`` names keys and groups.
+        positional: The key of the positional arguments.
+        values: The positional arguments.
+        arguments: The other arguments.
+
+    Raises:
+        InputError: If there is such a file or key.
+    """
+    keys = {entry.name: entry for entry in fields(schema)}
+    for text in arguments:
+        key = re.split("[.@=]", text.lstrip("+~"))[0]
+        if key not in {*keys, "hydra"} and "=" in text and Path(text).exists():
+            raise InputError(f"{text}: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.")
+        if values and key in keys[positional].metadata.get("excludes", ()):
+            raise InputError(f"{text}: cannot be combined with {values[0]}; give either {positional} or {key}=.")
 
 
 def plugin_modules(arguments: Sequence[str]) -> list[str]:

@@ -1,49 +1,114 @@
-"""Label images with a trained model: ``python -m deepfake_cls.predict checkpoint=FILE data=... output=FILE``."""
+"""Label images with a trained model: ``python -m deepfake_cls.predict PHOTO FOLDER checkpoint=FILE``."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter
+import logging
+import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from deepfake_cls.cli import main
-from deepfake_cls.config import PredictConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.config import ImageFilesConfig, PredictConfig
+from deepfake_cls.data.manifest import STANDARD_SPLITS
+from deepfake_cls.errors import IncompleteError, InputError
+
+if TYPE_CHECKING:  # importing torch takes seconds, and an error in the arguments comes first
+    from deepfake_cls.answers import Answers
+    from deepfake_cls.checkpoints import Model
+    from deepfake_cls.hardware import Hardware
+
+_log = logging.getLogger(__name__)
 
 
 def run(config: PredictConfig, sweep: bool) -> None:
-    """Write a CSV with a label for each image, in the order of the split."""
+    """Label the images of paths or of a split; write a CSV file, or print a table.
+
+    Raises:
+        InputError: If a key is wrong, the output would replace another file, or no image can be read.
+        IncompleteError: If some images have no answer; the answers are written.
+    """
     if sweep:
-        raise InputError("predict writes one file; call it once for each checkpoint instead of sweeping with -m.")
-    from deepfake_cls.inference import open_model, open_scored_split, predict_split
-    from deepfake_cls.records import write_atomically
+        raise InputError("predict labels images once; call it for each checkpoint instead of sweeping with -m.")
+    from deepfake_cls.answers import STDOUT, check_output, summary, table_text, write_csv
+    from deepfake_cls.data.paths import refusals
+    from deepfake_cls.escaping import printable
+    from deepfake_cls.inference import open_model
 
-    output = Path(config.output)
-    if output.is_dir():
-        raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
-    output.parent.mkdir(parents=True, exist_ok=True)  # an error comes before the work, not after it
+    competition = not config.paths and config.data.name == "unibuc"
+    output = config.output or ("submission.csv" if competition else None)
+    if config.resize is not None and not config.paths and not isinstance(config.data, ImageFilesConfig):
+        raise InputError(f"resize: data={config.data.name} has no image files to resize; omit this key.")
+    if output is not None:
+        root = Path(getattr(config.data, "root", ""))
+        check_output(output, [root / f"{split}.csv" for split in STANDARD_SPLITS] if competition else [])
     model, hardware = open_model(config)
-    _, split = open_scored_split(config, model)
-    outputs = predict_split(config, model, split, hardware)
-    probs = outputs.final_probs
-    labels = probs.argmax(axis=1)
+    answers = (_label_paths if config.paths else _label_split)(config, model, hardware)
+    messages = sys.stderr if output in STDOUT else sys.stdout
+    if output is None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(table_text(answers, probabilities=config.probabilities, width=width), end="\n\n")
+    else:
+        skips = bool(config.paths) or getattr(config.data, "on_error", "raise") == "skip"
+        numbers = not answers.names and not competition
+        write_csv(answers, output, probabilities=config.probabilities, name_column=numbers, error_column=skips)
+        print(f"{printable(output)}: {len(answers.ids):,} rows", file=messages)
+    print(*map(printable, summary(answers)), sep="\n", file=messages, flush=True)
+    if answers.reasons:
+        text = refusals(answers.ids, answers.reasons, _size_advice(model))
+        raise IncompleteError(f"Images without an answer: {len(answers.reasons):,} of {len(answers.ids):,}{text}")
 
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"p_{name}" for name in model.classes] if config.probabilities else []
-    writer.writerow(["image_id", "label", *columns])
-    for image_id, label, row in zip(split.ids, labels, probs, strict=True):
-        cells = [f"{p:.6f}" for p in row] if config.probabilities else []
-        writer.writerow([image_id, model.classes[label] if config.names else int(label), *cells])
-    write_atomically(output, text.getvalue().encode(errors="surrogateescape"))
 
-    print(f"{output}: {len(split)} images of split {config.split}")
-    for label, count in sorted(Counter(labels.tolist()).items()):
-        print(f"  {model.classes[label]}: {count} ({100 * count / len(split):.1f} %)")
-    for image_id, reason in split.store.skipped:
-        print(f"  not labelled: {image_id}: {reason}")
+def _size_advice(model: Model) -> str:
+    """What to say about an image of another size."""
+    height, width = model.size
+    trained = " without resizing" if model.resize is False else ""
+    answer = "" if model.resize else ", and the answer is then less reliable"
+    return f"the network was trained on {height}×{width} images{trained}; resize=true resizes it{answer}"
+
+
+def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:
+    """Label the images that paths name."""
+    from deepfake_cls.answers import Answers
+    from deepfake_cls.data.paths import PathBatches, list_paths
+    from deepfake_cls.inference import predict_batches
+
+    paths = list_paths(config.paths)
+    if paths.ignored:
+        _log.info("ignored %d entries (hidden, or not an image), such as %s", len(paths.ignored), paths.ignored[0])
+    resize = bool(model.resize) if config.resize is None else config.resize
+    batches = PathBatches(paths, model.size, model.channels, resize, config.batch_size, _size_advice(model))
+    outputs = predict_batches(config, model, batches, len(paths.ids), hardware)
+    if batches.resized and not model.resize:
+        text = "resized %d of %d images to %d×%d by Lanczos, which changes generator traces: expect a lower accuracy"
+        _log.warning(text, batches.resized, len(paths.ids), *model.size)
+    names = config.names is not False
+    return Answers(paths.ids, np.array(batches.rows), outputs.final_probs, paths.reasons, model.classes, names)
+
+
+def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:
+    """Label a split of a data set."""
+    from deepfake_cls.answers import Answers
+    from deepfake_cls.data import read_manifest
+    from deepfake_cls.data.paths import advise_on_size
+    from deepfake_cls.inference import open_scored_split, predict_split
+
+    data: Any = config.data
+    if isinstance(data, ImageFilesConfig):
+        as_trained = data.resize or bool(model.resize)
+        config = replace(config, data=replace(data, resize=as_trained if config.resize is None else config.resize))
+    manifest = read_manifest(config.data)
+    split = open_scored_split(config, model, manifest)
+    probs = predict_split(config, model, split, hardware).final_probs
+    ids = manifest.split(config.split).ids
+    row_of = {image_id: row for row, image_id in enumerate(ids)}
+    reasons = {row_of[image_id]: advise_on_size(text, _size_advice(model)) for image_id, text in split.store.skipped}
+    names = data.name != "unibuc" if config.names is None else config.names
+    return Answers(ids, split.store.kept, probs, reasons, model.classes, names)
 
 
 if __name__ == "__main__":
-    main("predict", PredictConfig, run)
+    main("predict", PredictConfig, run, positional="paths")

@@ -1,199 +1,100 @@
-"""Run folders: where a run is saved, and which process may write there."""
+"""List runs, and delete what is not needed: ``python -m deepfake_cls.runs``."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from deepfake_cls import distributed
+from deepfake_cls.cli import main
+from deepfake_cls.config_runs import RunsConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import Record, read_record, write_atomically, write_record
-from deepfake_cls.run_key import run_key_of
 
 if TYPE_CHECKING:
-    from deepfake_cls.data.images import SplitImages
-    from deepfake_cls.data.manifest import Manifest
-    from deepfake_cls.hardware import Hardware
-    from deepfake_cls.stats.metrics import Scores
+    from deepfake_cls.inventory import Found
+
+WIDE = 120  # columns of a terminal in which the interval of the accuracy has room
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run that this process has claimed.
-
-    Attributes:
-        kind: ``cnn``, ``knn``, ``evaluate``.
-        path: The run's folder.
-        identity: The run key, 64 hex digits.
-        done: The record of a finished run; None if the run must be started or resumed.
-    """
-
-    kind: str
-    path: Path
-    identity: str
-    done: Record | None = None
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint from which an unfinished run resumes."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint of the epoch with the best validation accuracy."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    def result(
-        self,
-        config: Any,
-        manifest: Manifest,
-        splits: dict[str, SplitImages],
-        hardware: Hardware,
-        scores: Scores,
-        **others: Any,
-    ) -> Record:
-        """The record of this run after it has succeeded; the caller writes it.
-
-        ``splits`` are those that the run used. ``others`` are further fields of :class:`Record`; they take precedence.
-        """
-        from deepfake_cls.data.images import describe, skipped
-
-        shared = {
-            "config": asdict(config),
-            "seed": config.seed,
-            "data": describe(manifest, splits),
-            "recall": scores.recall,
-            "confusion": scores.confusion,
-            "device": hardware.name,
-            "precision": hardware.precision,
-            "threads": hardware.threads,
-            "processes": hardware.processes,
-            "skipped": skipped(splits),
-        }
-        return Record(kind=self.kind, status="ok", identity=self.identity, **shared | others)
-
-    def failure(self, config: Any, error: str) -> Record:
-        """The record of this run after it has failed."""
-        return Record(self.kind, "failed", self.identity, asdict(config), seed=config.seed, error=error)
-
-
-# Called for each run that this process starts. A job of a sweep sends the run to its parent process, which records the
-# failure if the job crashes.
-on_claim: list[Callable[[Run], None]] = []
-
-
-def record_failure(run: Run, config: Any, error: str) -> None:
-    """Record that a run's process ended without a result, unless another process works on the run or finished it."""
-    with suppress(Timeout), _lock(run.path).acquire(timeout=10):
-        if not (run.path / "result.json").exists():
-            write_record(run.path, run.failure(config, error))
-
-
-@contextmanager
-def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run]:
-    """Claim a run folder for this process; wait while another process has it.
-
-    A finished run has ``done`` set; any other must be started or resumed. ``config.force`` empties the folder first. An
-    exception inside the context is recorded as the run's failure. In a job of several processes, rank 0 claims the run
-    and broadcasts it.
-
-    Args:
-        kind: Name of the folder under ``runs/``.
-        identity: From :func:`deepfake_cls.run_key.run_key`.
-        config: The configuration, a dataclass; its ``run_dir`` is the run's folder, by default ``runs/<kind>/<id>``.
-        sweep: Whether this is a job of a sweep: ``run_dir`` is then the parent of all jobs' folders.
+def run(config: RunsConfig, sweep: bool) -> None:
+    """Print a table of the runs; with ``prune``, delete some.
 
     Raises:
-        InputError: If the folder contains another run, or other files.
+        InputError: With ``-m``, or if the deletion is not confirmed.
     """
-    if distributed.rank() != 0:
-        yield distributed.broadcast(None)
-        return
-    path = _folder(kind, identity, config, sweep)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        run = distributed.broadcast(_open(Run(kind, path, identity), config.force))
-        if run.done is None:
-            for callback in on_claim:
-                callback(run)
-        try:
-            yield run
-        except Exception as error:
-            # An error after the result, such as printing into a closed pipe, does not make the run a failed one.
-            if not (path / "result.json").exists():
-                write_record(path, run.failure(config, f"{type(error).__name__}: {error}"))
-            raise
+    if sweep:
+        raise InputError("runs lists all runs at once; call it without -m.")
+    from deepfake_cls.inventory import runs_below
+
+    folder = Path(config.runs)
+    runs = runs_below(folder)
+    if not runs:
+        print(f"runs={folder}: no run there. Start with: deepfake-cls knn")
+    elif config.prune == "none":
+        print_runs(runs)
+    else:
+        prune(runs, config.prune, config.yes)
 
 
-def _folder(kind: str, identity: str, config: Any, sweep: bool) -> Path:
-    if config.run_dir is not None:
-        return Path(config.run_dir, identity[:12]) if sweep else Path(config.run_dir)
-    path = Path("runs", kind, identity[:12])
-    if not path.exists() and not config.force:
-        return _finished_schema_1(path.parent, identity) or path
-    return path
+def print_runs(runs: Sequence[Found]) -> None:
+    """Print a row for each run, newest last, and the totals."""
+    from deepfake_cls.inventory import short_ids
+    from deepfake_cls.settings import settings_text
+    from deepfake_cls.terminal import age_text, print_table, size_of, size_text
+
+    now, total, rows = time.time(), 0, []
+    for short, run in zip(short_ids(runs), runs, strict=True):
+        size = size_of(run.path)
+        total += size
+        settings = settings_text(run.kind, run.config) if run.kind and run.config else ""
+        own_name = "" if run.path.name == run.identity[:12] else str(run.path)
+        values = [short, run.kind, run.status, _data(run), settings, _accuracy(run)]
+        rows.append([*values, age_text(now - run.time), size_text(size), own_name])
+    columns = ["id", "kind", "status", "data", "settings", "accuracy", "age", "size", "folder"]
+    if not any(row[-1] for row in rows):  # each is in KIND/ID
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    print_table(columns, rows, whole=["id", "kind", "status", "age", "size"])
+    counts = [
+        f"{sum(run.status == status for run in runs)} {status}" for status in dict.fromkeys(r.status for r in runs)
+    ]
+    print(f"{len(runs)} runs ({', '.join(counts)}), {size_text(total)}")
 
 
-def _finished_schema_1(parent: Path, identity: str) -> Path | None:
-    """The folder of a finished run with this key that an older version saved: its name is that of an older run key."""
-    for file in sorted(parent.glob("*/result.json")):
-        with suppress(InputError):  # an unreadable record is no finished run
-            record = read_record(file.parent)
-            if record.schema == 1 and record.status == "ok" and run_key_of(record) == identity:
-                return file.parent
-    return None
+def _data(run: Found) -> str:
+    data = run.config.get("data", {})
+    return Path(data["root"]).name if data.get("root") else str(data.get("name", ""))
 
 
-def _lock(path: Path) -> FileLock:
-    # Not in the folder, so that force=true can delete the folder while it is locked.
-    return FileLock(path.parent / f".{path.name}.lock")
+def _accuracy(run: Found) -> str:
+    from deepfake_cls.summary import accuracy_text, correct_of
+
+    if run.record is None or not run.record.confusion:
+        return ""
+    wide = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
+    if wide:
+        return accuracy_text(run.record)
+    correct, count = correct_of(run.record)
+    return f"{100 * correct / count:.1f} %"
 
 
-def _locked(path: Path) -> AbstractContextManager[Any]:
-    lock = _lock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path}: another process works on this run; waiting until it ends.", flush=True)
-        return lock.acquire()
+def prune(runs: Sequence[Found], what: str, yes: bool) -> None:
+    """Show what goes, ask, and delete it."""
+    from deepfake_cls.inventory import removable, remove
+    from deepfake_cls.terminal import delete, size_of
+
+    going = removable(runs, what)
+    remark = "Without its checkpoints, a run cannot predict or evaluate until it is trained again with force=true."
+    delete(
+        [(path, size_of(path)) for path in going],
+        lambda path: remove(going[path], path),
+        f"prune={what}",
+        yes,
+        remark if what == "checkpoints" else "",
+    )
 
 
-def _open(run: Run, force: bool) -> Run:
-    """Return the run with its record if it is finished; else prepare its folder."""
-    path = run.path
-    if path.exists() and not path.is_dir():
-        raise InputError(f"run_dir={path}: is a file; give a folder.")
-    if path.is_dir() and any(path.iterdir()):
-        record = read_record(path) if (path / "result.json").is_file() else None
-        finished = record if record is not None and record.status == "ok" else None
-        identity = _identity_in(path, record)
-        if identity != run.identity and not (finished and run_key_of(finished) == run.identity):
-            raise InputError(
-                f"run_dir={path}: contains another run ({identity[:12]}; this one is {run.identity[:12]})."
-                " Give another run_dir, or omit it."
-            )
-        if force:
-            shutil.rmtree(path)
-        elif finished:
-            return replace(run, done=finished)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "result.json").unlink(missing_ok=True)
-    write_atomically(path / "run.json", json.dumps({"identity": run.identity}).encode())
-    return run
-
-
-def _identity_in(path: Path, record: Record | None) -> str:
-    """The run key of the run in a folder; InputError if the folder contains no run."""
-    try:
-        return str(json.loads((path / "run.json").read_text())["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
-        if record is None:
-            raise InputError(f"run_dir={path}: contains files, but no run; give an empty or a new folder.") from None
-        return record.identity  # result.json without run.json, such as a copy from another machine
+if __name__ == "__main__":
+    main("runs", RunsConfig, run)

@@ -30,8 +30,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
     manifest.require_classes()
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.records import digest_of
+    from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.runs import claim
     from deepfake_cls.summary import print_run
     from deepfake_cls.training import fit
 
@@ -49,8 +49,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; force=true repeats it.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
-            if config.channels == "RGBA" and not data.train.store.has_alpha:
-                print("The images have no alpha channel: RGBA adds a constant channel of 255.")
+            print_channels(config.channels, data.train.store.has_alpha)
             record = fit.fit_and_score(config, data, hardware, run, digests, started)
         if distributed.rank() != 0:
             return
@@ -60,14 +59,21 @@ def run(config: TrainConfig, sweep: bool) -> None:
 
 def next_commands(config: TrainConfig, manifest: Manifest, checkpoint: Path) -> dict[str, str]:
     """The commands to continue with: label the test images, or else compare runs and label the user's own images."""
-    from deepfake_cls.commands import command, label_command, overrides_of, shared_overrides
-    from deepfake_cls.notation import override
+    from deepfake_cls.commands import command, label_command, overrides_of, predict_command
 
     values, test = asdict(config), manifest.splits.get("test")
     if test is not None and test.labels.min(initial=0) < 0:
-        return {"next": command("predict", [override("checkpoint", checkpoint), *shared_overrides("predict", values)])}
+        return {"next": predict_command(checkpoint, values)}
     report = command("report", overrides_of("report", values))
     return {"next": report, "label images": label_command(checkpoint, values)}
+
+
+def print_channels(channels: str, has_alpha: bool) -> None:
+    """Say so if ``channels`` is not what the image files contain."""
+    if channels == "RGBA" and not has_alpha:
+        print("The images have no alpha channel: channels=RGBA adds a constant one. channels=RGB omits it.", flush=True)
+    elif channels == "RGB" and has_alpha:
+        print("The images have an alpha channel, which channels=RGB does not use.", flush=True)
 
 
 def prepare(config: TrainConfig) -> Hardware:

@@ -19,7 +19,7 @@ from omegaconf.errors import (
 
 from deepfake_cls.config import SCHEMAS, RecipeConfig, TrainConfig, TrainerConfig
 from deepfake_cls.data import source
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, reason
 from deepfake_cls.notation import literal, override
 from deepfake_cls.schema import Rule, check
 
@@ -61,11 +61,11 @@ def validate(config: DictConfig, schema: type[Schema]) -> Schema:
     try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {sentence(error)}; in ${{KEY}}, KEY is another key.") from error
+        raise InputError(f"{error.full_key}: {reason(error)}; in ${{KEY}}, KEY is another key.") from error
     assert isinstance(values, dict)
     for key in ("experiment", "sweep"):  # they describe a sweep and are not settings of a run
         values.pop(key, None)
-    data = values.pop("data", None)
+    data = values.pop("data") if "name" in (values.get("data") or {}) else None
     for key in PATHS:
         if str(values.get(key) or "").startswith("~"):
             values[key] = os.path.expanduser(values[key])  # noqa: PTH111  # accepts names of unknown users
@@ -93,7 +93,7 @@ def build(schema: type[Schema], values: Mapping[Any, Any], prefix: str = "") -> 
         key = f"{prefix}{error.full_key}"
         if not isinstance(error, ValidationError):
             raise InputError(unknown_key(key, [f"{prefix}{known}" for known in keys_of(schema)])) from error
-        raise InputError(f"{key}: {sentence(error)}") from error
+        raise InputError(f"{key}: {reason(error)}") from error
     check(instance, prefix)
     return instance  # type: ignore[no-any-return]  # OmegaConf does not say which type
 
@@ -128,11 +128,6 @@ def unknown_key(key: str, known: Collection[str]) -> str:
 
 def _name(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def sentence(error: Exception) -> str:
-    """The first line of a library's message, without a full stop."""
-    return str(error).strip().partition("\n")[0].rstrip(". ")
 
 
 def _refuse_scalars(schema: type[Any], values: Mapping[Any, Any], prefix: str) -> None:

@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -151,8 +152,13 @@ def test_commands_after_a_training_keep_its_settings(printed: Printed) -> None:
     assert (report.data.size, report.data.fold, report.data.cache) == ([16, 16], 1, "a cache")
     assert (report.width, report.epochs, report.channels, report.augment["cutmix"]) == (8, 1, "RGB", None)
     label = composed(line(printed.train, "label images"), printed.folder)
-    assert (label.plugins, label.data.cache) == (["my_plugin"], "a cache")
+    assert label.plugins == ["my_plugin"]
     assert (printed.folder / label.checkpoint).is_file()
+
+
+def test_the_command_that_labels_images_takes_a_folder(printed: Printed) -> None:
+    start = line(printed.train, "label images").replace("PHOTOS", shlex.quote(f"{ROOT}/train/gan"))
+    assert "0.png" in in_shell(start, printed.folder)
 
 
 def test_the_next_command_for_data_with_a_test_split_labels_it(printed: Printed) -> None:

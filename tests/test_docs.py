@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from deepfake_cls.config import SCHEMAS
+from deepfake_cls.overrides import split_positional
 from tests.conftest import ROOT, configure
 
 PAGES = [
@@ -72,7 +73,9 @@ def test_examples_are_valid(page: str, line: str) -> None:
     assert bare or PLACEHOLDER.search(line), f"{page}: neither run nor with a placeholder: {line}"
     entry = command[1]
     overrides: list[str] = []
-    for argument in shlex.split(command[2]):
+    paths, arguments = split_positional(shlex.split(command[2]))
+    assert entry == "predict" or not paths
+    for argument in arguments:
         if argument == "-m" or argument.startswith(("launcher=", "hydra.launcher", "+hydra.launcher")):
             continue  # launchers of other packages may be absent
         override = OverridesParser.create().parse_override(argument)

@@ -21,7 +21,7 @@ from PIL import Image
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.jobs import STOP_SIGNALS, attempt, out_of_memory, run_in_process
 from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.runs import Run, record_failure
+from deepfake_cls.run_folders import Run, record_failure
 from tests.conftest import SMALL_NET, call, configure
 from tests.test_distributed import torchrun_variables
 
@@ -86,7 +86,11 @@ def test_a_job_that_dies_of_a_signal_is_recorded_and_the_sweep_continues(
         assert text in tail  # in the list at the end
     assert ("Fatal Python error: Segmentation fault" in head) == (number == signal.SIGSEGV)  # faulthandler's
     assert ("as the system does when memory runs out" in tail) == (number == signal.SIGKILL)
-    assert done.stdout.count("next: ") == 2
+    assert done.stdout.count("next: ") == 3  # of two jobs, and of the sweep
+    table = [line.split() for line in done.stdout.rpartition("── 4 jobs")[2].splitlines() if line.strip()[:1].isdigit()]
+    assert [row[:4] for row in table[:2]] == [["1", "bad", "0", "failed"], ["2", "bad", "1", "failed"]]
+    assert [row[:3] for row in table[2:4]] == [["3", "competition", "0"], ["4", "competition", "1"]]
+    assert all(Path(row[-1]).is_dir() for row in table[:4])
     records = [read_record(folder) for folder in Path("runs/cnn").glob("[!.]*")]
     outcomes = {(record.config["data"]["root"], record.seed): (record.status, record.error) for record in records}
     assert {key: status for key, (status, _) in outcomes.items()} == {
@@ -100,6 +104,7 @@ def test_a_job_that_dies_of_a_signal_is_recorded_and_the_sweep_continues(
     # The same command without the fault repeats only the failed jobs.
     again = call(*command, env={"KILLED_BY": "0"})  # signal 0 has no effect
     assert again.stdout.count("already done") == 2
+    assert "failed" not in again.stdout.rpartition("── 4 jobs")[2]
     assert {read_record(folder).status for folder in Path("runs/cnn").glob("[!.]*")} == {"ok"}
 
 

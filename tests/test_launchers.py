@@ -31,7 +31,13 @@ def test_jobs_in_workers_equal_single_runs_and_their_failures_are_listed() -> No
     for message in ("lr=0.0: expected a number above 0", "Training diverged"):
         assert done.stderr.count(message) == 2  # when it happens, and at the end
     assert "2 job(s) failed:" in done.stderr
-    assert not list(Path("runs/.sweep").glob("failed-*"))
+    table = [line.split() for line in done.stdout.rpartition("── 3 jobs")[2].splitlines() if line.strip()[:1].isdigit()]
+    assert [row[:2] + row[2:3] * (row[2] == "failed") for row in table] == [
+        ["1", "0.004"],
+        ["2", "0", "failed"],
+        ["3", "1e+30", "failed"],
+    ]
+    assert not list(Path("runs/.sweep").glob("jobs-*"))
     records = {record.config["lr"]: record for record in map(read_record, Path("runs/cnn").glob("[!.]*"))}
     assert {lr: record.status for lr, record in records.items()} == {4e-3: "ok", 1e30: "failed"}
     assert "diverged" in str(records[1e30].error)
@@ -47,7 +53,7 @@ def test_two_parallel_sweeps_make_shared_runs_once() -> None:
     output = "".join(sweep.communicate(timeout=300)[0] for sweep in sweeps)
     assert [sweep.returncode for sweep in sweeps] == [0, 0], output
     assert output.count("already done") == 2
-    assert output.count("next: ") == 4
+    assert output.count("next: ") == 6  # of each job and of each sweep
     assert sorted(read_record(folder).seed for folder in Path("runs/cnn").glob("[!.]*")) == [0, 1]
 
 

@@ -19,7 +19,7 @@ BREAKS = {
     "data/decode.py": "from deepfake_cls.models import resnet",
     "inference.py": "import lightning",
     "training/fit.py": "from deepfake_cls.report import study",
-    "records.py": "from deepfake_cls import runs",
+    "records.py": "from deepfake_cls import run_folders",
     "report/render.py": "from deepfake_cls.report import study",
 }
 

@@ -29,9 +29,7 @@ def test_version_is_the_version_of_the_package(command: str) -> None:
 def test_an_unknown_command_is_refused_with_the_available_ones() -> None:
     done = call("deepfake_cls", "trian", "lr=1", check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "error: trian: unknown command; expected one of train, knn, evaluate, predict, report."
-    )
+    assert done.stderr.startswith(f"error: trian: unknown command; expected one of {', '.join(COMMANDS)}.")
     assert "Traceback" not in done.stderr
 
 

@@ -21,10 +21,8 @@ from PIL import Image
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.images import describe, open_images
 from deepfake_cls.data.sources import read_manifest
-from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, write_predictions, write_record
-from deepfake_cls.report.experiment import Arm, Experiment
-from deepfake_cls.report.study import runs_of
+from deepfake_cls.stats.metrics import score
 from tests.conftest import ROOT, SMALL_DATA, SMALL_NET, configure
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -81,14 +79,17 @@ def write_runs(folder: Path, overrides: list[str], learning_rates: list[str]) ->
             manifest = read_manifest(config.data)
             split = open_images(manifest, "validation", config.data, progress=False)
             probs = rng.dirichlet(np.ones(5), len(split)).astype(np.float32)
-            accuracy = float((probs.argmax(axis=1) == split.labels).mean())
+            scores = score(split.labels, probs)
+            accuracy = scores.metrics["acc"]
             history = [
                 {"epoch": epoch, "train_loss": 1.5, "val_loss": 1.6, "val_acc": accuracy, "lr": 1e-3}
                 for epoch in range(config.epochs)
             ]
             record = Record(
                 "cnn", "ok", f"{rate}-{seed}", asdict(config), seed=seed, history=history,
-                data=describe(manifest, {"validation": split}), metrics={"val_acc": accuracy, "train_acc": 0.9},
+                data=describe(manifest, {"validation": split}) | {"sizes": {"train": 40, "validation": len(split)}},
+                metrics={"val_acc": accuracy, "train_acc": 0.9}, recall=scores.recall, confusion=scores.confusion,
+                seconds={"fit": 1.0},
             )  # fmt: skip
             path = folder / "cnn" / record.identity
             write_predictions(path / "predictions.npz", split.ids, split.labels, probs)
@@ -132,17 +133,32 @@ def test_data(layout: str, tmp_path: Path, unibuc_like: Path, kernel: KernelMana
 
 
 def test_results(tmp_path: Path, kernel: KernelManager) -> None:
-    overrides = [*SMALL_NET, *SMALL_DATA]
-    write_runs(tmp_path / "runs", overrides, ["1.3e-3", "4e-3"])
-    parameters = f"RUNS, OVERRIDES, TABLE = 'runs', {overrides}, 'table4_lr'"
-    outputs = execute(kernel, read("02_results.ipynb"), parameters, tmp_path)
-    assert "4 records, 4 of them in table4_lr" in outputs["records"][0]["text"]
-    table = outputs["table"][0]["data"]["text/markdown"]
-    assert "### Table 4: Learning rate" in table
-    assert table.count("(n = 2)") == 4  # accuracy and training accuracy of two arms
-    assert len(figures(outputs["figures"])) == 2
+    """The notebook runs in a folder below that of the runs, and shows all of them, whatever the overrides select."""
+    mine = [*SMALL_NET, *SMALL_DATA]
+    write_runs(tmp_path / "runs", mine, ["1.3e-3", "4e-3"])
+    write_runs(tmp_path / "runs", [*mine, "data.image_size=32"], ["5e-3"])
+    (tmp_path / "notebooks").mkdir()
+    outputs = execute(kernel, read("02_results.ipynb"), f"RUNS, OVERRIDES = 'runs', {mine}", tmp_path / "notebooks")
+    description = "5 classes, 40 train, 20 validation, {0}×{0}, fingerprint "
+    lines = outputs["records"][0]["text"].splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"4 runs on synthetic ({description.format(100)}")
+    assert lines[1].startswith(f"2 runs on synthetic ({description.format(32)}")
+    first, second = (output["data"]["text/markdown"] for output in outputs["own"])
+    settings = "scale=tiny batch_size=16 epochs=2"
+    assert all(f"| CNN | {settings}{more} | " in first for more in ("", " lr=0.0013"))
+    assert f"| CNN | {settings} lr=0.005 | " in second
+    assert (first + second).count("(n = 2)") == 3
+    assert len(figures(outputs["own-figures"])) == 2
     assert len(figures(outputs["curve"])) == 1
     assert len(figures(outputs["mistakes"])) == 1
+    tables = outputs["tables"][0]["data"]["text/markdown"]
+    assert "### Table 4: Learning rate" in tables
+    assert "### Table 5" not in tables  # one arm has nothing to compare with
+    assert (
+        "for table1_knn, table5_dropout, table6_alpha, table6_controls, table10_components. To run the first" in tables
+    )
+    assert len(figures(outputs["figures"])) == 2 + 3  # of table 4; recall, confusion matrix and mistakes of table 8
 
 
 def test_the_settings_of_the_results_are_those_of_make_table4() -> None:
@@ -159,15 +175,7 @@ def test_the_settings_of_the_results_are_those_of_make_table4() -> None:
 def test_without_runs_the_error_is_one_line_with_the_next_command(tmp_path: Path, kernel: KernelManager) -> None:
     book = read("02_results.ipynb")
     with pytest.raises(CellExecutionError):
-        execute(kernel, book, "RUNS, OVERRIDES, TABLE = 'runs', [], 'table4_lr'", tmp_path)
+        execute(kernel, book, "RUNS, OVERRIDES = 'runs', []", tmp_path)
     (cell,) = [cell for cell in book.cells if cell.id == "records"]
     (line,) = cell.outputs[-1]["traceback"]
-    assert line == "error: runs=runs: no finished run there. Start with: python -m deepfake_cls.knn"
-
-
-def test_without_a_run_of_a_table_the_error_names_the_command() -> None:
-    overrides = ["scale=tiny", "data=folder", "data.root=a b"]
-    with pytest.raises(InputError, match="train experiment=table4_lr scale=tiny data=folder 'data.root=a b'$"):
-        runs_of(Experiment("table4_lr", 4, "Learning rate", "train", 0, [Arm("own")]), overrides)
-    with pytest.raises(InputError, match="knn experiment=table1_knn data=folder 'data.root=a b'$"):  # has no scale
-        runs_of(Experiment("table1_knn", 1, "Nearest neighbours", "knn", 0, [Arm("own")]), overrides)
+    assert line == "error: runs=runs: no finished run there. Start with: deepfake-cls knn"

@@ -1,134 +1,208 @@
+"""``deepfake-cls runs``: list runs, delete what is not needed."""
+
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import asdict, dataclass
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from deepfake_cls import runs
-from deepfake_cls.config import FolderConfig, KnnConfig, ModelConfig, TrainConfig
+from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.config_runs import RunsConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.hardware import Hardware
-from deepfake_cls.records import Record, read_record, write_record
-from deepfake_cls.run_key import defaults_of, hashed_config, run_key
-from deepfake_cls.runs import claim
-from tests.conftest import call
+from deepfake_cls.run_folders import claim, lock_of
+from deepfake_cls.settings import settings
+from tests.conftest import call, configure
+from tests.report.fake_runs import TINY, config_of, random_correct, write
 
-ID = "ab" * 32
-
-
-def test_the_second_of_two_processes_waits_and_finds_the_run_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, order, printed = KnnConfig(), list[str](), list[str]()
-    monkeypatch.setattr(runs, "print", lambda text, flush: printed.append(text), raising=False)
-
-    def first() -> None:
-        with claim("knn", ID, config, sweep=False) as run:
-            order.append("first in")
-            while not printed:  # until the second one waits
-                time.sleep(0.01)
-            write_record(run.path, Record("knn", "ok", ID, asdict(config)))
-            order.append("first out")
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    while not order:
-        time.sleep(0.01)
-    with claim("knn", ID, config, sweep=False) as run:
-        order.append("second in")
-        assert run.done is not None
-    thread.join()
-    assert order == ["first in", "first out", "second in"]
-    assert "another process works on this run" in printed[0]
+RUNS = Path("runs")
 
 
-def test_a_failed_run_is_recorded_and_repeated() -> None:
-    config = KnnConfig(run_dir="out", seed=7)
-    with pytest.raises(ZeroDivisionError), claim("knn", ID, config, sweep=False):
-        print(1 // 0)
-    record = read_record(Path("out"))
-    assert (record.status, record.seed) == ("failed", 7)
-    assert record.error is not None
-    assert record.error.startswith("ZeroDivisionError")
-    with claim("knn", ID, config, sweep=False) as run:
-        assert run.done is None
-        assert not (run.path / "result.json").exists()
-
-
-def test_an_error_after_the_result_does_not_replace_it() -> None:
-    config = KnnConfig(run_dir="out")
-    with pytest.raises(BrokenPipeError), claim("knn", ID, config, sweep=False) as run:
-        write_record(run.path, Record("knn", "ok", ID, asdict(config)))
-        raise BrokenPipeError
-    assert read_record(Path("out")).status == "ok"
-
-
-def test_a_keyboard_interrupt_is_not_recorded_as_a_failure() -> None:
-    with pytest.raises(KeyboardInterrupt), claim("knn", ID, KnnConfig(run_dir="out"), sweep=False):
+def unfinished(name: str = "cd" * 32, config: KnnConfig | None = None) -> Path:
+    """A run that was killed."""
+    with pytest.raises(KeyboardInterrupt), claim("knn", name, config or KnnConfig(), sweep=False) as run:
         raise KeyboardInterrupt
-    assert not Path("out/result.json").exists()
+    return run.path
 
 
-def test_run_folders_of_a_sweep_are_below_run_dir() -> None:
-    config = KnnConfig(run_dir="parent")
-    for identity in (ID, "cd" * 32):
-        with claim("knn", identity, config, sweep=True) as run:
-            assert run.path == Path("parent") / identity[:12]
+@pytest.fixture
+def finished() -> Path:
+    """A finished run with checkpoints."""
+    path = write(RUNS, [*TINY, "lr=0.001", "augment.cutmix=null"], 1, random_correct(0.8, 0), time=1e9)
+    (path / "checkpoints").mkdir()
+    (path / "checkpoints" / "last.ckpt").write_bytes(bytes(5_000_000))
+    return path
 
 
-def test_a_file_as_run_dir_is_refused() -> None:
-    Path("out").write_text("a file")
-    with (
-        pytest.raises(InputError, match="run_dir=out: is a file"),
-        claim("knn", ID, KnnConfig(run_dir="out"), sweep=False),
-    ):
+@pytest.fixture
+def failed() -> Path:
+    """A failed run."""
+    return write(RUNS, [*TINY, "data=unibuc", "data.root=photos/mine"], error="it diverged")
+
+
+def listed(config: RunsConfig | None = None) -> None:
+    runs.run(config or RunsConfig(), False)
+
+
+def test_the_table_shows_what_there_is(finished: Path, failed: Path) -> None:
+    unfinished(config=KnnConfig(shift=3))
+    running = unfinished("ef" * 32)
+    with lock_of(running):
+        done = call("deepfake_cls", "runs")
+    rows = {cells[0]: cells[1:] for line in done.stdout.splitlines() if (cells := line.split())}
+    row = rows[finished.name[:8]]
+    assert row[:7] == ["cnn", "ok", "synthetic", "scale=tiny", "lr=0.001", "augment.cutmix=null", "seed=1"]
+    assert row[-2:] == ["5.0", "MB"]
+    assert rows[failed.name[:8]][:4] == ["cnn", "failed", "mine", "scale=tiny"]
+    assert rows["cdcdcdcd"][:4] == ["knn", "unfinished", "synthetic", "shift=3"]
+    assert rows["efefefef"][:2] == ["knn", "running"]
+    assert done.stdout.splitlines()[3].split()[0] == finished.name[:8]  # the oldest
+    assert "4 runs (1 ok, 1 failed, 1 unfinished, 1 running), 5.0 MB" in done.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_table_fits_the_terminal(columns: int, finished: Path) -> None:
+    output = in_terminal("", columns)
+    assert max(map(len, output.splitlines())) <= columns
+    assert finished.name[:8] in output
+    assert ("of 200)" in output) == (columns == 160)  # the interval needs room
+
+
+def test_an_empty_folder_says_how_to_make_a_run() -> None:
+    done = call("deepfake_cls.runs")
+    assert done.stdout == "runs=runs: no run there. Start with: deepfake-cls knn\n"
+    assert not RUNS.exists()
+
+
+def test_runs_with_names_of_their_own_show_their_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed()
+    assert "folder" not in capsys.readouterr().out
+    finished.rename(RUNS / "mine")
+    listed()
+    assert "runs/mine" in capsys.readouterr().out
+
+
+def test_other_json_files_are_no_runs_and_damaged_records_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("a/run.json", "{}"), ("b/run.json", '{"identity": "x"}'), ("c/result.json", "{")):
+        (RUNS / name).parent.mkdir(parents=True)
+        (RUNS / name).write_text(text)
+    old = RUNS / "knn" / "abababababab"
+    old.mkdir(parents=True)
+    (old / "run.json").write_text(json.dumps({"identity": "ab" * 32}))  # as older versions wrote it
+    listed()
+    output = capsys.readouterr().out
+    assert "2 runs (1 unreadable, 1 unfinished)" in output
+    assert "abababab   knn" in output
+
+
+def test_nothing_goes_without_consent(finished: Path, failed: Path) -> None:
+    done = call("deepfake_cls.runs", "prune=failed", check=False)
+    assert (done.returncode, done.stdout.split()[0]) == (1, str(failed))
+    assert done.stderr == "error: prune=failed: nothing was deleted; without a terminal, confirm with yes=true.\n"
+    assert "Nothing was deleted." in in_terminal("n\n", 80, "prune=failed")
+    assert failed.is_dir()
+    assert "Deleted 1 of 1 folder" in in_terminal("y\n", 80, "prune=failed")
+    assert not failed.exists()
+    assert finished.is_dir()
+
+
+def in_terminal(answer: str, columns: int, *arguments: str) -> str:
+    """The output of the command in a terminal, in which the user types the answer."""
+    outer, inner = pty.openpty()
+    os.write(outer, answer.encode())
+    command = [sys.executable, "-m", "deepfake_cls.runs", *arguments]
+    env = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
+    process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=env)
+    os.close(inner)
+    output = b""
+    try:
+        while part := os.read(outer, 4096):
+            output += part
+    except OSError:  # the end of a terminal on Linux
         pass
+    os.close(outer)
+    assert process.wait(60) == 0, output.decode()
+    return re.sub(r"\x1b\[[0-9;]*m", "", output.decode()).replace("\r\n", "\n")
 
 
-def test_the_minor_version_of_torch_is_part_of_the_run_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    def key(version: str) -> str:
-        monkeypatch.setattr("torch.__version__", version)
-        return run_key("cnn", TrainConfig(), "f", Hardware("cpu", "32-true", 2, "x"))
-
-    assert key("2.15.0+cu132") == key("2.15.1")
-    assert len({key("2.15.0"), key("2.16.0"), key("3.15.0")}) == 3
-
-
-def test_hardware_is_part_of_the_run_key() -> None:
-    config = TrainConfig()
-    one = run_key("cnn", config, "f", Hardware("cpu", "32-true", 2, "x"))
-    assert one == run_key("cnn", config, "f", Hardware("cpu", "32-true", 2, "another name"))
-    for other in (("cuda", "32-true", 2), ("cpu", "bf16-mixed", 2), ("cpu", "32-true", 1)):
-        assert run_key("cnn", config, "f", Hardware(*other, "x")) != one
-    # The name of a GPU counts, the threads of the CPU do not.
-    card = run_key("cnn", config, "f", Hardware("cuda", "32-true", 2, "T4"))
-    assert card == run_key("cnn", config, "f", Hardware("cuda", "32-true", 8, "T4"))
-    assert card != run_key("cnn", config, "f", Hardware("cuda", "32-true", 2, "H100"))
-    # KNN is exact on any hardware.
-    keys = {run_key("knn", KnnConfig(), "f", Hardware("cpu", "32-true", threads, "x")) for threads in (1, 2)}
-    assert len(keys) == 1
+def test_checkpoints_of_finished_runs_go_and_the_results_stay(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = unfinished()
+    (other / "checkpoints").mkdir()
+    listed(RunsConfig(prune="checkpoints", yes=True))
+    output = capsys.readouterr().out
+    assert f"{finished / 'checkpoints'}  5.0 MB\n" in output
+    assert "until it is trained again with force=true" in output
+    assert not (finished / "checkpoints").exists()
+    assert (finished / "predictions.npz").is_file()
+    assert (other / "checkpoints").is_dir()
+    listed(RunsConfig(prune="checkpoints", yes=True))
+    assert "there is nothing to delete" in capsys.readouterr().out
 
 
-def test_a_refused_run_leaves_no_folder() -> None:
-    call("deepfake_cls.knn", "features=deep", check=False)
-    assert not Path("runs").exists()
+def test_a_running_run_stays(capsys: pytest.CaptureFixture[str], failed: Path) -> None:
+    stopped, running = unfinished(), unfinished("ef" * 32)
+    with lock_of(running), lock_of(failed):  # the failed run has just been started again
+        listed(RunsConfig(prune="unfinished", yes=True))
+        listed(RunsConfig(prune="failed", yes=True))
+    assert (stopped.exists(), running.exists(), failed.exists()) == (False, True, True)
+    assert f"{failed}: a process works on this run; not deleted.\nDeleted 0 of 1 folder" in capsys.readouterr().out
 
 
-def test_a_required_key_has_no_default() -> None:
-    @dataclass(kw_only=True)
-    class Listed(FolderConfig):
-        listing: str
+def test_links_and_folders_with_other_runs_stay(finished: Path, failed: Path, tmp_path: Path) -> None:
+    inner = failed / "inner"
+    finished.rename(inner)
+    outside = tmp_path / "outside"
+    (outside / "checkpoints").mkdir(parents=True)
+    (outside / "checkpoints" / "kept").touch()
+    Path("runs/linked").symlink_to(outside)
+    (outside / "run.json").write_text(json.dumps({"identity": "ab" * 32}))
+    listed(RunsConfig(prune="failed", yes=True))
+    listed(RunsConfig(prune="unfinished", yes=True))
+    assert (inner / "result.json").is_file()
+    (inner / "checkpoints" / "last.ckpt").unlink()
+    (inner / "checkpoints").rmdir()
+    (inner / "checkpoints").symlink_to(outside / "checkpoints")
+    listed(RunsConfig(prune="checkpoints", yes=True))
+    assert (outside / "checkpoints" / "kept").is_file()
 
-    defaults = defaults_of(Listed)
-    assert "listing" not in defaults
-    assert defaults == asdict(FolderConfig())
-    assert defaults_of(TrainConfig) == asdict(TrainConfig())
+
+def test_a_run_that_has_finished_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = unfinished()
+
+    def finish(question: str) -> bool:
+        (started / "result.json").write_text("{}")
+        return True
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("deepfake_cls.terminal._confirmed", finish)
+    listed(RunsConfig(prune="unfinished"))
+    assert (started / "result.json").is_file()
 
 
-def test_arguments_of_a_plugins_network_are_part_of_the_key() -> None:
-    configs = [asdict(TrainConfig(model=ModelConfig("own", args))) for args in ({}, {"kernel": 3}, {"kernel": 5})]
-    hashed = [hashed_config("cnn", config)["model"]["args"] for config in configs]
-    assert hashed == [{}, {"kernel": 3.0}, {"kernel": 5.0}]
-    default = asdict(TrainConfig(model=ModelConfig("resnet", {"skips": True})))
-    assert hashed_config("cnn", default)["model"]["args"] == {}
+def test_refused() -> None:
+    with pytest.raises(InputError, match="call it without -m"):
+        runs.run(RunsConfig(), True)
+    with pytest.raises(InputError, match="prune=all: expected none, failed, unfinished or checkpoints"):
+        configure("runs", RunsConfig, "prune=all")
+
+
+def test_settings_are_the_overrides_that_a_user_would_type() -> None:
+    assert settings("cnn", asdict(configure("train", TrainConfig))) == {}
+    assert settings("knn", asdict(KnnConfig())) == {}
+    for overrides in (
+        ["scale=reference", "lr=0.001"],
+        ["model.args.skips=false", "augment.flip.p=0.25"],
+        ["scale=tiny", "width=32", "seed=3", "recipe.label_smoothing=0"],
+        ["data.strength=0.5", "trainer.deterministic=true"],
+    ):
+        found = settings("cnn", config_of("cnn", *overrides))
+        assert sorted(f"{key}={value}" for key, value in found.items()) == sorted(overrides)

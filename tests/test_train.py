@@ -240,6 +240,16 @@ def test_a_run_resumes_in_another_folder_with_its_best_epoch() -> None:
     assert_equal(outcome(Path("moved")), outcome(Path("whole")))
 
 
+def test_a_checkpoint_without_newer_hyperparameters_resumes(finished: Path) -> None:
+    with stopped_after(4):
+        fit("run_dir=parts", *FINISHED)
+    old = read_checkpoint("parts/checkpoints/last.ckpt")
+    del old["hyper_parameters"]["resize"]
+    torch.save(old, "parts/checkpoints/last.ckpt")
+    fit("run_dir=parts", *FINISHED)
+    assert_equal(outcome(Path("parts")), outcome(finished))
+
+
 def test_epochs_of_one_batch_and_a_warmup_of_one_step() -> None:
     one_batch = ["batch_size=64", "epochs=10", "logger=csv"]  # a tenth of 10 steps is the warm-up
     with stopped_after(3, signal.SIGINT, "Stopped after epoch 3 of 10"):
@@ -303,12 +313,26 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_differences(out: Path) 
     with pytest.raises(InputError, match="no such file"):
         fit("run_dir=three", "checkpoint=nowhere.ckpt")
     Path("bad.ckpt").write_bytes(b"bad")
-    with pytest.raises(InputError, match="weights_only=True"):
+    with pytest.raises(InputError, match="checkpoint=bad.ckpt: is not a checkpoint of this project"):
         fit("run_dir=four", "checkpoint=bad.ckpt")
+    with pytest.raises(InputError, match="init=bad.ckpt: is not a checkpoint of this project"):
+        fit("run_dir=five", "init=bad.ckpt")
+
+
+def test_a_run_with_a_damaged_last_checkpoint_resumes_from_its_best_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, last, best = outcome(out), out / "checkpoints/last.ckpt", out / "checkpoints/best.ckpt"
     (out / "result.json").unlink()
-    (out / "checkpoints/last.ckpt").write_bytes(b"torn")
-    with pytest.raises(InputError, match="this run's last checkpoint; start again with force=true"):
+    last.write_bytes(last.read_bytes()[:-100])
+    message = (
+        f"checkpoint={last}: is damaged .*It is this run's last checkpoint: resume from its best epoch with"
+        f" checkpoint={best}, or start again with force=true"
+    )
+    with pytest.raises(InputError, match=message):
         fit("run_dir=out", *FINISHED)
+    fit("run_dir=out", f"checkpoint={best}", *FINISHED)
+    assert_equal(outcome(out), before)
 
 
 @pytest.mark.usefixtures("out")
@@ -365,10 +389,29 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
         train.run(configure("train", TrainConfig, *overrides), False)
 
 
+def test_folders_of_classes_are_trained_on_and_the_splits_and_channels_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("dalle", "real"):
+        (tmp_path / "mine" / label).mkdir(parents=True)
+        for row in range(20):
+            pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / label / f"{row}.png")
+    done = call("deepfake_cls.train", *SMALL_NET, "epochs=1", "data=folder", "data.root=mine", "run_dir=out")
+    for text in (
+        "mine has a folder for each class and none for splits: its 40 images are the split train.",
+        "There is no split validation: 4 of 40 images of train are used for it",
+        "The images have no alpha channel: channels=RGBA adds a constant one. channels=RGB omits it.",
+    ):
+        assert (done.stdout + done.stderr).count(text) == 1
+    assert read_record(Path("out")).data["classes"] == ["dalle", "real"]
+
+
 def test_an_impossible_folder_is_one_line_and_status_1() -> None:
     process = call("deepfake_cls.train", *SMALL, "run_dir=/proc/none/x", check=False)
     assert process.returncode == 1
-    assert process.stderr.strip().splitlines()[-1].startswith("error: /proc/none")
+    assert process.stderr.splitlines()[-1].startswith(
+        "error: /proc/none/x cannot be written: No such file or directory;"
+    )
     assert "Traceback" not in process.stderr
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from deepfake_cls import evaluate, predict, train
-from deepfake_cls.checkpoints import load_model
+from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import IncompleteError, InputError
 from deepfake_cls.inference import logits_of
 from deepfake_cls.records import read_predictions, read_record
 from tests.conftest import SMALL_NET, configure
@@ -113,10 +113,13 @@ def test_predict_labels_a_folder_of_images(checkpoint: Path) -> None:
     }
 
     Image.new("RGB", (64, 48)).save("mine/photo.png")
-    with pytest.raises(InputError, match=r"photo.png.*data.resize=true"):
+    with pytest.raises(InputError, match=r"(?s)photo.png.*data.resize=true"):
         predicted(checkpoint, "data=folder", "data.root=mine")
     assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.resize=true")) == 4
-    assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")) == 3
+    with pytest.raises(IncompleteError, match=r"1 of 4: photo.png is 48×64.*resize=true resizes it"):
+        predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")
+    with Path("out.csv").open(newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["2", "1", "", "0"]
 
 
 def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Path) -> None:
@@ -133,6 +136,38 @@ def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Pat
     with pytest.raises(InputError, match="model's classes are 0, 1, 2; the data's are"):
         arguments = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
         evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
+
+
+def test_another_size_than_the_trainings_is_refused(checkpoint: Path, unibuc_like: Path) -> None:
+    data = ["data=unibuc", f"data.root={unibuc_like}"]
+    message = r"data.size=\[8,16\]: the model was trained on images of \[16,16\]; omit data.size"
+    with pytest.raises(InputError, match=message):
+        evaluated(checkpoint, unibuc_like, "data.size=[8,16]", "data.resize=true")
+    with pytest.raises(InputError, match=message):
+        predicted(checkpoint, *data, "data.size=[8,16]", "data.resize=true")
+    assert len(predicted(checkpoint, *data, "data.size=[16,16]")) == 7
+    with pytest.raises(InputError, match=r"images are of \[20,20\].*trained on images of \[16,16\]"):
+        predicted(checkpoint, "data=synthetic", "data.image_size=20", "data.test_size=5", "data.workers=1")
+
+
+def test_another_resize_than_the_trainings_is_a_warning(
+    checkpoint: Path, unibuc_like: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ["data=unibuc", f"data.root={unibuc_like}"]
+    predicted(checkpoint, *data)
+    assert caplog.messages == []
+    predicted(checkpoint, *data, "data.resize=true")
+    evaluated(checkpoint, unibuc_like, "data.resize=true")
+    warning = "data.resize=true, but the model was trained with data.resize=false."
+    assert [text[: len(warning)] for text in caplog.messages] == [warning, warning]
+
+    caplog.clear()
+    old = read_checkpoint(checkpoint)
+    del old["hyper_parameters"]["resize"]  # as in older files
+    torch.save(old, "old.ckpt")
+    assert load_model("old.ckpt").resize is None
+    assert len(predicted(Path("old.ckpt"), *data, "data.resize=true")) == 7
+    assert caplog.messages == []
 
 
 def test_a_run_of_evaluate_depends_on_the_weights(checkpoint: Path, unibuc_like: Path) -> None:

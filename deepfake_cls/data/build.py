@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from deepfake_cls.data.decode import DecodeError
+from deepfake_cls.data.decode import DecodeError, wrong_size
 from deepfake_cls.data.readers import Reader
 from deepfake_cls.errors import InputError
 
@@ -135,7 +135,7 @@ def _write_rows(reader: Reader, target: Path, shape: tuple[int, int, int], rows:
                 bad[row] = str(error)
                 continue
             if image.shape[:2] != shape[:2]:
-                bad[row] = f"is {image.shape[0]}×{image.shape[1]} (height×width); expected {shape[0]}×{shape[1]}"
+                bad[row] = wrong_size(image.shape, shape)
                 continue
             if image.shape[2] > shape[2]:
                 raise _AlphaError

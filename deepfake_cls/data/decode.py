@@ -24,6 +24,7 @@ Generator traces are in the pixels, so a conversion that needs a choice is refus
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def decode(
             if size is None or (image.height, image.width) == size:
                 return np.asarray(image), False
             if not resize:
-                raise DecodeError(_wrong_size(image, size))
+                raise DecodeError(wrong_size((image.height, image.width), size))
             return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS)), True
     except (DecodeError, MemoryError):
         raise
@@ -122,12 +123,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _wrong_size(image: Image.Image, size: tuple[int, int]) -> str:
-    height, width = image.height, image.width
-    return (
-        f"is {height}×{width} (height×width); expected {size[0]}×{size[1]}: set data.size=[{height},{width}] if all "
-        "images have this size, or resize with data.resize=true"
-    )
+def wrong_size(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """The reason why an image of another size is refused; :func:`size_in` reads it."""
+    return f"is {found[0]}×{found[1]} (height×width); expected {expected[0]}×{expected[1]}"
+
+
+def size_in(reason: str) -> tuple[int, int] | None:
+    """The size of the image in a reason of :func:`wrong_size`; None for other reasons."""
+    match = re.match(r"is (\d+)×(\d+) \(height×width\)", reason)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _unidentified(path: Path) -> str:

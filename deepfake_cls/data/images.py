@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from deepfake_cls.config import DataConfig
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.data.store import Store, open_split
 from deepfake_cls.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def open_images(
         InputError: If there is no such split, or an image is bad.
     """
     split = manifest.split(name)
+    if split.note:
+        _log.info(split.note)
     store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
     ids = tuple(split.ids[row] for row in store.kept)
     return SplitImages(ids, split.labels[store.kept], store)
@@ -79,10 +84,15 @@ def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:
     return [[*pair] for split in splits.values() for pair in split.store.skipped]
 
 
-def require_labels(split: SplitImages, name: str) -> None:
-    """Raise InputError if a label of the split is unknown."""
-    if bool((split.labels < 0).any()):
-        raise InputError(f"split={name}: has no labels; choose a split with labels, or use predict.")
+def require_labels(manifest: Manifest, name: str, predict: str) -> None:
+    """Raise InputError if a label of the split is unknown, or the data has no labels; ``predict`` labels its images."""
+    unlabelled = [split for split in manifest.splits if bool((manifest.split(split).labels < 0).any())]
+    if name in unlabelled or (name not in manifest.splits and not manifest.classes):
+        split = name if name in unlabelled else unlabelled[0]
+        raise InputError(
+            f"split={split}: has no labels to compare with; choose a split with labels, or label its images with"
+            f" {predict} split={split}"
+        )
 
 
 def require_same_classes(model_classes: list[str], manifest: Manifest) -> None:

@@ -25,12 +25,14 @@ class Split:
         ids: One id for each image, unique within the split.
         labels: int64 (N,), index into the manifest's classes; −1 is unknown.
         paths: The image files; None if the images are not read from files.
+        note: How the split was made if the data has no such split; it is shown when the split is opened.
     """
 
     name: str
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     paths: tuple[Path, ...] | None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,7 +62,11 @@ class Manifest:
         """Raise InputError if the data has fewer than two classes."""
         if len(self.classes) < 2:
             classes = ", ".join(self.classes) or "none"
-            raise InputError(f"The data has too few classes ({classes}); at least two are needed.")
+            splits = ", ".join(f"{name} ({len(split):,} images)" for name, split in self.splits.items())
+            raise InputError(
+                f"The data has too few classes ({classes}); at least two are needed. Its splits are {splits}."
+                " Labels come from the folders of the classes, as in train/<class>/*."
+            )
 
     def sha256(self, names: Iterable[str] | None = None) -> str:
         """Hash the classes, and the names, ids and labels of the given splits (None: all splits)."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.errors import InputError
-
-_log = logging.getLogger(__name__)
 
 
 def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[str, Split]:
@@ -45,11 +43,12 @@ def _hold_out_fraction(train: Split, config: ImageFilesConfig) -> dict[str, Spli
                 f"{train.ids[rows[0]]}. Add images, or a validation split."
             )
         held_out[rows[: min(max(1, round(config.val_fraction * len(rows))), len(rows) - 1)]] = True
-    _log.warning(
-        "There is no split validation: %d of %d images of train are used for it (val_fraction=%g, val_seed=%d)",
-        held_out.sum(), len(train), config.val_fraction, config.val_seed,
-    )  # fmt: skip
-    return _divide(train, held_out)
+    note = (
+        f"There is no split validation: {held_out.sum():,} of {len(train):,} images of train are used for it"
+        f" (data.val_fraction={config.val_fraction:g}, data.val_seed={config.val_seed})."
+    )
+    parts = _divide(train, held_out)
+    return {**parts, "validation": replace(parts["validation"], note=note)}
 
 
 def _hold_out_fold(splits: dict[str, Split], fold: int, config: ImageFilesConfig) -> dict[str, Split]:
@@ -91,7 +90,8 @@ def _concatenate(parts: list[Split]) -> Split:
 
 
 def _divide(split: Split, held_out: NDArray[np.bool_]) -> dict[str, Split]:
-    return {"train": _subset(split, "train", ~held_out), "validation": _subset(split, "validation", held_out)}
+    train, validation = _subset(split, "train", ~held_out), _subset(split, "validation", held_out)
+    return {"train": replace(train, note=split.note), "validation": validation}
 
 
 def _subset(split: Split, name: str, mask: NDArray[np.bool_]) -> Split:

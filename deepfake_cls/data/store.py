@@ -9,6 +9,7 @@ and on disk, so that a build that is killed leaves no store.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import filelock
 import numpy as np
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig
 from deepfake_cls.data.build import Filled, cores, fill
+from deepfake_cls.data.decode import size_in
 from deepfake_cls.data.listing import indented
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.readers import Reader
@@ -38,6 +40,7 @@ from deepfake_cls.errors import InputError
 _log = logging.getLogger(__name__)
 _SCHEMA = 1
 _DAY = 86_400.0
+_in_use: dict[Path, BinaryIO] = {}  # by store, its open and locked file
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ def open_split(
     source = open_source(config)
     reader = source.reader(split, size)
     key = _key(reader, source.skips_bad_images)
-    folder = _cache(config) / f"store-{key[:32]}"
+    folder = cache_folder(config.cache) / f"store-{key[:32]}"
     try:
         try:
             store = _load(folder, key, split, config.verify)
@@ -118,9 +121,10 @@ def open_split(
     return store
 
 
-def _cache(config: DataConfig) -> Path:
-    if config.cache is not None:
-        return Path(config.cache).expanduser().absolute()
+def cache_folder(cache: str | None) -> Path:
+    """The folder of ``data.cache``; by default the user's cache folder."""
+    if cache is not None:
+        return Path(cache).expanduser().absolute()
     home = os.environ.get("XDG_CACHE_HOME", "")
     # By the XDG base directory specification, a relative path is ignored.
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
@@ -161,6 +165,7 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
         reasons = tuple((split.ids[row], reason) for row, reason in skipped.items())
         store = Store(images, index["fingerprint"], kept, reasons)
         resized, (height, width) = index["resized"], store.size
+        _mark_as_used(folder)
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
         raise _UnusableError(f"it is incomplete: {error}") from error
     if resized:
@@ -169,6 +174,16 @@ def _load(folder: Path, key: str, split: Split, verify: bool) -> Store:
             split.name, resized, len(split), height, width,
         )  # fmt: skip
     return store
+
+
+def _mark_as_used(folder: Path) -> None:
+    """Lock a store until this process ends, so that ``cache prune=all`` keeps it, and set the time of its last use."""
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        file = (folder / "images.u8").open("rb")
+        _in_use[folder] = file
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        os.utime(folder / "index.json")
 
 
 def _kept(count: int, bad: dict[int, str]) -> NDArray[np.int64]:
@@ -205,7 +220,7 @@ def _load_or_build(reader: Reader, split: Split, folder: Path, key: str, source:
     try:
         filled = fill(reader, temporary / "images.u8", source.config.workers or cores(), progress)
         _refuse_bad(reader, split, filled, source.skips_bad_images)
-        _finish(temporary, filled, key)
+        _finish(temporary, filled, key, _describe(split, source.config))
         shutil.rmtree(folder, ignore_errors=True)  # a damaged store; processes that have mapped it keep their map
         temporary.rename(folder)
         _sync(folder.parent)
@@ -225,18 +240,50 @@ def _remove_stale(cache: Path) -> None:
 def _refuse_bad(reader: Reader, split: Split, filled: Filled, skip: bool) -> None:
     if not filled.bad:
         return
-    problems = [f"{reader.where(row)} {reason}" for row, reason in filled.bad.items()]
-    summary = f"Split {split.name}: {len(problems)} of {len(split)} images cannot be used:{indented(problems)}"
+    problems = _problems(reader, filled.bad)
+    summary = f"Split {split.name}: {len(filled.bad):,} of {len(split):,} images cannot be used:{indented(problems)}"
     if not skip:
-        raise InputError(f"{summary}\nRepair or remove them, or skip them: data.on_error=skip.")
-    if len(problems) == len(split):
+        raise InputError(f"{summary}\n{_advice(reader, filled)}")
+    if len(filled.bad) == len(split):
         raise InputError(f"{summary}\nNo image is left.")
     lost = set(split.labels.tolist()) - set(split.labels[_kept(len(split), filled.bad)].tolist())
     if lost:
         raise InputError(f"{summary}\nNo image is left of class {', '.join(map(str, sorted(lost)))}.")
 
 
-def _finish(folder: Path, filled: Filled, key: str) -> None:
+def _problems(reader: Reader, bad: dict[int, str]) -> list[str]:
+    """One line for each reason, those of most images first, with up to three examples."""
+    rows_by_reason: dict[str, list[int]] = {}
+    for row, reason in bad.items():
+        rows_by_reason.setdefault(reason, []).append(row)
+    problems = []
+    for reason, rows in sorted(rows_by_reason.items(), key=lambda item: -len(item[1])):
+        places = [reader.where(row) for row in rows[:3]]
+        several = f"each of {len(rows):,} images {reason}; examples: {', '.join(places)}"
+        problems.append(several if len(rows) > 1 else f"{places[0]} {reason}")
+    return problems
+
+
+def _advice(reader: Reader, filled: Filled) -> str:
+    """What to do about images that cannot be used."""
+    sizes = [size for reason in filled.bad.values() if (size := size_in(reason))]
+    advice = "Skip these images with data.on_error=skip"
+    if len(sizes) < len(filled.bad):
+        advice = f"Repair or remove these files. {advice}"
+    if sizes:
+        advice += ", or resize images of another size with data.resize=true, which weakens generator traces"
+    if sizes and reader.size is None:
+        advice += ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'"
+    return f"{advice}."
+
+
+def _describe(split: Split, config: DataConfig) -> dict[str, str]:
+    """What ``deepfake-cls cache`` shows of a store: layout, folder of the data, split."""
+    root = getattr(config, "root", None)
+    return {"name": config.name, "split": split.name} | ({"root": str(Path(root).absolute())} if root else {})
+
+
+def _finish(folder: Path, filled: Filled, key: str, data: dict[str, str]) -> None:
     """Remove the rows of bad images, write the index, and flush everything to disk."""
     kept = _kept(filled.shape[0], filled.bad)
     shape = (len(kept), *filled.shape[1:])
@@ -255,6 +302,7 @@ def _finish(folder: Path, filled: Filled, key: str) -> None:
         "fingerprint": _fingerprint(folder / "images.u8", shape, kept),
         "skipped": list(filled.bad.items()),
         "resized": filled.resized,
+        "data": data,
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
     for path in (folder / "images.u8", folder / "index.json", folder):

@@ -22,7 +22,9 @@ def run(config: ReportConfig, sweep: bool) -> None:
     if sweep:
         raise InputError("report reads all runs at once; call it without -m.")
     from deepfake_cls.records import write_atomically
-    from deepfake_cls.report.collect import collect, newest, run_rows
+    from deepfake_cls.report.collect import collect, run_rows
+    from deepfake_cls.report.datasets import data_sets
+    from deepfake_cls.report.datasets import notes as notes_of
     from deepfake_cls.report.page import write_page
     from deepfake_cls.report.render import csv_text, latex, markdown, plural, table_rows
     from deepfake_cls.report.study import assign, declared, without_repeats
@@ -39,18 +41,19 @@ def run(config: ReportConfig, sweep: bool) -> None:
     missing = [] if config.require is None else study.missing(config.require, config.table)
     if missing:
         raise InputError(f"require={config.require}: {len(missing)} runs are missing, first {missing[0]}.")
+    sets = data_sets(runs, study) if runs else []
     tables = all_tables(study) if config.table is None else tables_of(study, config.table)
-    output = Path(config.output)
-    for name, text in (("md", markdown(tables)), ("tex", latex(tables)), ("csv", csv_text(table_rows(tables)))):
+    output, notes = Path(config.output), [] if config.table is not None else notes_of(sets, study, config.runs)
+    document = "\n".join([markdown(tables), *notes, ""] if notes else [markdown(tables)])
+    for name, text in (("md", document), ("tex", latex(tables)), ("csv", csv_text(table_rows(tables)))):
         write_atomically(output / f"tables.{name}", text.encode())
     if config.table is not None:
         print(markdown(tables))
     if runs:
         write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
-        page = write_page(output / "index.html", runs, newest(runs), study, tables)
+        page = write_page(output / "index.html", runs, sets, study, tables, notes)
         print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
-        for sentence in study.no_match(*study.arms):
-            print(sentence)
+        print(*notes, sep="\n")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from deepfake_cls.commands import command
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions, read_record
+from deepfake_cls.run_key import hashed_config
 from deepfake_cls.stats.metrics import compute, metric, record_name
 
 _log = logging.getLogger(__name__)
@@ -32,6 +35,22 @@ class Finished:
     path: Path
     record: Record
     time: float
+
+    @cached_property
+    def hashed(self) -> dict[str, Any]:
+        """The part of the configuration that can change the result, see :func:`deepfake_cls.run_key.hashed_config`."""
+        return hashed_config(self.record.kind, self.record.config)
+
+    @property
+    def root(self) -> Path | None:
+        """The folder of the data, absolute; None for data that is not in files, and if the configuration is missing."""
+        return data_root(self.record.config.get("data", {}))
+
+
+def data_root(data: Mapping[str, Any]) -> Path | None:
+    """The absolute path of ``data.root``, without ``..``; None if the layout has no such key."""
+    root = data.get("root")
+    return Path(os.path.abspath(Path(root).expanduser())) if root else None  # noqa: PTH100  # resolve() follows links
 
 
 def collect(folder: Path) -> list[Finished]:
@@ -55,6 +74,12 @@ def collect(folder: Path) -> list[Finished]:
     return sorted(runs, key=lambda run: (run.time, run.record.identity))
 
 
+def folder_above(name: str) -> Path:
+    """The parent of the current folder if only the parent contains ``name``, else the current folder."""
+    here = Path.cwd()
+    return here.parent if (here.parent / name).exists() and not (here / name).exists() else here
+
+
 def _with_all_metrics(record: Record, folder: Path) -> Record:
     """Add registered metrics from the run's predictions; ``result.json`` does not change."""
     split = record.config.get("split", "validation")  # only evaluate has this key
@@ -69,38 +94,26 @@ def _with_all_metrics(record: Record, folder: Path) -> Record:
     return replace(record, metrics=record.metrics | {key: value for key, value in values.items() if value is not None})
 
 
-def newest(runs: Sequence[Finished]) -> dict[str, Finished]:
-    """The newest successful run of each kind, on the data of the newest training or KNN run.
-
-    Raises:
-        InputError: If every run failed.
-    """
-    successful = [run for run in runs if run.record.status == "ok"]
-    if not successful:
-        raise InputError(f"All {len(runs)} runs failed; their errors are in result.json.")
-    models = [run for run in successful if run.record.kind in ("cnn", "knn")] or successful
-    fingerprint = models[-1].record.data["fingerprint"]
-    return {run.record.kind: run for run in successful if run.record.data["fingerprint"] == fingerprint}
-
-
 def run_rows(runs: Sequence[Finished]) -> list[dict[str, Any]]:
     """One row of ``runs.csv`` for each run: run key, data, settings, metrics, times, hardware."""
-    return [_row(run.record) for run in runs]
+    return [_row(run) for run in runs]
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(run: Finished) -> dict[str, Any]:
+    record = run.record
     row: dict[str, Any] = {
         "id": record.identity[:12],
         "kind": record.kind,
         "status": record.status,
         "seed": record.seed,
         "data": record.data.get("name"),
+        "root": None if run.root is None else run.root.name,
         "data_fingerprint": str(record.data.get("fingerprint", ""))[:12],
         "classes": len(record.data.get("classes", [])),
     }
     row |= {key: record.config[key] for key in SETTINGS if key in record.config}
     for group in ("model", "augment", "recipe"):
-        row |= _flatten(record.config.get(group, {}), f"{group}.")
+        row |= flatten(record.config.get(group, {}), f"{group}.")
     data = record.config.get("data", {})
     row |= {f"data.{key}": data[key] for key in ("alpha", "strength", "image_size", "fold") if key in data}
     row |= record.metrics
@@ -116,9 +129,9 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

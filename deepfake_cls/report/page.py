@@ -12,14 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
-from deepfake_cls.records import Record, write_atomically
+from deepfake_cls.records import write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.render import Table, hardware_text, plural
+from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate
+from deepfake_cls.report.render import DASH, Table, hardware_text, plural
+from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
-from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import accuracy_text, correct_of, time_text
+from deepfake_cls.summary import accuracy_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
@@ -41,39 +42,37 @@ def environment() -> Environment:
 def write_page(
     path: Path,
     runs: Sequence[Finished],
-    chosen: Mapping[str, Finished],
+    sets: Sequence[DataSet],
     study: Study,
     tables: Sequence[Table],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the page and return its path.
 
     Args:
         path: The HTML file.
         runs: All runs, for the list at the end.
-        chosen: The run of each kind that the first part shows; all on the same data.
-        study: Experiments with their runs, for the second part; omitted unless two arms of an experiment have runs.
-        tables: The tables of the second part.
+        sets: The data sets, see :func:`deepfake_cls.report.datasets.data_sets`; the first has the longest section.
+        study: Experiments with their runs, for the tables; omitted unless two arms of an experiment have runs.
+        tables: The tables.
+        notes: Sentences about the tables, see :func:`deepfake_cls.report.datasets.notes`.
     """
-    models = {kind: chosen[kind].record for kind in ("cnn", "knn") if kind in chosen} or {
-        kind: run.record for kind, run in chosen.items()
-    }
-    first = next(iter(models.values()))
+    first = sets[0]
+    networks = [headline for headline in first.headlines if headline.kind == "cnn"]
     page = (
         environment()
         .get_template("page.html")
         .render(
-            data=first.data,
-            cards=[_card(kind, record) for kind, record in models.items()],
-            accuracy=plots.accuracy_plot(models, NAMES),
-            confusions=[plots.confusion_plot(record, NAMES[kind]) for kind, record in models.items()],
-            recall=_recall(models),
-            model_names=[NAMES[kind] for kind in models],
-            learning=plots.learning_plot(models["cnn"]) if "cnn" in models else None,
-            classes=plots.classes_plot(first),
-            no_match=study.no_match(*study.arms),
+            rule=RULE,
+            first=_section(first),
+            others=[_section(each) for each in sets[1:]],
+            accuracy=plots.accuracy_plot(first.headlines, NAMES),
+            learning=plots.learning_plot(networks[0]) if networks else None,
+            classes=plots.classes_plot(first.headlines[0].runs[0].record),
+            notes=notes,
             study=study_context(study, tables) if study.has_comparison() else None,
-            runs=[_run(run.record) for run in runs],
-            commands=_commands(chosen),
+            runs=[_run(run) for run in runs],
+            commands=_commands({headline.kind: headline.runs[0] for headline in first.headlines}),
         )
     )
     write_atomically(path, page.encode())
@@ -92,39 +91,76 @@ def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:
     }
 
 
-def _card(kind: str, record: Record) -> dict[str, str]:
-    correct, count = correct_of(record)
-    low, high = wilson(correct, count)
-    ks = [int(k) for k in record.config["k"]] if kind == "knn" else []
+def _section(data: DataSet) -> dict[str, Any]:
+    """What the template shows of a data set."""
     return {
-        "name": NAMES[kind],
-        "accuracy": f"{100 * correct / count:.1f} %",
-        "interval": f"{100 * low:.1f} to {100 * high:.1f} %",
-        "counts": f"{correct:,} of {count:,}",
-        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(record.seconds.get('fit', 0.0))}",
-        "hardware": hardware_text(record.device, record.precision, record.threads),
+        "name": data.name,
+        "description": data.description,
+        "chance": f"{100 / len(data.classes):.0f} %",
+        "cards": [_card(headline) for headline in data.headlines],
+        "confusions": [plots.confusion_plot(headline, _title(headline)) for headline in data.headlines],
+        "models": [_title(headline) for headline in data.headlines],
+        "recall": _recall(data),
+        "columns": COLUMNS,
+        "configurations": configuration_rows(data, NAMES) if len(data.configurations) > len(data.headlines) else [],
     }
 
 
-def _recall(models: Mapping[str, Record]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each class its name, and each model's recall in per cent and in counts."""
+def _title(headline: Configuration) -> str:
+    """``CNN``, or with several seeds ``CNN, sum over 3 seeds``."""
+    count = len(headline.runs)
+    return NAMES[headline.kind] + (f", sum over {plural(count, 'seed')}" if count > 1 else "")
+
+
+def _card(headline: Configuration) -> dict[str, str]:
+    records = [run.record for run in headline.runs]
+    record, summary = records[0], headline.summary
+    counts = headline.counts
+    value, low, high = estimate(counts)
+    images = f"{min(count for _, count in counts):,}"
+    ks = [int(k) for k in record.config["k"]] if headline.kind == "knn" else []
+    fit = sum(each.seconds.get("fit", 0.0) for each in records) / len(records)
+    several = summary.sd is not None
+    split = record.config.get("split", "validation")
+    return {
+        "name": NAMES[headline.kind],
+        "accuracy": f"{100 * value:.1f} ± {100 * summary.sd:.1f} %"
+        if summary.sd is not None
+        else f"{100 * value:.1f} %",
+        "measure": f"mean ± standard deviation of {split} accuracy over {plural(len(records), 'seed')}"
+        if several
+        else f"{split} accuracy",
+        "interval": f"95 % interval{' over seeds' if several else ''} {100 * low:.1f} to {100 * high:.1f} %",
+        "counts": f"{images} images each" if several else f"{counts[0][0]:,} of {images} images correct",
+        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(fit)}",
+        "hardware": hardware_text(record.device, record.precision, record.threads),
+        "settings": changes_text(headline.runs[0]),
+        "reason": headline.reason,
+    }
+
+
+def _recall(data: DataSet) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each class its name, and each model's recall in per cent and in counts, summed over seeds."""
     rows = []
-    for label, name in enumerate(next(iter(models.values())).data["classes"]):
-        counts = [(record.confusion[label][label], sum(record.confusion[label])) for record in models.values()]
-        cells = [(f"{100 * hits / count:.1f} %" if count else "–", f"{hits} of {count}") for hits, count in counts]
-        rows.append((name if name == str(label) else f"{label}: {name}", cells))
+    for label, name in enumerate(data.classes):
+        matrices = [headline.confusion for headline in data.headlines]
+        counts = [(int(matrix[label, label]), int(matrix[label].sum())) for matrix in matrices]
+        cells = [(f"{100 * hits / count:.1f} %" if count else DASH, f"{hits:,} of {count:,}") for hits, count in counts]
+        rows.append((f"class {name}" if name.isdecimal() else name, cells))
     return rows
 
 
-def _run(record: Record) -> dict[str, str]:
+def _run(run: Finished) -> dict[str, str]:
+    record = run.record
     settings = [f"{key}={record.config[key]}" for key in RUN_SETTINGS if key in record.config]
+    layout = record.config.get("data", {}).get("name", DASH)
     return {
         "kind": NAMES.get(record.kind, record.kind),
         "id": record.identity[:12],
         "settings": ", ".join(settings),
-        "data": f"seed {record.seed}, data {record.data.get('name', '–')}",
+        "data": f"seed {record.seed}, data " + (layout if run.root is None else f"{run.root.name} ({layout})"),
         "result": accuracy_text(record) if record.status == "ok" else f"failed: {record.error}",
-        "time": time_text(record.seconds["total"]) if "total" in record.seconds else "–",
+        "time": time_text(record.seconds["total"]) if "total" in record.seconds else DASH,
     }
 
 

@@ -16,8 +16,10 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
+from deepfake_cls.report.datasets import Configuration, DataSet, estimate
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
+from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
 from deepfake_cls.stats.intervals import wilson
@@ -27,34 +29,47 @@ Plot = tuple[Figure, str]  # figure and caption
 
 SPECTRUM_IMAGES = 200  # images of a class for its mean spectrum
 CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
+CONFIGURATIONS = 30  # in one figure
+INTERVALS = "One run: 95 % Wilson interval over images. Several seeds: mean with 95 % t interval over seeds."
 SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
 
 
-def accuracy_plot(records: Mapping[str, Record], names: Mapping[str, str]) -> Plot:
-    """Validation accuracies with their intervals, for KNN one for each k; records and names are by kind."""
+def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) -> Plot:
+    """Accuracies with their intervals, for KNN one for each k; names are by kind."""
     rows: list[figures.Estimate] = []
-    for kind, record in records.items():
-        correct, count = correct_of(record)
-        if kind == "knn":
-            hits = {f"KNN, k = {k}": round(metrics["val_acc"] * count) for k, metrics in record.by_k.items()}
-        else:
-            hits = {names[kind]: correct}
-        rows += [(name, correct / count, *wilson(correct, count)) for name, correct in hits.items()]
-    chance = 1 / len(next(iter(records.values())).data["classes"])
-    caption = "Validation accuracy with 95 % Wilson intervals over images, one run each."
-    return figures.accuracy_figure(rows, chance), caption
+    for headline in headlines:
+        if headline.kind != "knn":
+            rows.append((names[headline.kind], *estimate(headline.counts)))
+            continue
+        by_k = [run.record.by_k for run in headline.runs]
+        for k in sorted(set[str]().union(*by_k), key=int):
+            scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, headline.counts, strict=True) if k in each]
+            rows.append((f"KNN, k = {k}", *estimate([(round(accuracy * n), n) for accuracy, n in scored])))
+    chance = 1 / len(headlines[0].runs[0].record.data["classes"])
+    return figures.accuracy_figure(rows, chance), INTERVALS
 
 
-def confusion_plot(record: Record, title: str) -> Plot:
-    """Confusion matrix of one run."""
-    return figures.confusion_figure(np.array(record.confusion), record.data["classes"], title), ""
+def configurations_plot(data: DataSet, names: Mapping[str, str]) -> Plot:
+    """Accuracies of the configurations on a data set with their intervals; names are by kind."""
+    shown = data.configurations[:CONFIGURATIONS]
+    rows = [(f"{names[c.kind]} {changes_text(c.runs[0])}", *estimate(c.counts)) for c in shown]
+    omitted = len(data.configurations) - len(shown)
+    caption = f"{INTERVALS} {omitted} more configurations are not shown." if omitted else INTERVALS
+    return figures.accuracy_figure(rows, 1 / len(data.classes)), caption
 
 
-def learning_plot(record: Record) -> Plot | None:
-    """Learning curves of one run; None without a history."""
+def confusion_plot(headline: Configuration, title: str) -> Plot:
+    """Confusion matrix, summed over seeds."""
+    return figures.confusion_figure(headline.confusion, headline.runs[0].record.data["classes"], title), ""
+
+
+def learning_plot(headline: Configuration) -> Plot | None:
+    """Learning curves of the first seed; None without a history."""
+    record = headline.runs[0].record
     if not record.history:
         return None
-    caption = "The training loss is higher, since its images are augmented and mixed and its labels smoothed."
+    seed = f"Seed {record.seed}. " if len(headline.runs) > 1 else ""
+    caption = f"{seed}The training loss is higher, since its images are augmented and mixed and its labels smoothed."
     return figures.learning_figure({"CNN": record.history}), caption
 
 

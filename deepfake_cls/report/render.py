@@ -33,6 +33,7 @@ class Table:
         notes: Sentences below the table.
         data: Rows of the CSV.
         details: Further sentences, which the page shows on request.
+        filled: Whether it has runs to show; a table without is made only on request.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     data: list[dict[str, Any]] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    filled: bool = True
 
 
 def percent(value: float | None) -> str:
@@ -77,13 +79,16 @@ def markdown(tables: Sequence[Table]) -> str:
     """Tables as GitHub Markdown, each with a heading."""
     parts = []
     for table in tables:
-        lines = [
-            "| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in [table.columns, *table.rows]
-        ]
-        lines.insert(1, "|" + "---|" * len(table.columns))
-        notes = "".join(f"\n- {note}" for note in table.notes)
-        parts.append(f"### Table {table.number}: {table.title}\n\n" + "\n".join(lines) + f"\n{notes}\n")
+        rows, notes = markdown_rows(table.columns, table.rows), "".join(f"\n- {note}" for note in table.notes)
+        parts.append(f"### Table {table.number}: {table.title}\n\n{rows}\n{notes}\n")
     return "\n".join(parts)
+
+
+def markdown_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without heading as GitHub Markdown."""
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in [columns, *rows]]
+    lines.insert(1, "|" + "---|" * len(columns))
+    return "\n".join(lines)
 
 
 def latex(tables: Sequence[Table]) -> str:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
 from deepfake_cls.config import KnnConfig, TrainConfig
-from deepfake_cls.errors import InputError
 from deepfake_cls.records import RESULT_VERSION, digest_of
-from deepfake_cls.report.collect import Finished
+from deepfake_cls.report.collect import Finished, data_root
 from deepfake_cls.report.evidence import Evidence, gather
 from deepfake_cls.report.experiment import (
     Arm,
@@ -32,6 +32,7 @@ from deepfake_cls.report.experiment import (
     read_experiments,
 )
 from deepfake_cls.report.render import plural
+from deepfake_cls.report.settings import settings_of
 from deepfake_cls.run_key import hashed_config
 from deepfake_cls.validation import validate
 
@@ -50,9 +51,9 @@ class Study:
         experiments: By name.
         main: The main arm.
         overrides: The overrides of the main arm.
-        run_count: Number of runs that were read.
         hardware: Device, precision and threads of the runs in use, by kind.
         omitted: Number of runs of these arms that are not used, since their hardware or data differ.
+        other_root: Name of the folder of the used runs, if no run is on the folder that the overrides name; else None.
     """
 
     config: TrainConfig
@@ -60,9 +61,9 @@ class Study:
     experiments: dict[str, Experiment]
     main: Arm
     overrides: tuple[str, ...] = ()
-    run_count: int = 0
     hardware: dict[str, tuple[str, str, int]] = field(default_factory=dict)
     omitted: int = 0
+    other_root: str | None = None
 
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
@@ -87,6 +88,40 @@ class Study:
     def includes(self, experiment: Experiment) -> bool:
         """Whether an experiment has tables for this data: controls need the embedded data."""
         return self.config.data.name == "synthetic" or not experiment.name.endswith("_controls")
+
+    def shows(self, experiment: Experiment) -> bool:
+        """Whether an experiment has runs to show: of one KNN arm, or of two trained arms; failed runs count."""
+        arms = [arm for arm in experiment.arms if arm.runs or arm.failed]
+        return len(arms) >= (2 if experiment.entry == "train" else 1)
+
+    @cached_property
+    def root(self) -> Path | None:
+        """The folder that the overrides name."""
+        return data_root(asdict(self.config.data))
+
+    @cached_property
+    def main_settings(self) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+        """Settings, data settings and digest of the initial weights of the main arm."""
+        hashed = hashed_config("cnn", asdict(self.config))
+        digest = digest_of("init", self.config.init) if self.config.init else None
+        return settings_of(hashed), {**hashed["data"], "fold": None}, digest
+
+    def names(self, run: Finished) -> bool:
+        """Whether a run has the settings of the main arm, on whatever data."""
+        settings, _, init = self.main_settings
+        return run.record.kind == "cnn" and (settings_of(run.hashed), run.record.digests.get("init")) == (
+            settings,
+            init,
+        )
+
+    def selection(self, run: Finished) -> tuple[int, bool]:
+        """How well the overrides select a run's data; larger is better, (-1, False) is not at all."""
+        if not any(text.lstrip("+").startswith("data") for text in self.overrides):
+            return -1, False
+        data = run.hashed["data"]
+        equal = {**data, "fold": None} == self.main_settings[1]
+        match = root_match(run, self.root) if data["name"] == self.config.data.name else 0
+        return (match, equal) if match or equal else (-1, False)
 
     def missing(self, seeds: int, table: int | None = None) -> list[str]:
         """Names of the runs that a table still needs.
@@ -116,17 +151,43 @@ class Study:
         return any(sum(bool(arm.runs) for arm in e.arms) > 1 for e in self.experiments.values())
 
     def no_match(self, *arms: Arm, experiment: Experiment | None = None) -> list[str]:
-        """If no run belongs to these arms, a sentence with the settings and the command that starts the runs.
+        """If these arms or their experiment have no runs to show, a sentence with the command that starts the runs.
 
         ``experiment`` is that of the arms; None for the main arm.
         """
-        if any(arm.runs for arm in arms):
+        if any(arm.runs for arm in arms) and (experiment is None or self.shows(experiment)):
             return []
+        return [f"Runs with these settings are missing: {self.settings}. To run them: {self.command(experiment)}"]
+
+    def command(self, experiment: Experiment | None) -> str:
+        """The command that starts the runs of an experiment; None for the main arm."""
+        if experiment is not None:
+            return experiment.command(self.overrides)
+        return command("train", [*self.overrides, "-m", "seed=0,1,2"])
+
+    @property
+    def settings(self) -> str:
+        """``scale=tiny data=folder data.root=PATH``: the overrides, with scale and data."""
         overrides = [text for text in self.overrides if not text.startswith(("scale=", "data="))]
-        settings = shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
-        main_command = command("train", [*self.overrides, "-m", "seed=0,1,2"])
-        start = experiment.command(self.overrides) if experiment else main_command
-        return [f"0 of {self.run_count:,} runs match these settings: {settings}. To run them: {start}"]
+        return shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
+
+    def notes(self) -> list[str]:
+        """What the reader of all tables has to know: runs on another folder, experiments without runs."""
+        notes = []
+        if self.other_root is not None:
+            notes.append(f"No run is on data.root={self.root}. The tables show runs on a folder {self.other_root}.")
+        experiments = [e for e in self.experiments.values() if self.includes(e) and not self.shows(e)]
+        experiments.sort(key=lambda experiment: experiment.table)
+        names = [experiment.name for experiment in experiments]
+        if not self.main.runs:
+            names.insert(0, "main arm (tables 7 to 9)")
+        if names:
+            start = self.command(experiments[0] if self.main.runs else None)
+            notes.append(
+                f"The tables of the paper are incomplete: no runs at these settings yet ({self.settings}) for"
+                f" {', '.join(names)}. To run the first: {start}"
+            )
+        return notes
 
 
 def declared(overrides: Sequence[str] = ()) -> Study:
@@ -151,19 +212,19 @@ def fill(overrides: Sequence[str], runs: Sequence[Finished]) -> Study:
 def assign(study: Study, runs: Sequence[Finished]) -> Study:
     """Assign runs to the arms of a study.
 
-    Only comparable runs are used: of each kind, those on the hardware with the most runs; of each data configuration,
-    those on its newest data. Of each arm and seed, the newest run is used. A seed counts as failed if one of its runs
-    failed and none of its runs is used.
+    Only comparable runs are used: of several folders, those on the one that the overrides name; of each kind, those on
+    the hardware with the most runs; of each data configuration, those on its newest data. Of each arm and seed, the
+    newest run is used. A seed counts as failed if one of its runs failed and none of its runs is used.
     The study is changed and returned; the runs are ordered oldest first.
     """
-    study.run_count = len(runs)
     arms_by_key = _arms_by_key(study, sorted({run.record.seed for run in runs}))
-    matches = [(run, arms_by_key[key]) for run in runs if (key := _record_key(run)) in arms_by_key]
+    matches = [(run, arms) for run in runs if (arms := _arms_of(run, arms_by_key))]
+    matches = _on_the_folder(matches, study)
     successful = [run for run, _ in matches if run.record.status == "ok"]
     for kind in sorted({run.record.kind for run in successful}):
-        counts = Counter(_hardware(run) for run in successful if run.record.kind == kind)
+        counts = Counter(hardware_of(run) for run in successful if run.record.kind == kind)
         study.hardware[kind] = max(counts, key=lambda hardware: (counts[hardware], hardware))
-    comparable = [run for run in successful if _hardware(run) == study.hardware[run.record.kind]]
+    comparable = [run for run in successful if hardware_of(run) == study.hardware[run.record.kind]]
     # Runs are ordered oldest first, so the newest fingerprint remains.
     newest_data = {_data_key(run): run.record.data["fingerprint"] for run in comparable}
     used = {id(run) for run in comparable if run.record.data["fingerprint"] == newest_data[_data_key(run)]}
@@ -188,38 +249,49 @@ def without_repeats(runs: Sequence[Finished]) -> list[Finished]:
     newest: dict[Hashable, Finished] = {}
     for run in runs:
         record = run.record
-        result = (_record_key(run), record.data["fingerprint"], _hardware(run)) if record.status == "ok" else run.path
+        result = (_record_key(run), record.data["fingerprint"], hardware_of(run)) if record.status == "ok" else run.path
         newest.pop(result, None)  # keeps the order by time
         newest[result] = run
     return list(newest.values())
 
 
-def runs_of(experiment: Experiment, overrides: Sequence[str] = ()) -> list[Finished]:
-    """The runs of an experiment, oldest first.
+def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[tuple[Arm, set[int]]]]:
+    """Arms by the match keys of their runs, for each seed, with the numbers of neighbours that KNN needs.
 
-    Raises:
-        InputError: If there is none; the message contains the command that starts them with these overrides.
+    Arms with the same overrides are composed once.
     """
-    runs = [run for arm in experiment.arms for run in arm.runs.values()]
-    if not runs:
-        raise InputError(f"{experiment.name}: no run has these settings. To run them: {experiment.command(overrides)}")
-    return sorted(runs, key=lambda run: run.time)
-
-
-def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[Arm]]:
-    """Arms by the match keys of their runs, for each seed. Arms with the same overrides are composed once."""
     same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.main]}
     for experiment in filter(study.includes, study.experiments.values()):
         for arm in experiment.arms:
             same.setdefault((experiment.entry, arm.overrides), []).append(arm)
-    arms_by_key: dict[str, list[Arm]] = {}
+    arms_by_key: dict[str, list[tuple[Arm, set[int]]]] = {}
     with hydra_ready():
         bases = {entry: compose_base(entry, study.overrides) for entry in {entry for entry, _ in same}}
         for (entry, overrides), arms in same.items():
             composed = compose_arm(entry, bases[entry], study.overrides, overrides)
             for key in _match_keys(entry, composed, seeds):
-                arms_by_key.setdefault(key, []).extend(arms)
+                arms_by_key.setdefault(key, []).extend((arm, set(composed.get("k", []))) for arm in arms)
     return arms_by_key
+
+
+def _arms_of(run: Finished, arms_by_key: Mapping[str, Sequence[tuple[Arm, set[int]]]]) -> list[Arm]:
+    """The arms of a run; a KNN run with more numbers of neighbours than an arm needs belongs to it too."""
+    record = run.record
+    key = _match_key(record.kind, _without_k(run.hashed), record.result_version, record.digests)
+    return [arm for arm, ks in arms_by_key.get(key, ()) if ks <= {*record.config.get("k", ())}]
+
+
+def _on_the_folder(matches: list[tuple[Finished, list[Arm]]], study: Study) -> list[tuple[Finished, list[Arm]]]:
+    """Keep the runs on the folder that the overrides name; without any, on a folder of this name, else on any folder.
+
+    The path is not part of a run's key, since data may be moved: a run on a renamed folder is not repeated.
+    """
+    ranks = [root_match(run, study.root) for run, _ in matches if run.record.status == "ok"]
+    best = max(ranks, default=0)
+    kept = [match for match in matches if root_match(match[0], study.root) >= best]
+    folders = {run.root.name for run, _ in kept if run.root is not None}
+    study.other_root = " or ".join(sorted(folders)) if folders and study.root is not None and best == 0 else None
+    return kept
 
 
 def _match_keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Iterator[str]:
@@ -233,24 +305,36 @@ def _match_keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Itera
             OmegaConf.update(composed, "seed", seed)
             tree = asdict(validate(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
-        yield _match_key(kind, {**tree, "seed": seed}, RESULT_VERSION, digests)
+        yield _match_key(kind, _without_k(hashed_config(kind, {**tree, "seed": seed})), RESULT_VERSION, digests)
 
 
-def _match_key(kind: str, config: dict[str, Any], version: int, digests: dict[str, str]) -> str:
+def _match_key(kind: str, hashed: dict[str, Any], version: int, digests: dict[str, str]) -> str:
     """What a run and its arm have in common; unlike the run key, without data and hardware."""
-    return json.dumps([kind, hashed_config(kind, config), version, digests], sort_keys=True)
+    return json.dumps([kind, hashed, version, digests], sort_keys=True)
 
 
 def _record_key(run: Finished) -> str:
     record = run.record
-    return _match_key(record.kind, record.config, record.result_version, record.digests)
+    return _match_key(record.kind, run.hashed, record.result_version, record.digests)
+
+
+def _without_k(hashed: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in hashed.items() if key != "k"}
+
+
+def root_match(run: Finished, root: Path | None) -> int:
+    """2 if a run's data is in this folder, 1 if it is in a folder of the same name, 0 otherwise."""
+    if root is None or run.root is None:
+        return 0
+    return 2 if run.root == root else int(run.root.name == root.name)
 
 
 def _data_key(run: Finished) -> str:
-    return json.dumps(hashed_config(run.record.kind, run.record.config)["data"], sort_keys=True)
+    return json.dumps(run.hashed["data"], sort_keys=True)
 
 
-def _hardware(run: Finished) -> tuple[str, str, int]:
+def hardware_of(run: Finished) -> tuple[str, str, int]:
+    """Device with the number of processes, precision, threads."""
     record = run.record
     device = record.device if record.processes == 1 else f"{record.processes} × {record.device}"
     return device, record.precision, record.threads

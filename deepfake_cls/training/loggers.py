@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from deepfake_cls.config import LoggerConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, OutputError, reason, writing
 from deepfake_cls.records import Record
 
 
@@ -19,9 +20,13 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
 
     Raises:
         InputError: If its package is missing, it does not take the arguments, or it does not start.
+        OutputError: If its files cannot be written.
     """
     loggers: dict[str, tuple[type[Any], dict[str, Any]]] = {
-        "tensorboard": (TensorBoardLogger, {"save_dir": folder, "name": "", "version": ""}),
+        "tensorboard": (
+            TensorBoardLogger,
+            {"save_dir": folder, "name": "", "version": "", "default_hp_metric": False},
+        ),
         "csv": (CSVLogger, {"save_dir": folder, "name": "", "version": ""}),
         "mlflow": (MLFlowLogger, {"experiment_name": "deepfake_cls", "run_name": folder.name}),
         "wandb": (WandbLogger, {"save_dir": folder, "project": "deepfake_cls", "name": folder.name}),
@@ -29,22 +34,31 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
     factory, defaults = loggers[config.name]
     # Without a server MLflow writes to ./mlruns: its client package, mlflow-skinny, has no database.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    threading.excepthook = _report_in_thread
     try:
-        logger: Any = factory(**{**defaults, **config.args})
-        rows = _csv_rows(logger) if resumed and isinstance(logger, CSVLogger) else []
-        _ = logger.experiment  # starts the logger; some check their arguments only then
+        with writing(folder, also_reads=True):
+            logger: Any = factory(**{**defaults, **config.args})
+            rows = _csv_rows(logger) if resumed and isinstance(logger, CSVLogger) else []
+            _ = logger.experiment  # starts the logger; some check their arguments only then
+    except OutputError:
+        raise
     except ImportError as error:
         raise InputError(f"logger={config.name}: {error}; run pip install 'deepfake-cls[{config.name}]'.") from error
     except TypeError as error:
         raise InputError(f"logger.args: {error}; expected arguments of Lightning's {factory.__name__}.") from error
     except Exception as error:  # each service has its own errors
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"logger={config.name}: does not start ({reason}); correct logger.args, or use logger=tensorboard."
+            f"logger={config.name}: does not start ({reason(error)}); correct logger.args, or use logger=tensorboard."
         ) from error
     for row in rows:
         logger.log_metrics(row, int(row.pop("step")))
     return logger  # type: ignore[no-any-return]
+
+
+def _report_in_thread(error: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's thread: its error is raised again in the main thread, by the next write."""
+    if not isinstance(error.exc_value, OSError) or not type(error.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(error)
 
 
 def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
@@ -59,7 +73,6 @@ def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
 def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
     """Log hyperparameters and final metrics, which TensorBoard compares in its HParams tab."""
     config = record.config
-    # TensorBoard shows only the first columns, so the keys that sweeps vary come first.
     keys = ("lr", "dropout", "channels", "width", "epochs", "batch_size", "seed")
     flat = {key: config[key] for key in keys} | {"data": config["data"]["name"], "model": config["model"]["name"]}
     flat |= {f"data.{key}": config["data"][key] for key in ("strength", "alpha") if key in config["data"]}
@@ -68,9 +81,24 @@ def log_hyperparameters(logger: Logger, record: Record, step: int) -> None:
         flat |= {f"augment.{name}.{key}": value for key, value in (strengths or {}).items()}
     flat |= {f"recipe.{key}": value for key, value in config["recipe"].items()}
     final = {f"final/{name}": value for name, value in record.metrics.items()}
+    logger.log_hyperparams(flat)
+    logger.log_metrics(final, step)
     if isinstance(logger, TensorBoardLogger):
-        logger.log_hyperparams(flat, final)
-    else:
-        logger.log_hyperparams(flat)
-        logger.log_metrics(final, step)
+        _add_to_hparams_tab(logger, flat, final)
     logger.finalize("success")
+
+
+def _add_to_hparams_tab(logger: TensorBoardLogger, values: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Add the values of a run, but no description of the columns, which Lightning would add.
+
+    With a description, TensorBoard lists the keys in alphabetical order and shows the first five. Without, it compares
+    all runs and lists the keys that differ first.
+    """
+    from torch.utils.tensorboard.summary import hparams
+
+    plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
+    _, start, end = hparams(plain, metrics)  # type: ignore[no-untyped-call]  # the first describes the columns
+    for summary in (start, end):
+        logger.experiment._get_file_writer().add_summary(summary)
+    # Lightning wrote this file, without values, when the training ended, and does not overwrite it.
+    Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)

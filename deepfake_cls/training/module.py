@@ -45,6 +45,7 @@ class Classifier(L.LightningModule):
         augment: Strengths of each augmentation, in order.
         recipe: Weight decay, warm-up and label smoothing (``RecipeConfig``).
         identity: The run key.
+        resize: The training's ``data.resize``; None for a layout without this key.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Classifier(L.LightningModule):
         augment: dict[str, Any],
         recipe: dict[str, Any],
         identity: str = "",
+        resize: bool | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

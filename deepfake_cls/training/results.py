@@ -13,7 +13,7 @@ from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs
 from deepfake_cls.records import Record, write_predictions
-from deepfake_cls.runs import Run
+from deepfake_cls.run_folders import Run
 from deepfake_cls.stats.metrics import score
 
 TRAIN_FEATURES = 20_000  # largest number of images in train_features.npz

@@ -18,14 +18,35 @@ from tests.data.sample_files import COUNT, Config, folders, noise, path_of, refu
 # Sizes
 
 
-def test_another_size_is_refused_and_the_message_names_both_options(split: Split, config: Config) -> None:
-    replace(split, 9, noise(9, 8, 7))
-    assert refusal(split, config()) == (
-        f"Split train: 1 of {COUNT} images cannot be used:\n"
-        f"  {path_of(split, 9)} is 8×7 (height×width); expected 5×6: set data.size=[8,7] if all images have "
-        "this size, or resize with data.resize=true\n"
-        "Repair or remove them, or skip them: data.on_error=skip."
+RESIZE = (
+    "Skip these images with data.on_error=skip, or resize images of another size with data.resize=true, which weakens"
+    " generator traces"
+)
+
+
+def test_other_sizes_are_refused_as_counts_by_size_with_three_examples(split: Split, config: Config) -> None:
+    for row in (2, 9, 11, 20):
+        replace(split, row, noise(row, 8, 7))
+    replace(split, 3, noise(3, 9, 9))
+    text = (
+        f"Split train: 5 of {COUNT} images cannot be used:\n"
+        "  each of 4 images is 8×7 (height×width); expected 5×6; examples:"
+        f" {path_of(split, 2)}, {path_of(split, 9)}, {path_of(split, 11)}\n"
+        f"  {path_of(split, 3)} is 9×9 (height×width); expected 5×6\n"
+        f"{RESIZE}"
     )
+    first = ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'."
+    assert refusal(split, config()) == f"{text}{first}"
+    assert refusal(split, config(size=[5, 6])) == f"{text}."
+
+
+def test_the_advice_fits_the_reasons(split: Split, config: Config) -> None:
+    spoil(split, 4)
+    assert refusal(split, config()).endswith(
+        "\nRepair or remove these files. Skip these images with data.on_error=skip."
+    )
+    replace(split, 9, noise(9, 8, 7))
+    assert f"\nRepair or remove these files. {RESIZE}." in refusal(split, config())
 
 
 def test_the_size_is_an_argument_or_a_key_or_that_of_the_first_image(split: Split, config: Config) -> None:
@@ -49,18 +70,27 @@ def test_resizing_is_logged_each_time(split: Split, config: Config, caplog: pyte
 # Bad images
 
 
-def test_bad_images_are_reported_together_in_order_and_20_are_listed(split: Split, config: Config, cache: Path) -> None:
+def test_bad_images_are_reported_together_by_reason(split: Split, config: Config, cache: Path) -> None:
     rows = [0, *range(30, 54)]
     spoil(split, *rows)
     path_of(split, 30).unlink()
-    lines = refusal(split, config()).splitlines()
-    assert lines[0] == f"Split train: 25 of {COUNT} images cannot be used:"
-    assert lines[1] == f"  {path_of(split, 0)} is empty (0 bytes)"
-    assert lines[2] == f"  {path_of(split, 30)} does not exist"
-    assert lines[3:21] == [f"  {path_of(split, row)} is empty (0 bytes)" for row in rows[2:20]]
-    assert lines[21:] == ["  and 5 more", "Repair or remove them, or skip them: data.on_error=skip."]
+    places = ", ".join(str(path_of(split, row)) for row in (0, 31, 32))
+    assert refusal(split, config()).splitlines() == [
+        f"Split train: 25 of {COUNT} images cannot be used:",
+        f"  each of 24 images is empty (0 bytes); examples: {places}",
+        f"  {path_of(split, 30)} does not exist",
+        "Repair or remove these files. Skip these images with data.on_error=skip.",
+    ]
     assert not folders(cache, "store")
     assert not folders(cache, "building")
+
+
+def test_at_most_20_reasons_are_listed(split: Split, config: Config) -> None:
+    for row in range(1, 26):
+        replace(split, row, noise(row, 6 + row, 7))
+    lines = refusal(split, config()).splitlines()
+    assert len(lines) == 23
+    assert lines[21] == "  and 5 more"
 
 
 def test_bad_images_can_be_skipped(split: Split, config: Config, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +129,7 @@ def test_a_split_without_a_good_image_is_an_error(split: Split, config: Config, 
     text = refusal(split, config(on_error="skip"))
     assert f"{COUNT} of {COUNT} images cannot be used" in text
     assert text.endswith("No image is left.")
-    assert "or skip them" in refusal(split, config())
+    assert "Skip these images" in refusal(split, config())
     assert not folders(cache, "store")
 
 

@@ -6,8 +6,10 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deepfake_cls.errors import InputError
 from tests.data.sample_files import content, images, read
 from tests.data.sample_files import read_refusal as refusal
 
@@ -126,3 +128,58 @@ def test_folder_refuses_images_in_the_root_beside_a_test_folder(folder: Path) ->
     images(folder, "a.png")
     images(folder / "test", "b.png")
     assert f"{folder}/test is the second folder of the split test" in refusal(folder, "folder")
+
+
+# Folders of classes without splits
+
+
+def test_folders_of_images_are_classes_if_there_is_no_split(tmp_path: Path) -> None:
+    for label, count in (("real", 20), ("gan", 10), ("diffusion", 10)):
+        images(tmp_path / label, *(f"{n}.png" for n in range(count)))
+    images(tmp_path / "gan" / "deeper", "x.png")
+    manifest = read(tmp_path, "folder")
+    assert manifest.classes == ("diffusion", "gan", "real")
+    assert list(manifest.splits) == ["train", "validation"]
+    train, validation = manifest.split("train"), manifest.split("validation")
+    assert np.bincount(train.labels).tolist() == [9, 9, 18]
+    assert np.bincount(validation.labels).tolist() == [1, 1, 2]
+    assert (content(train) | content(validation))["real/3.png"] == 2
+    assert (
+        f"{tmp_path} has a folder for each class and none for splits: its 40 images are the split train." in train.note
+    )
+    assert "4 of 40 images of train are used for it (data.val_fraction=0.1, data.val_seed=0)" in validation.note
+    assert train.paths is not None
+    assert train.paths[0] == tmp_path / train.ids[0]
+
+
+def test_an_empty_folder_beside_classes_is_refused(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        images(tmp_path / label, "1.png", "2.png")
+    (tmp_path / "c").mkdir()
+    assert f"{tmp_path}/c is an empty class: it contains no images directly" in refusal(tmp_path, "folder")
+
+
+def test_one_folder_of_images_is_an_unlabelled_split(tmp_path: Path) -> None:
+    images(tmp_path / "wild", "1.png", "2.png")
+    manifest = read(tmp_path, "folder")
+    assert manifest.classes == ()
+    with pytest.raises(InputError, match=r"too few classes \(none\).* Its splits are wild \(2 images\)"):
+        manifest.require_classes()
+
+
+def test_a_root_one_level_too_deep_gets_a_hint(folder: Path) -> None:
+    note = read(folder / "train", "folder").split("train").note
+    assert note.endswith(f"If it is the split train of a data set, give the folder above: data.root={folder}.")
+
+
+def test_a_root_one_level_too_high_gets_a_hint(tmp_path: Path) -> None:
+    images(tmp_path / "mydata" / "train" / "gan", "1.png")
+    hint = f"mydata/ in it looks like it: data.root={tmp_path}/mydata."
+    assert hint in refusal(tmp_path, "folder")
+
+
+@pytest.mark.parametrize("name", ["training", "Train", "TRAINING"])
+def test_folder_accepts_aliases_of_train(folder: Path, name: str) -> None:
+    (folder / "train").rename(folder / name)
+    (folder / "validation").rename(folder / "Val")
+    assert list(read(folder, "folder").splits) == ["train", "validation"]

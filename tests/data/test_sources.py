@@ -59,9 +59,8 @@ def test_the_other_layout_is_suggested(unibuc: Path) -> None:
 
 
 def test_an_empty_folder_is_refused_without_a_suggestion(tmp_path: Path) -> None:
-    assert "there are no images in <split>/<class>/, in <split>/ or in the folder itself." in refusal(
-        tmp_path, "folder"
-    )
+    expected = "there are no images in <split>/<class>/, in <class>/, in <split>/ or in the folder itself."
+    assert refusal(tmp_path, "folder").endswith(expected)
     assert "It looks like" not in refusal(tmp_path)
 
 

@@ -19,9 +19,7 @@ def no_validation(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_fraction_is_stratified_disjoint_complete_ordered_and_logged(
-    no_validation: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_fraction_is_stratified_disjoint_complete_ordered_and_noted(no_validation: Path) -> None:
     manifest = read(no_validation, "folder", val_fraction=0.2)
     train, validation = manifest.split("train"), manifest.split("validation")
     assert np.bincount(validation.labels).tolist() == [8, 2]
@@ -33,7 +31,8 @@ def test_the_fraction_is_stratified_disjoint_complete_ordered_and_logged(
         assert [path.relative_to(no_validation / "train").as_posix() for path in split.paths] == list(split.ids)
         assert list(split.ids) == sorted(split.ids)
         assert all((label == 0) == name.startswith("gan/") for name, label in content(split).items())
-    assert "There is no split validation: 10 of 50 images of train are used for it" in caplog.text
+    assert "There is no split validation: 10 of 50 images of train are used for it" in validation.note
+    assert not train.note
 
 
 def test_the_fraction_depends_on_its_seed(no_validation: Path) -> None:

@@ -32,6 +32,12 @@ def full_study(all_runs: Path) -> Study:
 
 
 @pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not drawn, which takes most of a page's time."""
+    monkeypatch.setattr("deepfake_cls.report.page._data_uri", lambda figure: "data:,")
+
+
+@pytest.fixture
 def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation images are not available, and need not be rendered."""
     monkeypatch.setattr("deepfake_cls.report.plots.validation_images", lambda record: None)

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.config import KnnConfig, ReportConfig, TrainConfig, conf_dir
 from deepfake_cls.records import Record, read_record, write_predictions, write_record
+from deepfake_cls.report import __main__ as report
 from deepfake_cls.report.collect import collect
 from deepfake_cls.report.experiment import Arm, hydra_ready
 from deepfake_cls.report.study import Study, declared, fill
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.validation import validate
+from tests.conftest import configure
 
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
@@ -147,6 +150,23 @@ def _add_scores(
     if record.kind == "knn":
         record.by_k = {str(k): {"val_acc": record.metrics["val_acc"] - 0.01 * k} for k in record.config["k"]}
         record.metrics["contrast"] = 1.25
+
+
+def make(*overrides: str) -> None:
+    """Run the entry point of the report in this process."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composed = compose("report", overrides=[*overrides], return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    try:
+        report.run(configure("report", ReportConfig, *overrides), False)
+    finally:
+        HydraConfig.instance().cfg = None
+
+
+def render(*overrides: str) -> str:
+    """Run the entry point of the report in this process; return the page."""
+    make(*overrides)
+    return Path("reports/index.html").read_text()
 
 
 def repeat(folder: Path, time: float) -> Path:

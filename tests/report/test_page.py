@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from deepfake_cls.figures import mistakes_figure
 from deepfake_cls.records import read_predictions, write_predictions
-from deepfake_cls.report.collect import collect, newest
+from deepfake_cls.report.collect import collect
+from deepfake_cls.report.datasets import data_sets
 from deepfake_cls.report.page import write_page
 from deepfake_cls.report.plots import contact_sheet, table_plots
 from deepfake_cls.report.study import Study
@@ -26,14 +27,16 @@ def captions(study: Study) -> list[str]:
 
 def page_of(root: Path, study: Study) -> str:
     records = collect(root)
-    return write_page(root / "page.html", records, newest(records), study, all_tables(study)).read_text()
+    return write_page(
+        root / "page.html", records, data_sets(records, study), study, all_tables(study), study.notes()
+    ).read_text()
 
 
 @pytest.mark.usefixtures("no_images")
 def test_one_run_is_enough_for_its_figures(tmp_path: Path) -> None:
     write(tmp_path, TINY)
-    # Learning curves of the four experiments that share the arm; recall and confusion matrix.
-    assert len(captions(study_of(tmp_path))) == 4 + 2
+    # Recall and confusion matrix; the sweeps that share the arm have nothing to compare.
+    assert len(captions(study_of(tmp_path))) == 2
 
 
 @pytest.mark.usefixtures("no_images")
@@ -41,7 +44,7 @@ def test_the_page_of_all_runs(all_runs: Path, full_study: Study, tmp_path: Path)
     full_study.omitted = 1
     full_study.hardware["cnn"] = ("cpu <1>", "32-true", 1)
     records, tables = collect(all_runs), all_tables(full_study)
-    page = write_page(tmp_path / "page.html", records, newest(records), full_study, tables).read_text()
+    page = write_page(tmp_path / "page.html", records, data_sets(records, full_study), full_study, tables).read_text()
     # First part: accuracy, two confusion matrices, learning curves. Tables: two figures for each of five experiments,
     # KNN by k, recall, confusion matrix, flip TTA.
     assert page.count("<img") == 4 + 2 * 5 + 1 + 2 + 1
@@ -63,7 +66,11 @@ def test_the_page_of_all_runs(all_runs: Path, full_study: Study, tmp_path: Path)
 def test_without_matching_runs_the_page_shows_settings_and_command(tmp_path: Path) -> None:
     write(tmp_path, [*TINY, "epochs=7"])
     page = page_of(tmp_path, study_of(tmp_path))
-    assert "0 of 1 runs match these settings: scale=tiny data=synthetic. To run them: deepfake-cls train" in page
+    start = (
+        "no runs at these settings yet (scale=tiny data=synthetic) for main arm (tables 7 to 9), table1_knn, table4_lr"
+    )
+    assert start in page
+    assert "To run the first: deepfake-cls train scale=tiny -m seed=0,1,2</li>" in page
     assert "Discrepancies" not in page
 
 

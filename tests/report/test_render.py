@@ -131,6 +131,7 @@ def test_the_same_records_give_the_same_csv(all_runs: Path, full_study: Study, t
 
 def test_missing_values_are_empty_in_the_csv(tmp_path: Path) -> None:
     write(tmp_path, [*TINY, "dropout=0.5"], error="boom")
+    write(tmp_path, [*TINY, "dropout=0.0"])
     rows = list(csv.DictReader(io.StringIO(csv_of(study_of(tmp_path)))))
     row = next(row for row in rows if row["arm"] == "dropout 0.5")
     assert (row["experiment"], row["failed"], row["seeds"], row["reported"]) == ("table5_dropout", "1", "0", "0.931")

@@ -20,7 +20,7 @@ from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
-from deepfake_cls.runs import Run
+from deepfake_cls.run_folders import Run
 from deepfake_cls.training.augment import Batch, CutMix, augmentation
 from deepfake_cls.training.module import Classifier
 from tests.builders import classifier

@@ -24,5 +24,5 @@ def tables_of(study: Study, number: int) -> list[Table]:
 
 
 def all_tables(study: Study) -> list[Table]:
-    """Make all tables, in the order of their numbers."""
-    return [each for number in numbers(study) for each in tables_of(study, number)]
+    """Make all tables that have runs to show, in the order of their numbers."""
+    return [each for number in numbers(study) for each in tables_of(study, number) if each.filled]

@@ -35,7 +35,8 @@ def knn_table(study: Study) -> Table:
             " distance to the nearest one (median over images); 1 means no contrast."
         )
     columns = ["k", "accuracy %", "shifted by 2 pixels %", "paper %"]
-    return Table(1, "table1_knn", experiment.title, columns, rows, notes, data)
+    filled = study.shows(experiment)
+    return Table(1, "table1_knn", experiment.title, columns, rows, notes, data, filled=filled)
 
 
 @table(7)
@@ -61,7 +62,8 @@ def methods_table(study: Study) -> Table:
     notes = [*study.no_match(arm, experiment=study.experiments["table1_knn"]), *study.no_match(study.main)]
     notes.append(f"CNN: {study.scale_text}. The paper's CNN: width 64, 100 epochs, hardware unknown.")
     columns = ["method", "accuracy %", "paper %", "time to fit", "paper, time", "hardware"]
-    return Table(7, "table7_methods", "KNN and CNN", columns, rows, notes, data)
+    filled = knn is not None or bool(runs)
+    return Table(7, "table7_methods", "KNN and CNN", columns, rows, notes, data, filled=filled)
 
 
 def _with_wilson(accuracy: float | None, run: Finished | None) -> str:

@@ -42,7 +42,7 @@ def recall_table(study: Study) -> Table:
     if study.config.data.name != "unibuc":
         notes.append("The paper's classes are those of data=unibuc, so its recall is not comparable with this data.")
     columns = ["class", "recall %", "paper %", "most often confused with"]
-    return Table(8, "table8_recall", "Recall by class", columns, rows, notes, data)
+    return Table(8, "table8_recall", "Recall by class", columns, rows, notes, data, filled=bool(records))
 
 
 def _most_confused(records: Sequence[Record], label: int, names: Sequence[str]) -> str:
@@ -84,4 +84,5 @@ def tta_table(study: Study) -> Table:
         notes.append(f"flip TTA: {verdict.sentence} ({size}).{study.scale_caveat}")
     cells = [mean_text(plain), mean_text(flipped), gain, word, f"{low} to {high}"]
     columns = ["plain %", "flip TTA %", "gain, points (95 %)", "verdict", "paper's gain, points"]
-    return Table(9, "table9_tta", "Test-time augmentation", columns, [cells], notes, [data])
+    filled = plain is not None
+    return Table(9, "table9_tta", "Test-time augmentation", columns, [cells], notes, [data], filled=filled)

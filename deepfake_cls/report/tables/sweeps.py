@@ -42,7 +42,8 @@ def arms_table(study: Study, name: str) -> Table:
     )
     data = [_arm_data(row) for row in evidence.rows]
     details = [_detail(row) for row in evidence.rows if row.comparison is not None]
-    return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details)
+    filled = study.shows(experiment)
+    return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details, filled)
 
 
 def remarks_table(study: Study, name: str) -> Table:
@@ -63,7 +64,8 @@ def remarks_table(study: Study, name: str) -> Table:
         " accuracy on training images without augmentation. ECE: expected calibration error."
     ]
     title = f"{evidence.experiment.title}, training behaviour"
-    return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes)
+    filled = study.shows(evidence.experiment)
+    return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes, filled=filled)
 
 
 def _arm_cells(row: Row, baseline: bool) -> list[str]:

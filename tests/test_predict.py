@@ -1,0 +1,333 @@
+"""``predict`` on files and folders: answers, sizes, skipped images, output files, hostile names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepfake_cls import evaluate, predict
+from deepfake_cls.answers import Answers, table_text
+from deepfake_cls.config import EvaluateConfig, PredictConfig
+from deepfake_cls.errors import IncompleteError, InputError
+from deepfake_cls.inference import logits_of
+from deepfake_cls.training.module import Classifier
+from tests.builders import classifier
+from tests.conftest import call, configure
+from tests.test_escaping import original
+
+QUIET = ["trainer.progress=false", "trainer.threads=1", "trainer.precision=32-true"]
+SIDE = 20  # the size of the builder's network
+CLOSED = "Possible answers: a, b, c (closed set: an image of any other origin gets one of these too)."
+
+
+@pytest.fixture(scope="module")
+def network() -> Classifier:
+    """An untrained network for three classes."""
+    return classifier("RGB").eval()
+
+
+@pytest.fixture
+def checkpoint(network: Classifier) -> Path:
+    return save(network, resize=False)
+
+
+def save(network: Classifier, resize: bool | None, **others: Any) -> Path:
+    """Write a checkpoint whose training resized images, did not, or does not say it."""
+    settings: dict[str, Any] = {**network.hparams, "resize": resize, **others}
+    if resize is None:
+        del settings["resize"]
+    torch.save({"state_dict": network.state_dict(), "hyper_parameters": settings}, "last.ckpt")
+    return Path("last.ckpt").resolve()
+
+
+def write(path: str, seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Path:
+    """Write an image of noise whose mean depends on the seed."""
+    low = 40 * (seed % 5)
+    pixels = np.random.default_rng(seed).integers(low, low + 90, (*size, 3), dtype=np.uint8)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, "PNG")
+    return Path(path)
+
+
+def run(checkpoint: Path, *overrides: str, paths: tuple[str, ...] = ()) -> None:
+    config = configure("predict", PredictConfig, *QUIET, f"checkpoint={checkpoint}", *overrides)
+    config.paths = [*paths]
+    predict.run(config, False)
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def probs_of(network: Classifier, image: Image.Image) -> list[float]:
+    """Probabilities of one image, computed apart from the project's readers and batches."""
+    batch = torch.from_numpy(np.array(image))[None]
+    with torch.inference_mode():
+        probs: list[float] = logits_of(network.network, batch, "32-true").softmax(dim=1)[0].tolist()
+    return probs
+
+
+# Paths and the table
+
+
+def test_files_and_folders_are_labelled_in_a_table(checkpoint: Path, tmp_path: Path) -> None:
+    for index, path in enumerate(["photo.png", "holiday/b.png", "holiday/a.png", "holiday/sub/c.PNG", "x=1.png"]):
+        write(path, index)
+    write("holiday/.hidden.png")
+    write("holiday/sub/large.png", size=(30, 40))
+    Path("holiday/notes.txt").write_text("no image")
+    Path("holiday/fake.png").write_text("no image")
+    Path("holiday/again").symlink_to(".", target_is_directory=True)
+    arguments = ["photo.png", "holiday", "./photo.png", "missing.png", f"checkpoint={checkpoint}", *QUIET]
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = call("deepfake_cls.predict", *arguments, "--", "x=1.png", check=False, env=environment)
+    assert done.returncode == 3, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[0] == ["file", "answer", "probability", "next", "best", "probability"]
+    answered = {line[0]: line[1:] for line in lines[2:10]}
+    names = ["photo.png", "holiday/a.png", "holiday/b.png", "holiday/fake.png", "holiday/sub/c.PNG"]
+    assert [*answered] == [*names, "holiday/sub/large.png", "missing.png", "x=1.png"]
+    skipped = ["holiday/fake.png", "holiday/sub/large.png", "missing.png"]
+    assert [name for name, cells in answered.items() if cells == ["–"] * 4] == skipped
+    best, first, second, other = answered["photo.png"]
+    assert {best, second} < {"a", "b", "c"}
+    assert 1 / 3 < float(first) >= float(other) > 0
+    assert "Images with an answer: 5 of 8" in done.stdout
+    assert "of 5 images (" in done.stdout
+    assert CLOSED in done.stdout
+    assert done.stderr.splitlines() == [
+        "ignored 2 entries (hidden, or not an image), such as holiday/.hidden.png",
+        "Images without an answer: 3 of 8:",
+        "  holiday/fake.png is not an image that can be read, or is damaged",
+        "  holiday/sub/large.png is 30×40 (height×width)",
+        "  missing.png does not exist",
+        f"The network was trained on {SIDE}×{SIDE} images without resizing; resize=true resizes it, and the answer is"
+        " then less reliable.",
+    ]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_answers_are_those_of_the_network(checkpoint: Path, network: Classifier) -> None:
+    """In several batches, with skipped images between them, and equal to those of ``data=folder``."""
+    for index in range(45):
+        write(f"photos/{index:02d}.png", index)
+    for index in (3, 16, 17, 44):
+        Path(f"photos/{index:02d}.png").write_bytes(b"")
+    with pytest.raises(IncompleteError, match="answer: 4 of 45:\n  photos/03.png is empty"):
+        run(checkpoint, "probabilities=true", "output=out.csv", "batch_size=8", paths=("photos",))
+    labels = rows(Path("out.csv").read_text())
+    assert [row["image_id"] for row in labels] == [f"photos/{index:02d}.png" for index in range(45)]
+    for row in labels:
+        if Path(row["image_id"]).stat().st_size == 0:
+            assert (row["label"], row["error"], row["p_a"]) == ("", "is empty (0 bytes)", "")
+            continue
+        probs = probs_of(network, Image.open(row["image_id"]))
+        assert np.allclose([float(row[f"p_{name}"]) for name in "abc"], probs, atol=2e-6)
+        assert (row["label"], row["error"]) == ("abc"[int(np.argmax(probs))], "")
+    with pytest.raises(IncompleteError):
+        run(checkpoint, "data=folder", "data.root=photos", "data.on_error=skip", "probabilities=true", "output=two.csv")
+    layout = rows(Path("two.csv").read_text())
+    assert [row["image_id"] for row in layout] == [f"{index:02d}.png" for index in range(45)]
+    assert [[*row.values()][1:3] for row in layout] == [[*row.values()][1:3] for row in labels]
+
+
+def test_paths_and_a_data_set_exclude_each_other(checkpoint: Path) -> None:
+    write("photo.png")
+    write("a=b.png")
+    for argument in ("data.root=x", "split=train"):
+        done = call("deepfake_cls.predict", "photo.png", f"checkpoint={checkpoint}", argument, check=False)
+        key = argument.partition("=")[0].removesuffix(".root")
+        message = f"error: {argument}: cannot be combined with photo.png; give either paths or {key}=.\n"
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", message)
+    done = call("deepfake_cls.predict", "a=b.png", f"checkpoint={checkpoint}", check=False)
+    assert (
+        done.stderr == "error: a=b.png: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.\n"
+    )
+
+
+def test_the_table_cuts_off_no_name() -> None:
+    name = "holiday/" + "long" * 30 + "[red].png"
+    answers = Answers([name], np.array([0]), np.array([[0.2, 0.8]], np.float32), {}, ["[bold]", "y" * 70], True)
+    for width in (60, 80, None):
+        lines = table_text(answers, probabilities=False, width=width).splitlines()
+        assert all(len(line) <= max(width or 1000, 70) for line in lines)
+        cells = lines[[line.strip("─ ") for line in lines].index("") + 1 :]
+        assert cells[0].endswith("0.200")
+        columns = [lines[0].index(header) for header in ("file", "answer", "probability")]
+        assert "".join(line[: columns[1]].strip() for line in cells) == name
+        assert "".join(line[columns[1] : columns[2]].strip() for line in cells) == "y" * 70
+    assert len(cells) == 1
+    assert "[bold]" in cells[0]
+
+
+# Sizes
+
+
+def test_an_image_of_another_size_is_resized_if_training_resized(network: Classifier) -> None:
+    large = Image.open(write("large.png", 1, (31, 47)))
+    run(save(network, resize=True), "probabilities=true", "output=out.csv", paths=("large.png",))
+    resized = large.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    (row,) = rows(Path("out.csv").read_text())
+    assert np.allclose([float(row[f"p_{name}"]) for name in "abc"], probs_of(network, resized), atol=2e-6)
+    Path("mine").mkdir()
+    Path("large.png").rename("mine/large.png")
+    run(save(network, resize=True), "data=folder", "data.root=mine", "probabilities=true", "output=two.csv")
+    (layout,) = rows(Path("two.csv").read_text())
+    assert layout["p_a"] == row["p_a"]
+    with pytest.raises(
+        InputError, match=r"large.png is 31×47 \(height×width\); .* on 20×20 images; resize=true resizes"
+    ):
+        run(save(network, resize=True), "resize=false", "output=new.csv", paths=("mine/large.png",))
+    assert not Path("new.csv").exists()
+
+
+@pytest.mark.parametrize(("resize", "training"), [(False, " without resizing"), (None, "")])
+def test_an_image_of_another_size_is_refused_otherwise(
+    resize: bool | None, training: str, network: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("large.png", size=(31, 47))
+    checkpoint = save(network, resize)
+    with pytest.raises(InputError) as caught:
+        run(checkpoint, paths=("large.png",))
+    assert str(caught.value) == (
+        "No image can be labelled: large.png is 31×47 (height×width); the network was trained on 20×20 images"
+        f"{training}; resize=true resizes it, and the answer is then less reliable."
+    )
+    run(checkpoint, "resize=true", paths=("large.png",))  # the advice works
+    assert caplog.messages == [
+        "resized 1 of 1 images to 20×20 by Lanczos, which changes generator traces: expect a lower accuracy"
+    ]
+    write("mine/other.png", size=(31, 47))
+    write("mine/fits.png")
+    data = ["data=folder", "data.root=mine", "output=out.csv"]
+    with pytest.raises(IncompleteError):
+        run(checkpoint, *data, "data.on_error=skip")
+    assert "resize=true resizes it" in rows(Path("out.csv").read_text())[1]["error"]
+    run(checkpoint, *data, "resize=true")
+    assert [row["image_id"] for row in rows(Path("out.csv").read_text())] == ["fits.png", "other.png"]
+    with pytest.raises(InputError, match="resize: data=synthetic has no image files"):
+        run(checkpoint, "resize=true")
+
+
+# Labels
+
+
+def test_numbers_are_for_the_competition_and_names_for_others(
+    checkpoint: Path, unibuc_like: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    competition = ["data=unibuc", f"data.root={unibuc_like}", "resize=true"]
+    run(checkpoint, *competition)
+    lines = Path("submission.csv").read_text().splitlines()
+    assert lines[0] == "image_id,label"
+    assert {line.split(",")[1] for line in lines[1:]} <= {"0", "1", "2"}
+    assert "Possible answers: 0 = a, 1 = b, 2 = c (closed set" in capsys.readouterr().out
+    run(checkpoint, *competition, "names=true", "data.on_error=skip", "output=out.csv")
+    assert Path("out.csv").read_text().splitlines()[0] == "image_id,label,error"
+    assert {row["label"] for row in rows(Path("out.csv").read_text())} <= {*"abc"}
+    run(checkpoint, "names=false", "output=out.csv", paths=(str(write("photo.png")),))
+    (row,) = rows(Path("out.csv").read_text())
+    assert row["name"] == "abc"[int(row["label"])]
+
+
+def test_class_names_are_harmless(network: Classifier, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = ["=1+1", "b\x1b[31m", "c\n\udcff"]
+    checkpoint, photo = save(network, False, classes=classes), str(write("photo.png"))
+    run(checkpoint, "probabilities=true", paths=(photo,))
+    run(checkpoint, "probabilities=true", "output=out.csv", paths=(photo,))
+    (row,) = rows(Path("out.csv").read_text())
+    assert [*row] == ["image_id", "label", "error", "p_=1+1", r"p_b\x1b[31m", r"p_c\x0a\udcff"]
+    assert row["label"] in (r"\x3d1+1", r"b\x1b[31m", r"c\x0a\udcff")
+    assert r"Possible answers: =1+1, b\x1b[31m, c\x0a\udcff (closed" in (output := capsys.readouterr().out)
+    assert "\x1b" not in output
+
+
+# The output
+
+
+@pytest.mark.parametrize("output", ["last.ckpt", "photo.png", "notes.txt", "table.csv", "competition/train.csv"])
+def test_other_files_are_not_replaced(output: str, checkpoint: Path, unibuc_like: Path) -> None:
+    write("photo.png")
+    Path("notes.txt").write_text("image_id,label")
+    Path("table.csv").write_text("image_id,labels\n")
+    if output == "notes.txt":
+        Path(output).write_text("a letter")
+    before = Path(output).read_bytes()
+    missing = Path("missing.ckpt")  # the refusal comes before the work
+    paths = () if "train" in output else ("photo.png",)
+    data = [] if paths else ["data=unibuc", f"data.root={unibuc_like}"]
+    with pytest.raises(InputError, match=rf"output={output}: (exists and is not a CSV that predict|is a table of the)"):
+        run(missing, f"output={output}", *data, paths=paths)
+    assert Path(output).read_bytes() == before
+
+
+def test_its_own_csv_and_an_empty_file_are_replaced(checkpoint: Path) -> None:
+    write("photo.png")
+    Path("out.csv").touch()
+    for _ in range(2):
+        run(checkpoint, "output=out.csv", paths=("photo.png",))
+        assert len(rows(Path("out.csv").read_text())) == 1
+    with pytest.raises(InputError, match="No image can be labelled: missing.png does not exist"):
+        run(checkpoint, "output=new.csv", paths=("missing.png",))
+    assert not Path("new.csv").exists()
+
+
+def test_a_named_pipe_is_an_output(checkpoint: Path) -> None:
+    write("photo.png")
+    os.mkfifo("pipe")
+    content: list[str] = []
+    reader = threading.Thread(target=lambda: content.append(Path("pipe").read_text()), daemon=True)
+    reader.start()
+    run(checkpoint, "output=pipe", paths=("photo.png",))
+    reader.join(10)
+    assert rows(content[0])[0]["image_id"] == "photo.png"
+
+
+HOSTILE = [b"=1+1.png", b"@a.png", b"-1+2.png", b"a;=b.png", b"n\new.png", b"e\x1b[31m.png", b"\xff.png", b't\t,".png']
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
+def test_standard_output_is_a_harmless_csv_for_any_names(output: str, checkpoint: Path) -> None:
+    write("plain.png")
+    for name in HOSTILE:
+        Path(os.fsdecode(name)).write_bytes(Path("plain.png").read_bytes())
+    Path(os.fsdecode(b"\x1b[32m\xff.png")).write_bytes(b"")  # skipped, so it is named on standard error
+    names = [b"plain.png", *HOSTILE, b"\x1b[32m\xff.png"]
+    command = [sys.executable, "-m", "deepfake_cls.predict", f"checkpoint={checkpoint}", f"output={output}", *QUIET]
+    done = subprocess.run([*command, "--", *names], capture_output=True)
+    assert done.returncode == 3
+    table = list(csv.reader(io.StringIO(done.stdout.decode(), newline="")))
+    assert table[0] == ["image_id", "label", "error"]
+    ids = [row[0] for row in table[1:]]
+    assert [os.fsencode(original(image_id)) for image_id in ids] == names
+    assert not any(image_id.startswith(("=", "+", "-", "@", "\t")) for image_id in ids)
+    assert done.stdout.count(b"\n") == len(names) + 1
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert rb"\x1b[32m\udcff.png is empty" in done.stderr
+    assert CLOSED.encode() in done.stderr
+
+
+# Evaluate
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluate_on_photos_prints_a_command_that_labels_them(split: str, checkpoint: Path) -> None:
+    write("my photos/1.png")
+    arguments = [*QUIET, f"checkpoint={checkpoint}", "data=folder", 'data.root="my photos"', f"split={split}"]
+    with pytest.raises(InputError, match="split=test: has no labels to compare with.* python -m") as caught:
+        evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
+    if split == "test":
+        command = shlex.split(str(caught.value).partition("label its images with ")[2])
+        assert command[:3] == ["python", "-m", "deepfake_cls.predict"]
+        assert "1.png" in call(*command[2:]).stdout
