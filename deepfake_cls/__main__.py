@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import runpy
 import sys
+
+from deepfake_cls import __version__
+from deepfake_cls.errors import closed_pipe_allowed
 
 COMMANDS = {
     "train": "train a network; with -m a sweep",
@@ -21,11 +23,15 @@ USAGE = "usage: deepfake-cls COMMAND [KEY=VALUE ...]    deepfake-cls COMMAND --h
 
 def main() -> None:
     """Run the command that the first argument names."""
-    command, *arguments = sys.argv[1:] or ["--help"]
+    with closed_pipe_allowed():
+        _run(*(sys.argv[1:] or ["--help"]))
+
+
+def _run(command: str, *arguments: str) -> None:
     if command in ("-h", "--help"):
         print(USAGE, "", *(f"  {name:10}{text}" for name, text in COMMANDS.items()), sep="\n")
     elif command == "--version":
-        print(f"deepfake-cls {importlib.metadata.version('deepfake-cls')}")
+        print(f"deepfake-cls {__version__}")
     elif command in COMMANDS:
         sys.argv = [f"deepfake-cls {command}", *arguments]
         runpy.run_module(f"deepfake_cls.{command}", run_name="__main__", alter_sys=True)

@@ -31,7 +31,7 @@ def run(config: CacheConfig, sweep: bool) -> None:
     found = entries(folder)
     if not found:
         print(f"{folder}: no cached images there. The first command that reads images makes them, such as:")
-        print("python -m deepfake_cls.knn")
+        print("deepfake-cls knn")
     elif config.prune == "none":
         print_entries(found, folder)
     else:

@@ -18,21 +18,25 @@ from uuid import uuid4
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from deepfake_cls import distributed, gpus, jobs
+from deepfake_cls import __version__, distributed, gpus, jobs
 from deepfake_cls.config import SCHEMAS, conf_dir
-from deepfake_cls.errors import InputError, OutputError, writing
+from deepfake_cls.errors import InputError, OutputError, closed_pipe_allowed, writing
 from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
-    from_hydra,
+    explain,
     import_plugins,
     plugin_modules,
     refuse_ambiguous,
     refuse_other_experiments,
+    refuse_unknown_flags,
     refuse_unknown_options,
     split_positional,
+    task_overrides,
     to_hydra,
 )
 from deepfake_cls.records import write_atomically
@@ -59,16 +63,10 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
         sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
     jobs.configure_logging()
     jobs.enable_faulthandler()
-    OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
-    OmegaConf.register_new_resolver("command_help", command_help, replace=True)
-    for flag in ("-m", "--multirun"):
-        if flag in sys.argv[2:]:  # argparse refuses overrides on both sides of a flag
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
     sweep = bool({"-m", "--multirun"} & {*sys.argv}) or any(text.startswith("experiment=") for text in sys.argv)
     _prepare_process(name, sweep)
     try:
-        values = _read_arguments(name, positional)
+        values, arguments = _read_arguments(name, positional)
         folder = str(conf_dir())
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -80,10 +78,14 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
 
     entry: Any = hydra.main(version_base="1.3", config_path=folder, config_name=name)(run_job)
     try:
-        entry()
+        with closed_pipe_allowed():
+            entry()
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr, flush=True)
         sys.exit(130)
+    except (HydraException, OmegaConfBaseException) as error:
+        jobs.print_error(f"error: {explain(name, arguments, error)}")
+        sys.exit(1)
     finally:
         failed = command.gather_failures(sweep)
     if sweep:
@@ -94,22 +96,29 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
         sys.exit(3)
 
 
-def _read_arguments(name: str, positional: str | None) -> list[str]:
-    """Check the command line, turn it into Hydra's overrides, and return the positional arguments."""
+def _read_arguments(name: str, positional: str | None) -> tuple[list[str], list[str]]:
+    """Check the command line, and turn it into Hydra's overrides; return its positional and its other arguments."""
     values, arguments = split_positional(sys.argv[1:])
+    if "--version" in arguments:
+        print(f"deepfake-cls {__version__}")
+        sys.exit()
     if values and positional is None:
         raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
+    refuse_unknown_flags(arguments)
     if positional is not None:
         refuse_ambiguous(SCHEMAS[name], positional, values, arguments)
     refuse_other_experiments(name, arguments)
     import_plugins(plugin_modules(arguments))
     refuse_unknown_options(arguments)
     sys.argv[1:] = to_hydra(arguments)
-    return values
+    return values, arguments
 
 
 def _prepare_process(name: str, sweep: bool) -> None:
-    """Set up the output of several processes and the signals of a sweep; refuse what torchrun cannot start."""
+    """Set up Hydra, the output of several processes, the signals of a sweep; refuse what torchrun cannot start."""
+    OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
+    OmegaConf.register_new_resolver("command_help", command_help, replace=True)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
     if distributed.rank() > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # open until the process ends
         logging.disable(logging.INFO)
@@ -167,7 +176,7 @@ class Command:
         """Run one job and record its failure; Hydra calls this in the command's process or in a worker."""
         hydra_config = HydraConfig.get()
         sweep = hydra_config.mode == RunMode.MULTIRUN
-        arguments = [text.lstrip("+") for text in from_hydra(hydra_config.overrides.task)]
+        arguments = [text.lstrip("+") for text in task_overrides()]
         overrides = " ".join(arguments)
         in_worker = _process() != self.process
         if in_worker:

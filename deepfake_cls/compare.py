@@ -75,18 +75,14 @@ def accuracy(row: Row) -> str:
 
 def report_command(config: CompareConfig, baseline: Record) -> str:
     """The command that makes the page, with the data of the baseline, and the settings if it is a network."""
-    from deepfake_cls.data import source
-    from deepfake_cls.settings import settings
-    from deepfake_cls.summary import argument, data_arguments, plugin_arguments
-    from deepfake_cls.validation import build
+    from deepfake_cls.commands import command, overrides_of, shared_overrides
+    from deepfake_cls.notation import override
 
-    values = baseline.config["data"]
-    arguments = [] if config.runs == "runs" else [argument("runs", config.runs)]
-    arguments += [data_arguments(build(source[values["name"]].Config, values, "data."))]
-    if baseline.kind == "cnn":  # report has the keys of train
-        own = settings(baseline.kind, baseline.config)
-        arguments += [argument(key, own[key]) for key in own if key != "seed" and not key.startswith("data.")]
-    return " ".join(["python -m deepfake_cls.report", *arguments, *plugin_arguments(config.plugins)])
+    arguments = [] if config.runs == "runs" else [override("runs", config.runs)]
+    own = {**baseline.config, "plugins": config.plugins}
+    # report has the keys of train
+    others = overrides_of("report", own) if baseline.kind == "cnn" else shared_overrides("report", own)
+    return command("report", [*arguments, *others])
 
 
 if __name__ == "__main__":

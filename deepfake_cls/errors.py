@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +43,21 @@ class Interrupted(BaseException):
     def __init__(self, signal: int, message: str) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+@contextmanager
+def closed_pipe_allowed() -> Iterator[None]:
+    """End quietly if nobody reads the output, as in ``deepfake-cls train --help | head -1``."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end fails again
+        if isinstance(error.__context__, SystemExit):
+            raise error.__context__ from None
 
 
 def reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import EvaluateConfig
@@ -11,6 +12,7 @@ from deepfake_cls.config import EvaluateConfig
 def run(config: EvaluateConfig, sweep: bool) -> None:
     """Score one checkpoint on one split; skip it if it is done."""
     started = time.perf_counter()
+    from deepfake_cls.commands import label_command, predict_command
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
     from deepfake_cls.inference import open_model, open_scored_split, predict_split
@@ -18,11 +20,11 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
     from deepfake_cls.stats.metrics import score
-    from deepfake_cls.summary import argument, predict_command, print_run
+    from deepfake_cls.summary import print_run
 
     model, hardware = open_model(config)
     manifest = read_manifest(config.data)
-    require_labels(manifest, config.split, predict_command(config.checkpoint, config))
+    require_labels(manifest, config.split, predict_command(config.checkpoint, asdict(config)))
     split = open_scored_split(config, model, manifest)
     require_same_classes(model.classes, manifest)
     splits = {config.split: split}
@@ -47,7 +49,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             path = run.path / "predictions.npz"
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
             write_record(run.path, record)
-        print_run(record, run.path, predict_command(config.checkpoint, config, argument("split", config.split)))
+        print_run(record, run.path, {"label images": label_command(config.checkpoint, asdict(config))})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.config import SCHEMAS, LoggerConfig, ModelConfig, RecipeConfig, TrainerConfig
+from deepfake_cls.config import SCHEMAS, LoggerConfig, ModelConfig, RecipeConfig, TrainerConfig, conf_dir
 from deepfake_cls.config_runs import CacheFolderConfig
 from deepfake_cls.data import source
 from deepfake_cls.overrides import options_of
@@ -26,21 +26,39 @@ COLUMN = 36  # where descriptions begin
 def command_help(*, _root_: DictConfig) -> str:
     """Hydra's help template for the composed command; ``conf/hydra_quiet.yaml`` calls it as a resolver."""
     name, choices = _root_.hydra.job.config_name, _root_.hydra.runtime.choices
+    keys = [entry.name for entry in fields(SCHEMAS[name])]
     options = {group: options_of(group) for group in sorted(choices)}
-    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, [entry.name for entry in fields(SCHEMAS[name])]))
+    groups = " [GROUP=OPTION ...]" * any(options.values())
+    usage, ending = [f"usage: deepfake-cls {name} {POSITIONAL.get(name, '')}[KEY=VALUE ...]{groups}"], list[str]()
+    if name == "report":
+        keys, options = ["plugins", *vars(SCHEMAS[name])["__annotations__"]], {}
+        ending = ["\nAll keys of train select the runs of the tables: deepfake-cls train --help"]
+    elif "launcher" in choices:
+        usage += ["       -m KEY=VALUE,VALUE runs a job for each value"]
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys))
     layout = values.get("data", {}).get("name")
     schemas = {**GROUPS, "": SCHEMAS[name], "data.": source[layout].Config if layout else CacheFolderConfig}
+    comments = {f"{group}.{key}": text for group in choices for key, text in _comments(group, choices[group]).items()}
     return "\n".join(
         [
-            f"usage: deepfake-cls {name} {POSITIONAL.get(name, '')}[KEY=VALUE ...]"
-            + " [GROUP=OPTION ...]" * any(options.values()),
-            *(["       -m KEY=VALUE,VALUE runs a job for each value"] if "launcher" in choices else []),
+            *usage,
             *(["\ngroups and their options:"] if any(options.values()) else []),
             *(_row(group, ", ".join(names)) for group, names in options.items() if names),
             "\nkeys and their values:",
-            *(_row(f"{key}={value}", text) for key, value, text in _keys(schemas, values)),
+            *(_row(f"{key}={value}", text or comments.get(key, "")) for key, value, text in _keys(schemas, values)),
+            *ending,
         ]
     ).replace("$", "$$")  # Hydra substitutes $NAME
+
+
+def _comments(group: str, option: str | None) -> dict[str, str]:
+    """The comments after the values of a file in ``conf/``, by dotted key; they describe keys that have no schema."""
+    file, texts, parents = conf_dir() / group / f"{option}.yaml", dict[str, str](), list[str]()
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        if match := re.match(r"((?:  )*)(\w+):[^#]*(?:# (.*))?", line):
+            parents = [*parents[: len(match[1]) // 2], match[2]]
+            texts[".".join(parents)] = match[3] or ""
+    return texts
 
 
 def _row(name: str, text: str) -> str:

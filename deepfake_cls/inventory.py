@@ -126,7 +126,7 @@ def _the_finished(text: str, runs: Sequence[Found], folder: Path) -> Found:
     if not runs:
         raise InputError(
             f"{text}: expected the folder of a run, or the first digits of the id of a run below {folder};"
-            " python -m deepfake_cls.runs lists them."
+            " deepfake-cls runs lists them."
         )
     if len(runs) > 1:
         matches = ", ".join(str(run.path) for run in runs[:5])

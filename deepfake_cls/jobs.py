@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
+import io
 import multiprocessing
 import os
 import signal
@@ -294,8 +295,11 @@ def restore_faulthandler() -> None:
 
 
 def configure_logging() -> None:
-    """Show messages of this project, and warnings of its libraries."""
+    """Show messages of this project, and warnings of its libraries; print file names as they are, also no UTF-8."""
     import logging
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
     class Printable(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from deepfake_cls.cli import main
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 def run(config: KnnConfig, sweep: bool) -> None:
     """Classify the validation images by their nearest training images."""
     started = time.perf_counter()
+    from deepfake_cls.commands import command, shared_overrides
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.hardware import choose
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.summary import plugin_arguments, print_run
+    from deepfake_cls.summary import print_run
 
     hardware = choose(config.trainer)
     manifest = read_manifest(config.data)
@@ -51,7 +53,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
             if config.channels == "RGBA" and not train.store.has_alpha:
                 print("The images have no alpha channel: channels=RGBA is the same as channels=RGB here.", flush=True)
             record = classify(config, manifest, splits, hardware, run, started)
-        print_run(record, run.path, " ".join(["python -m deepfake_cls.report", *plugin_arguments(config.plugins)]))
+        print_run(record, run.path, {"next": command("report", shared_overrides("report", asdict(config)))})
 
 
 def classify(

@@ -1,34 +1,43 @@
-"""The arguments of a command line: plugins, Hydra's overrides, and choices that do not exist."""
+"""The arguments of a command line: plugins, Hydra's overrides, and advice for those that are wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import re
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from deepfake_cls.config import conf_dir
+from deepfake_cls.config import SCHEMAS, conf_dir
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
-from deepfake_cls.validation import register_schemas
+from deepfake_cls.notation import override
+from deepfake_cls.validation import keys_of, register_schemas, unknown_key
 
 # The schema has no keys below these: they depend on the network, augmentation or logger.
 FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
 CLEAR_ARGS = ("~model.args", "+model.args={}")
 # Hydra's flags that are followed by a value.
 VALUE_FLAGS = (
-    *("--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
-    *("--package", "-p", "--info", "-i"),
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
 )
 
 
 def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into positional arguments and all others.
+    """Split a command line into positional arguments and all others, flags first, as argparse needs them.
 
     Positional are the arguments without ``=`` that are neither flags nor deletions of Hydra (``~key``), and all
     arguments after ``--``.
@@ -37,11 +46,17 @@ def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if "--" in before:
         end = before.index("--")
         before, after = before[:end], before[end + 1 :]
-    positional, others = list[str](), list[str]()
-    for previous, text in zip(["", *before], before, strict=False):
-        is_path = "=" not in text and not text.startswith("-") and (not text.startswith("~") or "/" in text)
-        (positional if is_path and previous not in VALUE_FLAGS else others).append(text)
-    return positional + after, others
+    flags, others = split_flags(before)
+    overrides = [text for text in others if "=" in text or (text.startswith("~") and "/" not in text)]
+    return [text for text in others if text not in overrides] + after, flags + overrides
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into Hydra's flags with their values, and all others."""
+    flags, others = list[str](), list[str]()
+    for previous, text in zip(["", *arguments], arguments, strict=False):
+        (flags if text.startswith("-") or previous in VALUE_FLAGS else others).append(text)
+    return flags, others
 
 
 def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], arguments: Sequence[str]) -> None:
@@ -115,6 +130,25 @@ def from_hydra(overrides: Sequence[str]) -> list[str]:
     return [text.removeprefix("++") if text.startswith(free) else text for text in overrides if text not in added]
 
 
+def task_overrides() -> list[str]:
+    """The overrides of the running job, as on the command line; an interpolation such as ``${seed}`` stays as it is."""
+    overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return from_hydra(overrides)
+
+
+def refuse_unknown_flags(arguments: Sequence[str]) -> None:
+    """Raise InputError for arguments that start with ``-`` and are unknown, lack a value, or exclude another."""
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            flags = get_args_parser().parse_args([*arguments])
+    except SystemExit:  # argparse has written its usage and the error
+        error = message.getvalue().strip().rpartition("error: ")[2]
+        raise InputError(f"{error}; --help lists the keys.") from None
+    if flags.multirun + (flags.cfg is not None) + (flags.info is not None) > 1:
+        raise InputError("-m, --cfg and --info: give one of them.")
+
+
 def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
     """Raise InputError for two experiments at once, and for an experiment of another entry point."""
     values = [text.split("=")[1] for text in arguments if text.lstrip("+").startswith("experiment=")]
@@ -128,7 +162,7 @@ def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
         return  # from a folder of the user's own, or unknown: Hydra lists the available ones
     expected = OmegaConf.load(file).experiment.entry
     if expected != entry:
-        raise InputError(f"experiment={names[0]}: belongs to python -m deepfake_cls.{expected}.")
+        raise InputError(f"experiment={names[0]}: belongs to deepfake-cls {expected}.")
 
 
 def refuse_unknown_options(arguments: Sequence[str]) -> None:
@@ -140,11 +174,11 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
     if any(text.startswith(("--config-dir", "-cd", "hydra.searchpath")) for text in arguments):
         return  # the file may be in a folder of the user's own
     for argument in arguments:
-        group, _, values = argument.lstrip("+").partition("=")
-        options = options_of(group)
+        group, equals, values = argument.lstrip("+").partition("=")
+        options = options_of(group) if equals else []
         for value in values.split(",") if options else []:
             # A value that is no plain name, such as glob(*), is left to Hydra.
-            if not value.replace("-", "_").isidentifier() or value in (*options, "null"):
+            if not re.fullmatch(r"[\w-]*", value) or value in (*options, "null"):
                 continue
             if group == "data":
                 source[value]  # refuses unknown names, and mentions plugins
@@ -152,6 +186,58 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
             if group == "model":
                 message += f" A network of your own needs plugins=[MODULE] and model.name={value}."
             raise InputError(message)
+
+
+def explain(entry: str, arguments: Sequence[str], error: Exception) -> str:
+    """Say in one line which argument is wrong, and how to mend it.
+
+    Hydra's messages take several lines, and advise what :func:`deepfake_cls.validation.validate` then refuses.
+
+    Args:
+        entry: Name of the command.
+        arguments: Of its command line, without positional ones.
+        error: The error of Hydra or OmegaConf.
+    """
+    layouts = [text.split("=", 1)[1] for text in arguments if text.startswith("data=")]
+    layout = layouts[-1] if layouts and layouts[-1] in source else "synthetic"
+    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"data"}
+    known = dict.fromkeys(groups) | keys_of(SCHEMAS[entry]) | keys_of(source[layout].Config, "data.")
+    for text in split_flags(arguments)[1]:
+        advice = _advice(text, known, str(error))
+        if advice is not None:
+            return advice
+    lines = str(error).partition("\nConfig search path")[0].splitlines()
+    return " ".join(line.strip() for line in lines if not line.startswith("To append to your config"))
+
+
+def _advice(text: str, known: Mapping[str, Any], error: str) -> str | None:
+    """What is wrong with an argument; None if it is right, or if the error is about another one."""
+    try:
+        parsed: Override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        key, _, value = text.partition("=")
+        quoted = shlex.quote(override(key, value))
+        return f"{text}: Hydra cannot read the value; close brackets and quotes, or write {quoted} for text."
+    key, value = parsed.key_or_group, text.partition("=")[2]
+    if key.startswith(("hydra", *FREE_KEYS)) or f"{key}=" in FREE_KEYS:
+        return None
+    if key == "launcher" and "hydra/launcher" in error:
+        return f"{text}: its package is not installed; install it with: pip install 'deepfake-cls[{value}]'."
+    if key not in known:
+        return unknown_key(key, known) if key.split(".")[0] in error else None
+    if f"'{key}'" not in error and text not in error:
+        return None
+    advice, kind = None, str(known[key])
+    if parsed.is_add():
+        advice = f"{key} has a value; write {text.lstrip('+')}"
+    elif parsed.is_sweep_override() and "list" in kind:
+        advice = f"expected a list; write '{key}=[{value}]'"
+    elif parsed.is_sweep_override():
+        as_text = f"; write {shlex.quote(override(key, value))} for text" if "str" in kind else ""
+        advice = f"several values need -m, which runs a job for each{as_text}"
+    elif options_of(key):
+        advice = f"expected one of {', '.join(options_of(key))}"
+    return advice and f"{text}: {advice}."
 
 
 def options_of(group: str) -> list[str]:

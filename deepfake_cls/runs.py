@@ -32,7 +32,7 @@ def run(config: RunsConfig, sweep: bool) -> None:
     folder = Path(config.runs)
     runs = runs_below(folder)
     if not runs:
-        print(f"runs={folder}: no run there. Start with: python -m deepfake_cls.knn")
+        print(f"runs={folder}: no run there. Start with: deepfake-cls knn")
     elif config.prune == "none":
         print_runs(runs)
     else:

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import override
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def check(config: Any, prefix: str = "") -> None:
         except TypeError:  # such as a string for a number
             passes = False
         if not passes:
-            raise InputError(f"{key}={value}: expected {rule.expected}.")
+            raise InputError(f"{override(key, value)}: expected {rule.expected}.")
 
 
 def _rules(config: Any, prefix: str) -> Iterator[tuple[str, Any, Rule]]:

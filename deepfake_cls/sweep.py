@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepfake_cls.commands import command
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_record
 
@@ -95,7 +95,7 @@ def report_command(entry: str, jobs: Sequence[Job]) -> str:
         is_key_of_report = entry == "train" or group in ("data", "plugins")  # report has the keys of train
         if is_key_of_report and group not in OMITTED and key not in OMITTED_DATA:
             arguments.append(text)
-    return shlex.join(["python", "-m", "deepfake_cls.report", *arguments])
+    return command("report", arguments)
 
 
 def _value(job: Job, key: str) -> str:

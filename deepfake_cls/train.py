@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from deepfake_cls import distributed
@@ -11,6 +12,8 @@ from deepfake_cls.config import TrainConfig
 from deepfake_cls.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deepfake_cls.data.datamodule import ImageData
     from deepfake_cls.data.manifest import Manifest
     from deepfake_cls.hardware import Hardware
@@ -29,7 +32,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     from deepfake_cls.records import digest_of
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.summary import predict_command, print_run
+    from deepfake_cls.summary import print_run
     from deepfake_cls.training import fit
 
     hardware = prepare(config)
@@ -51,8 +54,18 @@ def run(config: TrainConfig, sweep: bool) -> None:
         if distributed.rank() != 0:
             return
         assert record is not None
-        split = [] if "test" in manifest.splits else ["split=validation"]
-        print_run(record, run.path, predict_command(run.last, config, *split))
+        print_run(record, run.path, next_commands(config, manifest, run.last))
+
+
+def next_commands(config: TrainConfig, manifest: Manifest, checkpoint: Path) -> dict[str, str]:
+    """The commands to continue with: label the test images, or else compare runs and label the user's own images."""
+    from deepfake_cls.commands import command, label_command, overrides_of, predict_command
+
+    values, test = asdict(config), manifest.splits.get("test")
+    if test is not None and test.labels.min(initial=0) < 0:
+        return {"next": predict_command(checkpoint, values)}
+    report = command("report", overrides_of("report", values))
+    return {"next": report, "label images": label_command(checkpoint, values)}
 
 
 def print_channels(channels: str, has_alpha: bool) -> None:

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,18 +55,18 @@ def test_seeds_are_paired_and_the_numbers_are_those_of_the_report(capsys: pytest
     lines = [line for line in output.splitlines() if "n = 3" in line]
     assert [re.search(r"dropout=\S+", line)[0] for line in lines] == ["dropout=0.3", "dropout=0", "dropout=0.5"]  # type: ignore[index]
     assert "baseline" in lines[0]
-    assert output.splitlines()[-1] == "next: python -m deepfake_cls.report data=synthetic scale=tiny"
+    assert output.splitlines()[-1] == "next: deepfake-cls report scale=tiny"
 
 
 def test_the_command_takes_folders_and_first_digits() -> None:
     runs = arms(1)
     done = call("deepfake_cls.compare", runs["0.3"][0].name[:5], str(runs["0.5"][0]))
     assert "the interval covers images only, since n = 1 seed" in done.stdout
-    command = done.stdout.splitlines()[-1].removeprefix("next: ").replace("python", sys.executable, 1)
+    command = done.stdout.splitlines()[-1].removeprefix("next: ")
     subprocess.run(f"{command} --cfg job", shell=True, check=True, capture_output=True)  # composes and makes no page
     assert call("deepfake_cls", "compare", *shlex.split("runs=nothing 00 11"), check=False).stderr == (
         "error: 00: expected the folder of a run, or the first digits of the id of a run below nothing;"
-        " python -m deepfake_cls.runs lists them.\n"
+        " deepfake-cls runs lists them.\n"
     )
 
 

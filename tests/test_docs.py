@@ -119,8 +119,11 @@ def test_commands_of_the_readme_run(tmp_path: Path) -> None:
         if ".report" in line:
             command += " trainer.progress=false"
         printed = shell(command, tmp_path)
-        if (".train" in line and "data.root" in line) or ".evaluate" in line:  # what they print can be pasted
-            shell(printed.rpartition("next: ")[2].replace("python", sys.executable, 1), tmp_path)
+        if ".train" in line and "data.root" in line:  # what it prints can be pasted
+            start = printed.rpartition("next: ")[2].splitlines()[0]
+            shell(
+                f"{start} output=reports/next".replace("deepfake-cls", f"{sys.executable} -m deepfake_cls", 1), tmp_path
+            )
     assert (tmp_path / "reports" / "index.html").stat().st_size > 1000
     rows = (tmp_path / "labels.csv").read_text().splitlines()
     assert len(rows) == 4

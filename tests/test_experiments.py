@@ -56,4 +56,4 @@ def test_two_experiments_or_one_of_another_command_are_refused() -> None:
         "error: experiment=table4_lr,table5_dropout: one at a time; call the command once for each."
     )
     foreign = call("deepfake_cls.knn", "experiment=table4_lr", check=False)
-    assert foreign.stderr.strip() == "error: experiment=table4_lr: belongs to python -m deepfake_cls.train."
+    assert foreign.stderr.strip() == "error: experiment=table4_lr: belongs to deepfake-cls train."

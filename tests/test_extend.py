@@ -95,9 +95,11 @@ def test_train_uses_the_network_and_the_layout(project: tuple[Path, list[str]]) 
     assert "val_worst_recall" in record.metrics
     checkpoint = read_checkpoint(folder / "runs" / "first" / "checkpoints" / "last.ckpt")
     assert checkpoint["state_dict"]["network.body.0.weight"].shape == (8, 4, 5, 5)  # the width of scale=tiny
-    next_command = outputs[0].strip().splitlines()[-1]
-    assert next_command.startswith("next: python -m deepfake_cls.predict checkpoint=runs/first/checkpoints/last.ckpt")
-    assert "data=by_generator data.root=images 'plugins=[my_parts]' split=validation" in next_command
+    next_command, label_command = outputs[0].strip().splitlines()[-2:]
+    settings = "scale=tiny 'plugins=[my_parts]' model.name=two_conv model.args.kernel=5"
+    assert next_command == f"next: deepfake-cls report data=by_generator data.root=images {settings}"
+    start = "label images: deepfake-cls predict PHOTOS checkpoint=runs/first/checkpoints/last.ckpt"
+    assert label_command == f"{start} 'plugins=[my_parts]'"
 
 
 @pytest.mark.slow

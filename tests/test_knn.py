@@ -68,7 +68,7 @@ def test_one_pass_for_all_k_equals_one_pass_each() -> None:
     [
         ("k=[]", r"k=\[\]: expected"),
         ("k=[0]", r"k=\[0\]: expected"),
-        ("k=[3,3]", r"k=\[3, 3\]: expected different"),
+        ("k=[3,3]", r"k=\[3,3\]: expected different"),
         ("k=[41]", r"only 40 images"),
         ("features=deep", "features=deep: expected raw, histogram or spectrum"),
         ("channels=BGR", "channels=BGR: expected RGB or RGBA"),
@@ -118,7 +118,7 @@ def test_the_command_line_accepts_a_list_and_does_not_import_lightning() -> None
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accuracy at k = 2" in done.stdout
-    assert "next: python -m deepfake_cls.report" in done.stdout
+    assert "next: deepfake-cls report data.workers=1 data.train_size=40 " in done.stdout
 
 
 def test_alpha_counts_only_with_rgba() -> None:

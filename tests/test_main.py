@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -18,8 +21,9 @@ def test_help_lists_the_commands(arguments: list[str]) -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [*COMMANDS]
 
 
-def test_version_is_the_version_of_the_package() -> None:
-    assert call("deepfake_cls", "--version").stdout == f"deepfake-cls {importlib.metadata.version('deepfake-cls')}\n"
+@pytest.mark.parametrize("command", ["deepfake_cls", "deepfake_cls train", "deepfake_cls.knn"])
+def test_version_is_the_version_of_the_package(command: str) -> None:
+    assert call(*command.split(), "--version").stdout == f"deepfake-cls {importlib.metadata.version('deepfake-cls')}\n"
 
 
 def test_an_unknown_command_is_refused_with_the_available_ones() -> None:
@@ -34,6 +38,15 @@ def test_help_of_a_command_lists_groups_and_keys() -> None:
     assert done.stdout.startswith("usage: deepfake-cls train [KEY=VALUE ...]")
     for row in ("scale +reference, small, tiny", "batch_size=64 +Images in a batch.", "data.train_size=2500 +Images"):
         assert re.search(f"^  {row}", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", ["deepfake_cls", "deepfake_cls.train"])
+def test_help_ends_quietly_if_nobody_reads_it(module: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", module, "--help"], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_command_gets_its_arguments_and_returns_its_status() -> None:

@@ -178,4 +178,4 @@ def test_without_runs_the_error_is_one_line_with_the_next_command(tmp_path: Path
         execute(kernel, book, "RUNS, OVERRIDES = 'runs', []", tmp_path)
     (cell,) = [cell for cell in book.cells if cell.id == "records"]
     (line,) = cell.outputs[-1]["traceback"]
-    assert line == "error: runs=runs: no finished run there. Start with: python -m deepfake_cls.knn"
+    assert line == "error: runs=runs: no finished run there. Start with: deepfake-cls knn"

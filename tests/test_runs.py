@@ -77,7 +77,7 @@ def test_the_table_fits_the_terminal(columns: int, finished: Path) -> None:
 
 def test_an_empty_folder_says_how_to_make_a_run() -> None:
     done = call("deepfake_cls.runs")
-    assert done.stdout == "runs=runs: no run there. Start with: python -m deepfake_cls.knn\n"
+    assert done.stdout == "runs=runs: no run there. Start with: deepfake-cls knn\n"
     assert not RUNS.exists()
 
 

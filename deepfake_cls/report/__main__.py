@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-
 from deepfake_cls.cli import main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.overrides import from_hydra
+from deepfake_cls.overrides import task_overrides
 
 REPORT_KEYS = ("runs", "output", "table", "require")  # all other overrides select the runs of the tables
 TABLES_WITHOUT_RUNS = (2, 3)  # the network and the settings
@@ -32,7 +30,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     from deepfake_cls.report.study import assign, declared, without_repeats
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 
-    study = declared([o for o in from_hydra(HydraConfig.get().overrides.task) if o.split("=")[0] not in REPORT_KEYS])
+    study = declared([o for o in task_overrides() if o.split("=")[0] not in REPORT_KEYS])
     if config.table is not None and config.table not in (available := numbers(study)):
         raise InputError(
             f"table={config.table}: expected one of {', '.join(map(str, available))}, or null for all."

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from deepfake_cls.commands import command
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions, read_record
 from deepfake_cls.run_key import hashed_config
@@ -68,7 +69,7 @@ def collect(folder: Path) -> list[Finished]:
         except InputError as error:
             _log.warning("skipped: %s", error)
     if not runs:
-        raise InputError(f"runs={folder}: no finished run there. Start with: python -m deepfake_cls.knn")
+        raise InputError(f"runs={folder}: no finished run there. Start with: {command('knn')}")
     # Runs with equal times are ordered by their run key, so that a copy of the folder gives the same tables.
     return sorted(runs, key=lambda run: (run.time, run.record.identity))
 

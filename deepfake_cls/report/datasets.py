@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfake_cls.commands import command, shared_overrides
 from deepfake_cls.config import ReportConfig
-from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import override
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.render import mean_text, percent
-from deepfake_cls.report.settings import changes_of, changes_text, value_text
+from deepfake_cls.report.settings import changes_of, changes_text
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
-from deepfake_cls.summary import argument, correct_of, data_arguments
+from deepfake_cls.summary import correct_of
 
 MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
 COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
@@ -162,12 +163,12 @@ def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
         return study.notes()
     config = networks[0].runs[0].record.config
     scale, changes = changes_of(networks[0].runs[0])
-    arguments = [] if folder == ReportConfig.runs else [argument("runs", folder)]
-    arguments += [f"scale={scale}", *(argument(key, value_text(value)) for key, value in changes.items())]
-    arguments += [data_arguments(source[config["data"]["name"]].Config(**config["data"])), *study.overrides]
+    arguments = [] if folder == ReportConfig.runs else [override("runs", folder)]
+    arguments += [f"scale={scale}", *(override(key, value) for key, value in changes.items())]
+    arguments += [*shared_overrides("report", {"data": config["data"]}), *study.overrides]
     return [
         f"The tables of the paper show the settings of this command, {study.settings}, which no training has."
-        f" For the trainings on {sets[0].name}: python -m deepfake_cls.report {' '.join(arguments)}"
+        f" For the trainings on {sets[0].name}: {command('report', arguments)}"
     ]
 
 

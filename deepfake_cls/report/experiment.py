@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,11 +15,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from deepfake_cls.commands import command
 from deepfake_cls.config import conf_dir
 from deepfake_cls.overrides import to_hydra
 from deepfake_cls.report.collect import Finished
 
-KNN_GROUPS = ("data", "trainer")  # overrides of train that mean the same for knn
+KNN_KEYS = ("plugins", "data", "trainer")  # overrides of train that mean the same for knn
 
 
 @dataclass
@@ -70,8 +70,7 @@ class Experiment:
 
     def command(self, overrides: Sequence[str]) -> str:
         """The command that makes the runs of all arms; all share these overrides of ``train``."""
-        arguments = [f"experiment={self.name}", *overrides_for(self.entry, overrides)]
-        return f"python -m deepfake_cls.{self.entry} {shlex.join(arguments)}"
+        return command(self.entry, [f"experiment={self.name}", *overrides_for(self.entry, overrides)])
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
     """Select the overrides of ``train`` that another entry point has too."""
     if entry == "train":
         return [*overrides]
-    return [override for override in overrides if override.lstrip("+~").split("=")[0].split(".")[0] in KNN_GROUPS]
+    return [override for override in overrides if override.lstrip("+~").split("=")[0].split(".")[0] in KNN_KEYS]
 
 
 def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:

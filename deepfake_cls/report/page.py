@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
 from deepfake_cls.records import write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.claims import findings
@@ -19,7 +20,7 @@ from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, 
 from deepfake_cls.report.render import DASH, Table, hardware_text, plural
 from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
-from deepfake_cls.summary import accuracy_text, argument, time_text
+from deepfake_cls.summary import accuracy_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
@@ -164,13 +165,17 @@ def _run(run: Finished) -> dict[str, str]:
 
 
 def _commands(chosen: Mapping[str, Finished]) -> list[str]:
-    """Commands to continue with, which can be pasted as they are."""
-    commands = ["python -m deepfake_cls.train -m lr=1e-3,2e-3,4e-3   # a sweep"]
-    if "cnn" in chosen:
-        checkpoint = argument("checkpoint", chosen["cnn"].path / "checkpoints" / "last.ckpt")
-        arguments = f"{checkpoint} data=folder data.root=PHOTOS data.resize=true names=true"
-        commands.insert(0, f"python -m deepfake_cls.predict {arguments}   # label your own images")
-    return commands
+    """Commands to continue with on the same data; PHOTOS stands for the user's own images."""
+    if "cnn" not in chosen:
+        shared = shared_overrides("train", next(iter(chosen.values())).record.config)
+        return [f"{command('train', ['-m', *shared, 'lr=1e-3,2e-3,4e-3'])}   # a sweep"]
+    run = chosen["cnn"]
+    rate = run.record.config["lr"]
+    others = overrides_of("train", run.record.config, omit=[*OF_ONE_RUN, "lr"])
+    return [
+        f"{label_command(run.path / 'checkpoints' / 'last.ckpt', run.record.config)}   # label your own images",
+        f"{command('train', ['-m', *others, f'lr={rate / 2:g},{rate:g},{2 * rate:g}'])}   # a sweep",
+    ]
 
 
 def _data_uri(figure: Figure) -> str:

@@ -62,9 +62,7 @@ def compare(runs: Sequence[Finished], names: Sequence[str]) -> Compared:
 def _groups(runs: Sequence[Finished]) -> list[list[Finished]]:
     """Runs of one configuration, in the order of the first of each."""
     if len({run.path.resolve() for run in runs}) < max(len(runs), 2):
-        raise InputError(
-            "expected two or more different runs, the baseline first; python -m deepfake_cls.runs lists them."
-        )
+        raise InputError("expected two or more different runs, the baseline first; deepfake-cls runs lists them.")
     by_key: dict[str, list[Finished]] = {}
     for run in runs:
         by_key.setdefault(_configuration(run.record), []).append(run)

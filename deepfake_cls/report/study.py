@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from deepfake_cls.commands import command
 from deepfake_cls.config import KnnConfig, TrainConfig
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
@@ -162,7 +163,7 @@ class Study:
         """The command that starts the runs of an experiment; None for the main arm."""
         if experiment is not None:
             return experiment.command(self.overrides)
-        return f"python -m deepfake_cls.train {shlex.join([*self.overrides, '-m', 'seed=0,1,2'])}"
+        return command("train", [*self.overrides, "-m", "seed=0,1,2"])
 
     @property
     def settings(self) -> str:
@@ -181,10 +182,10 @@ class Study:
         if not self.main.runs:
             names.insert(0, "main arm (tables 7 to 9)")
         if names:
-            command = self.command(experiments[0] if self.main.runs else None)
+            start = self.command(experiments[0] if self.main.runs else None)
             notes.append(
                 f"The tables of the paper are incomplete: no runs at these settings yet ({self.settings}) for"
-                f" {', '.join(names)}. To run the first: {command}"
+                f" {', '.join(names)}. To run the first: {start}"
             )
         return notes
 

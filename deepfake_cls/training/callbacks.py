@@ -232,6 +232,10 @@ class ProgressBar(RichProgressBar):
         super().__init__()
         self._updated_at, self._last_metrics = -1.0, dict[str, Any]()
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """The bar's text, as wide as that of the validation's bar; Lightning's own counts epochs from 0."""
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """The numbers that the bar shows."""
         assert isinstance(pl_module, Classifier)

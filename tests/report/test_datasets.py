@@ -225,11 +225,11 @@ def test_without_overrides_the_command_for_the_tables_of_the_own_data_is_printed
     write(Path("my runs"), [*MINE, "channels=RGB", "augment.cutmix=null"])
     page = render("runs=my runs")
     command = (
-        "python -m deepfake_cls.report 'runs=\"my runs\"' scale=tiny augment.cutmix=null channels=RGB data=folder"
+        "deepfake-cls report 'runs=\"my runs\"' scale=tiny augment.cutmix=null channels=RGB data=folder"
         " data.root=photos/mydata"
     )
     assert capsys.readouterr().out.endswith(f" which no training has. For the trainings on mydata: {command}\n")
     assert html.escape(command, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
-    make(*shlex.split(command)[3:])
+    make(*shlex.split(command)[2:])
     assert "table4_lr" in capsys.readouterr().out
     assert "### Table 8" in Path("reports/tables.md").read_text()

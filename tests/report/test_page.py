@@ -70,7 +70,7 @@ def test_without_matching_runs_the_page_shows_settings_and_command(tmp_path: Pat
         "no runs at these settings yet (scale=tiny data=synthetic) for main arm (tables 7 to 9), table1_knn, table4_lr"
     )
     assert start in page
-    assert "To run the first: python -m deepfake_cls.train scale=tiny -m seed=0,1,2</li>" in page
+    assert "To run the first: deepfake-cls train scale=tiny -m seed=0,1,2</li>" in page
     assert "Discrepancies" not in page
 
 

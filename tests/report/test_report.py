@@ -53,7 +53,7 @@ def test_the_page_shows_both_models_and_contains_everything() -> None:
 
 
 def test_without_successful_runs_the_error_says_where_to_start() -> None:
-    with pytest.raises(InputError, match=r"no finished run there. Start with: python -m deepfake_cls.knn"):
+    with pytest.raises(InputError, match=r"no finished run there. Start with: deepfake-cls knn"):
         render()
     write_record(Path("runs/cnn/bad"), Record("cnn", "failed", "ff" * 32, {}, error="boom"))
     with pytest.raises(InputError, match="All 1 runs failed"):
@@ -119,9 +119,7 @@ def test_the_overrides_select_the_runs_of_the_tables(capsys: pytest.CaptureFixtu
     make("table=5", "output=small")
     output = capsys.readouterr().out
     assert "(n = 3)" not in output
-    start = (
-        "Runs with these settings are missing: scale=small data=synthetic. To run them: python -m deepfake_cls.train"
-    )
+    start = "Runs with these settings are missing: scale=small data=synthetic. To run them: deepfake-cls train"
     assert f"- {start} experiment=table5_dropout\n" in output
     assert "Discrepancies" not in Path("small/index.html").read_text()
 
@@ -138,7 +136,7 @@ def test_all_tables_in_all_formats(capsys: pytest.CaptureFixture[str]) -> None:
     # Those without runs are omitted, and a line at the end says how to make them.
     assert re.findall(r"^### Table (\d+)", text, re.MULTILINE) == ["1", "2", "3", "5", "5", "7", "8", "9"]
     missing = "no runs at these settings yet (scale=tiny data=synthetic) for table4_lr, table6_alpha, table6_controls"
-    command = "python -m deepfake_cls.train experiment=table4_lr scale=tiny"
+    command = "deepfake-cls train experiment=table4_lr scale=tiny"
     line = f"The tables of the paper are incomplete: {missing}, table10_components. To run the first: {command}"
     assert text.endswith(f"\n\n{line}\n")
     assert capsys.readouterr().out.endswith(f"\n{line}\n")
@@ -150,7 +148,7 @@ def test_one_configuration_is_not_compared(capsys: pytest.CaptureFixture[str]) -
     write(Path("runs"), TINY)
     assert "Discrepancies" not in render("scale=tiny")
     make("scale=tiny", "table=4")  # a table without a comparison says how to fill it
-    command = "python -m deepfake_cls.train experiment=table4_lr scale=tiny"
+    command = "deepfake-cls train experiment=table4_lr scale=tiny"
     assert f"- Runs with these settings are missing: scale=tiny data=synthetic. To run them: {command}\n" in (
         capsys.readouterr().out
     )

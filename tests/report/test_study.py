@@ -126,7 +126,7 @@ def test_runs_are_assigned_by_configuration_wherever_they_are(tmp_path: Path) ->
 def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     study = declared([*TINY, "data=folder", "data.root=a b"])
     settings = "scale=tiny data=folder 'data.root=a b'"
-    start = f"Runs with these settings are missing: {settings}. To run them: python -m deepfake_cls."
+    start = f"Runs with these settings are missing: {settings}. To run them: deepfake-cls "
     assert study.no_match(study.main) == [f"{start}train {settings} -m seed=0,1,2"]
     sweep = study.experiments["table4_lr"]
     assert study.no_match(*sweep.arms, experiment=sweep) == [f"{start}train experiment=table4_lr {settings}"]
