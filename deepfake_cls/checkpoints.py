@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import textwrap
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import LONGEST_REASON, InputError, reason
 from deepfake_cls.models import build
+
+SETTINGS = ("model", "classes", "size", "channels", "width", "dropout", "seed")  # what load_model needs
+_ZIP = b"PK\x03\x04"  # the first bytes of a zip file
+_FOLDER = 0x10  # the attribute of a record in a zip file that says that it is a folder
 
 
 @dataclass(frozen=True)
@@ -34,30 +41,94 @@ class Model:
     resize: bool | None = None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this project.
+def read_checkpoint(path: str | Path, key: str = "checkpoint", advice: str = "") -> dict[str, Any]:
+    """Read a checkpoint of this project and verify it.
+
+    Args:
+        path: The file.
+        key: The key of the configuration that names the file, for messages.
+        advice: What to do about an unusable file; by default to give another one.
 
     Raises:
-        InputError: If the file does not exist or is no checkpoint of this project.
+        InputError: If the file does not exist, is damaged, or is no checkpoint of this project.
     """
     file = Path(path)
     if file.is_dir():
-        raise InputError(f"checkpoint={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
+        raise InputError(f"{key}={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
     if not file.is_file():
-        raise InputError(f"checkpoint={file}: no such file. A run has checkpoints/last.ckpt and best.ckpt.")
+        raise InputError(f"{key}={file}: no such file. A run has checkpoints/last.ckpt and best.ckpt.")
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        damage = _damage(file)
+    except OSError as error:
+        raise InputError(f"{key}={file}: cannot be read ({error.strerror or error}).") from error
+    if damage is not None:
+        other = "last.ckpt" if file.name == "best.ckpt" else "best.ckpt"
+        raise InputError(f"{key}={file}: {damage}. {advice or f'Give {other} of the same run, or train again.'}")
+    try:
+        return _load(file)
     except Exception as error:
-        raise InputError(
-            f"checkpoint={file}: not a checkpoint that loads with weights_only=True"
-            f" ({str(error).splitlines()[0][:120]}). Give a file that this project wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters"} <= checkpoint.keys():
-        raise InputError(f"checkpoint={file}: has no state_dict with hyper_parameters; not from this project.")
-    settings = checkpoint["hyper_parameters"]
-    if isinstance(settings, dict) and "model" not in settings and "recipe" in settings:  # before networks had names
+        problem = "is not" if isinstance(error, ValueError) else "is damaged or not"
+        advice = advice or "Give a checkpoint that train wrote, such as last.ckpt of a run."
+        raise InputError(f"{key}={file}: {problem} a checkpoint of this project ({reason(error)}). {advice}") from error
+
+
+def _damage(file: Path) -> str | None:
+    """How a file differs from what ``torch.save`` wrote; None if it does not, or if it is no file of ``torch.save``.
+
+    ``torch.save`` writes a zip file with a CRC-32 of each record, so a copy and an old file can be verified too. The
+    checks of ``zipfile`` miss one change that matters: if an attribute says that a record is a folder, torch reads no
+    bytes of it. For each bit of a checkpoint, a test inverted it: each change is found here, or by torch, or it changes
+    nothing that is loaded.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    start = _start(file)
+    if not start:
+        return "is empty"
+    try:
+        opened = zipfile.ZipFile(file)
+    except Exception:  # which one depends on the byte that has changed
+        return "is damaged (its end is missing or has changed)" if start == _ZIP else None
+    try:
+        with opened as records:
+            if not any(name.endswith("/data.pkl") for name in records.namelist()):
+                return None
+            folders = [record.filename for record in records.infolist() if record.external_attr & _FOLDER]
+            changed = records.testzip() or next(iter(folders), None)
+    except Exception as error:
+        return f"is damaged ({reason(error)})"
+    return f"is damaged (the record {changed!r} has changed)" if changed is not None else None
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(_ZIP))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """Read an undamaged file.
+
+    Raises:
+        ValueError: If it is no checkpoint of this project; the message is the reason.
+        Exception: From torch, if a change of the file's structure was not found before.
+    """
+    try:
+        if _start(file) != _ZIP:
+            raise ValueError("not a file of torch.save")
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError("it contains more than tensors and plain values, and could run code") from error
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    settings: Any = parts.get("hyper_parameters")
+    if not isinstance(parts.get("state_dict"), dict) or not isinstance(settings, dict):
+        raise ValueError("it has no state_dict with hyper_parameters")
+    if "model" not in settings and "recipe" in settings:  # before networks had names
         settings["model"] = {"name": "resnet", "args": {"skips": bool(settings["recipe"].get("skips", True))}}
-    return checkpoint
+    missing = [name for name in SETTINGS if name not in settings]
+    if missing:
+        raise ValueError(f"its hyper_parameters have no {missing[0]}")
+    return parts
 
 
 def weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -99,5 +170,6 @@ def load_model(path: str | Path) -> Model:
         )
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error
-    except (TypeError, KeyError, RuntimeError) as error:
-        raise InputError(f"checkpoint={path}: does not describe a classifier of this version: {error}") from error
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+        text = textwrap.shorten(f"{type(error).__name__}: {error}", 2 * LONGEST_REASON, placeholder=" …")
+        raise InputError(f"checkpoint={path}: does not describe a classifier of this version ({text}).") from error

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls import distributed, gpus, jobs
 from deepfake_cls.config import SCHEMAS, conf_dir
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, OutputError, writing
 from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
     from_hydra,
@@ -117,6 +117,11 @@ def _prepare_process(name: str, sweep: bool) -> None:
     if sweep:
         # Without a handler, SIGTERM would leave a launcher's workers behind. A job that runs has a handler of its own.
         signal.signal(signal.SIGTERM, _stop)
+        try:  # Hydra makes this folder too, but where it cannot, it prints a traceback
+            with writing("runs/.sweep", "start the sweep in another folder"):
+                Path("runs", ".sweep").mkdir(parents=True, exist_ok=True)
+        except OutputError as error:
+            sys.exit(f"error: {error}")
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from deepfake_cls import distributed
 from deepfake_cls.config import TrainerConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, reason
 from deepfake_cls.schema import check
 
 
@@ -96,7 +96,7 @@ def cuda_problem() -> str | None:
             return None
         return "the CUDA device adds 1 and 1 wrongly"
     except RuntimeError as error:
-        return f"the CUDA device cannot run an operation ({str(error).strip().splitlines()[0]})"
+        return f"the CUDA device cannot run an operation ({reason(error)})"
 
 
 def synchronise(device: torch.device) -> None:

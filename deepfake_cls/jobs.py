@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from deepfake_cls import distributed, runs
-from deepfake_cls.errors import IncompleteError, InputError, Interrupted
+from deepfake_cls.errors import IncompleteError, InputError, Interrupted, OutputError
 from deepfake_cls.escaping import printable
 from deepfake_cls.gpus import free_gpu
 
@@ -72,7 +72,7 @@ def attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     except Interrupted as stop:
         print_error(f"\n{stop}")
         return Outcome(f"{overrides}: {stop}", stop.signal)
-    except InputError as error:
+    except (InputError, OutputError) as error:
         print_error(f"error: {error}")
         return Outcome(f"{prefix}{error}")
     except IncompleteError as error:

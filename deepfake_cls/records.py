@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, writing
 
 SCHEMA = 2
 # Raise it when a change of the code or of a default alters results; tests/test_golden.py then fails.
 RESULT_VERSION = 1
+TEMPORARY = ".tmp"  # the end of the name of a file that is not complete
 PACKAGES = ("deepfake-cls", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow", "scipy")
 
 
@@ -95,14 +97,39 @@ def digest_of(key: str, path: str) -> str:
         raise InputError(f"{key}={path}: cannot be read ({error.strerror or error}); give a checkpoint.") from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; create its folder if it is missing."""
-    path = path.resolve()  # a link stays, and its target is written
-    if path.exists() and not path.is_file():  # /dev/stdout, a pipe
-        path.write_bytes(content)
-        return
+def write_atomically(path: Path, content: bytes | memoryview, instead: str = "choose another folder") -> None:
+    """Write a file completely or not at all; create its folder if it is missing.
+
+    Args:
+        path: The file. A link stays, and its target is written. A pipe or a device is written directly.
+        content: The new content.
+        instead: What to do if the file cannot be written, for the message.
+
+    Raises:
+        OutputError: If it cannot be written; the file is then as it was before.
+    """
+    with writing(path, instead):
+        if _is_standard_output(path):
+            sys.stdout.flush()  # what was printed before comes first
+            with os.fdopen(os.dup(1), "wb") as stdout:
+                stdout.write(content)
+        elif path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(path.resolve(), content)
+
+
+def _is_standard_output(path: Path) -> bool:
+    """Whether a path, such as /dev/stdout, is the file or the pipe that standard output is."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # the path does not exist, or standard output is closed
+        return False
+
+
+def _replace(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from deepfake_cls import distributed
-from deepfake_cls.errors import InputError
-from deepfake_cls.records import Record, read_record, write_atomically, write_record
+from deepfake_cls.errors import InputError, OutputError, writing
+from deepfake_cls.records import TEMPORARY, Record, read_record, write_atomically, write_record
 from deepfake_cls.run_key import run_key_of
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class Run:
         return Record(self.kind, "failed", self.identity, asdict(config), seed=config.seed, error=error)
 
 
+_INSTEAD = "choose another folder with run_dir=PATH"
+
 # Called for each run that this process starts. A job of a sweep sends the run to its parent process, which records the
 # failure if the job crashes.
 on_claim: list[Callable[[Run], None]] = []
@@ -91,7 +93,7 @@ on_claim: list[Callable[[Run], None]] = []
 
 def record_failure(run: Run, config: Any, error: str) -> None:
     """Record that a run's process ended without a result, unless another process works on the run or finished it."""
-    with suppress(Timeout), _lock(run.path).acquire(timeout=10):
+    with suppress(Timeout, OSError), _lock(run.path).acquire(timeout=10):  # OSError: on a full disk
         if not (run.path / "result.json").exists():
             write_record(run.path, run.failure(config, error))
 
@@ -117,9 +119,13 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         yield distributed.broadcast(None)
         return
     path = _folder(kind, identity, config, sweep)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        run = distributed.broadcast(_open(Run(kind, path, identity), config.force))
+    with writing(path, _INSTEAD):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+    with lock:
+        with writing(path, _INSTEAD):
+            opened = _open(Run(kind, path, identity), config.force)
+        run = distributed.broadcast(opened)
         if run.done is None:
             for callback in on_claim:
                 callback(run)
@@ -128,7 +134,11 @@ def claim(kind: str, identity: str, config: Any, *, sweep: bool) -> Iterator[Run
         except Exception as error:
             # An error after the result, such as printing into a closed pipe, does not make the run a failed one.
             if not (path / "result.json").exists():
-                write_record(path, run.failure(config, f"{type(error).__name__}: {error}"))
+                with suppress(OutputError):  # on a full disk; the first error says what to do
+                    write_record(path, run.failure(config, f"{type(error).__name__}: {error}"))
+            if isinstance(error, OutputError):
+                resumes = f"; it resumes from {run.last}" if run.last.is_file() else ""
+                raise OutputError(f"{error} Then give the same command again{resumes}.") from error
             raise
 
 
@@ -185,6 +195,8 @@ def _open(run: Run, force: bool) -> Run:
             return replace(run, done=finished)
     path.mkdir(parents=True, exist_ok=True)
     (path / "result.json").unlink(missing_ok=True)
+    for unfinished in path.rglob(f".*{TEMPORARY}"):  # of a process that was killed while it wrote
+        unfinished.unlink()
     write_atomically(path / "run.json", json.dumps({"identity": run.identity}).encode())
     return run
 

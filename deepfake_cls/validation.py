@@ -13,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from deepfake_cls.config import SCHEMAS, RecipeConfig, TrainConfig, TrainerConfig
 from deepfake_cls.data import source
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, reason
 from deepfake_cls.schema import check
 
 Schema = TypeVar("Schema")
@@ -79,7 +79,7 @@ def build(schema: type[Schema], values: Mapping[Any, Any], prefix: str = "") -> 
     except OmegaConfBaseException as error:
         _refuse_scalars(schema, values, prefix)
         keys = ", ".join(entry.name for entry in fields(schema))  # type: ignore[arg-type]  # a dataclass
-        raise InputError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]} (known keys: {keys})") from error
+        raise InputError(f"{prefix}{error.full_key}: {reason(error)} (known keys: {keys})") from error
     check(instance, prefix)
     return instance  # type: ignore[no-any-return]  # OmegaConf does not say which type
 

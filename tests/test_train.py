@@ -313,12 +313,26 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_differences(out: Path) 
     with pytest.raises(InputError, match="no such file"):
         fit("run_dir=three", "checkpoint=nowhere.ckpt")
     Path("bad.ckpt").write_bytes(b"bad")
-    with pytest.raises(InputError, match="weights_only=True"):
+    with pytest.raises(InputError, match="checkpoint=bad.ckpt: is not a checkpoint of this project"):
         fit("run_dir=four", "checkpoint=bad.ckpt")
+    with pytest.raises(InputError, match="init=bad.ckpt: is not a checkpoint of this project"):
+        fit("run_dir=five", "init=bad.ckpt")
+
+
+def test_a_run_with_a_damaged_last_checkpoint_resumes_from_its_best_one(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, last, best = outcome(out), out / "checkpoints/last.ckpt", out / "checkpoints/best.ckpt"
     (out / "result.json").unlink()
-    (out / "checkpoints/last.ckpt").write_bytes(b"torn")
-    with pytest.raises(InputError, match="this run's last checkpoint; start again with force=true"):
+    last.write_bytes(last.read_bytes()[:-100])
+    message = (
+        f"checkpoint={last}: is damaged .*It is this run's last checkpoint: resume from its best epoch with"
+        f" checkpoint={best}, or start again with force=true"
+    )
+    with pytest.raises(InputError, match=message):
         fit("run_dir=out", *FINISHED)
+    fit("run_dir=out", f"checkpoint={best}", *FINISHED)
+    assert_equal(outcome(out), before)
 
 
 @pytest.mark.usefixtures("out")
@@ -378,7 +392,9 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
 def test_an_impossible_folder_is_one_line_and_status_1() -> None:
     process = call("deepfake_cls.train", *SMALL, "run_dir=/proc/none/x", check=False)
     assert process.returncode == 1
-    assert process.stderr.strip().splitlines()[-1].startswith("error: /proc/none")
+    assert process.stderr.splitlines()[-1].startswith(
+        "error: /proc/none/x cannot be written: No such file or directory;"
+    )
     assert "Traceback" not in process.stderr
 
 

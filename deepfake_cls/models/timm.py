@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, reason
 from deepfake_cls.models.registry import network
 
 
@@ -49,7 +49,7 @@ class TimmNet(nn.Module):
                 raise
             raise InputError(
                 f"model.args.pretrained=true: the weights of {architecture} cannot be downloaded"
-                f" ({str(error).splitlines()[0]}); use model.args.pretrained=false."
+                f" ({reason(error)}); use model.args.pretrained=false."
             ) from error
         # Pixels are scaled to -1 to 1; with pretrained weights, R, G and B are normalised as in their training.
         means, stds = [0.5] * in_channels, [0.5] * in_channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import time
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -19,10 +21,31 @@ from torchvision.utils import make_grid
 from deepfake_cls import distributed
 from deepfake_cls.errors import Interrupted
 from deepfake_cls.figures import confusion_figure
+from deepfake_cls.records import write_atomically
 from deepfake_cls.training.module import Classifier
 
 # Signals within this time count as one: a signal to a sweep can reach a job twice, directly and through its parent.
 REPEAT_SECONDS = 0.5
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints atomically, so that the file of an earlier epoch stays until the new one is complete.
+
+    Lightning writes into the system's folder of temporary files, and copies the file if that is on another disk.
+
+    Args:
+        folder: The folder of all checkpoints, as messages show it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write one checkpoint; Lightning calls this in rank 0 only."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        file = self.folder / Path(path).name
+        write_atomically(file, buffer.getbuffer(), "choose another folder with run_dir=PATH")
 
 
 class Checkpoint(ModelCheckpoint):
@@ -165,7 +188,7 @@ class Curves(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Write the last points of a run that is stopped."""
-        with suppress(RuntimeError):  # from a GPU that has failed, losses cannot be read
+        with suppress(Exception):  # from a GPU that has failed, losses cannot be read; the first error is raised
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:

@@ -20,14 +20,22 @@ from deepfake_cls import distributed
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, writing
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
 from deepfake_cls.records import Record, write_atomically, write_record
 from deepfake_cls.runs import Run
 from deepfake_cls.stats.metrics import score
-from deepfake_cls.training.callbacks import Checkpoint, Curves, LastCheckpoint, Pictures, ProgressBar, StopCleanly
+from deepfake_cls.training.callbacks import (
+    Checkpoint,
+    CheckpointFiles,
+    Curves,
+    LastCheckpoint,
+    Pictures,
+    ProgressBar,
+    StopCleanly,
+)
 from deepfake_cls.training.image_features import prepare
 from deepfake_cls.training.loggers import build_logger, log_hyperparameters
 from deepfake_cls.training.module import Classifier
@@ -55,7 +63,8 @@ def fit_and_score(
         model.network.compile(dynamic=False)  # in place, so that names in checkpoints have no prefix
     trainer = build_trainer(config, hardware, run, len(data.train_dataloader()), resume is not None)
     setup = time.perf_counter() - started
-    trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+    with writing(run.path, also_reads=True):
+        trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     restore_faulthandler()
 
     evaluate_started = time.perf_counter()
@@ -70,7 +79,8 @@ def fit_and_score(
     record.digests = digests
     record.seconds = {"total": time.perf_counter() - started, **seconds}
     assert trainer.logger is not None
-    log_hyperparameters(trainer.logger, record, trainer.global_step)
+    with writing(run.path, also_reads=True):
+        log_hyperparameters(trainer.logger, record, trainer.global_step)
     write_record(run.path, record)
     return record
 
@@ -103,7 +113,7 @@ def start_from(path: str, model: Classifier) -> None:
     Raises:
         InputError: If the file is no checkpoint of this project, or none of its weights fits.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, "init")
     state = model.network.state_dict()
     loaded = {
         name: value for name, value in weights(checkpoint).items() if name in state and state[name].shape == value.shape
@@ -125,17 +135,16 @@ def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
     """The checkpoint to resume from; None for a run that starts from the beginning.
 
     Raises:
-        InputError: If the checkpoint cannot be read, or belongs to another run.
+        InputError: If the checkpoint is damaged, or belongs to another run.
     """
     path = config.checkpoint or (str(run.last) if run.last.is_file() else None)
     if path is None:
         return None
-    try:
-        saved = read_checkpoint(path)["hyper_parameters"]
-    except InputError as error:
-        if config.checkpoint is None:
-            raise InputError(f"{error} It is this run's last checkpoint; start again with force=true.") from error
-        raise
+    advice = ""
+    if config.checkpoint is None:
+        best_epoch = f"resume from its best epoch with checkpoint={run.best}, or " if run.best.is_file() else ""
+        advice = f"It is this run's last checkpoint: {best_epoch}start again with force=true."
+    saved = read_checkpoint(path, advice=advice)["hyper_parameters"]
     if saved.get("identity") != run.identity:
         current = dict(model.hparams)
         differences = "; ".join(
@@ -181,6 +190,7 @@ def build_trainer(config: TrainConfig, hardware: Hardware, run: Run, steps: int,
         max_epochs=config.epochs,
         logger=build_logger(config.logger, run.path, resumed),
         callbacks=callbacks,
+        plugins=[CheckpointFiles(run.best.parent)],
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
         log_every_n_steps=1,  # avoids a warning; ``Curves`` logs per-step values

@@ -59,7 +59,7 @@ def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, 
     if force or not file.is_file():
         buffer = io.BytesIO()
         np.save(buffer, _compute(network, pixels).numpy(), allow_pickle=False)
-        write_atomically(file, buffer.getvalue())
+        write_atomically(file, buffer.getvalue(), "choose another folder with data.cache=PATH")
     return torch.from_numpy(np.load(file, allow_pickle=False))
 
 

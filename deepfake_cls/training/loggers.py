@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from deepfake_cls.config import LoggerConfig
-from deepfake_cls.errors import InputError
+from deepfake_cls.errors import InputError, OutputError, reason, writing
 from deepfake_cls.records import Record
 
 
@@ -19,6 +20,7 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
 
     Raises:
         InputError: If its package is missing, it does not take the arguments, or it does not start.
+        OutputError: If its files cannot be written.
     """
     loggers: dict[str, tuple[type[Any], dict[str, Any]]] = {
         "tensorboard": (TensorBoardLogger, {"save_dir": folder, "name": "", "version": ""}),
@@ -29,22 +31,31 @@ def build_logger(config: LoggerConfig, folder: Path, resumed: bool) -> Logger:
     factory, defaults = loggers[config.name]
     # Without a server MLflow writes to ./mlruns: its client package, mlflow-skinny, has no database.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    threading.excepthook = _report_in_thread
     try:
-        logger: Any = factory(**{**defaults, **config.args})
-        rows = _csv_rows(logger) if resumed and isinstance(logger, CSVLogger) else []
-        _ = logger.experiment  # starts the logger; some check their arguments only then
+        with writing(folder, also_reads=True):
+            logger: Any = factory(**{**defaults, **config.args})
+            rows = _csv_rows(logger) if resumed and isinstance(logger, CSVLogger) else []
+            _ = logger.experiment  # starts the logger; some check their arguments only then
+    except OutputError:
+        raise
     except ImportError as error:
         raise InputError(f"logger={config.name}: {error}; run pip install 'deepfake-cls[{config.name}]'.") from error
     except TypeError as error:
         raise InputError(f"logger.args: {error}; expected arguments of Lightning's {factory.__name__}.") from error
     except Exception as error:  # each service has its own errors
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"logger={config.name}: does not start ({reason}); correct logger.args, or use logger=tensorboard."
+            f"logger={config.name}: does not start ({reason(error)}); correct logger.args, or use logger=tensorboard."
         ) from error
     for row in rows:
         logger.log_metrics(row, int(row.pop("step")))
     return logger  # type: ignore[no-any-return]
+
+
+def _report_in_thread(error: threading.ExceptHookArgs) -> None:
+    """Print no traceback of TensorBoard's thread: its error is raised again in the main thread, by the next write."""
+    if not isinstance(error.exc_value, OSError) or not type(error.thread).__module__.startswith("tensorboard"):
+        threading.__excepthook__(error)
 
 
 def _csv_rows(logger: CSVLogger) -> list[dict[str, float]]:
