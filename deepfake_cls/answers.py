@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import stat
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from deepfake_cls.escaping import csv_cell, printable
 from deepfake_cls.records import write_atomically
 
 HEADER = ("image_id", "label")
+_FIRST = ",".join(HEADER).encode()
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-INSTEAD = "choose another output=FILE"  # what to do if a file cannot be written
 _LISTED_CLASSES = 50
+_INSTEAD = "choose another output=FILE"
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,23 @@ def check_output(output: str, tables: Sequence[Path] = ()) -> None:
 
     Raises:
         InputError: If ``output`` is a folder, a table of the data set, or exists and is no CSV file of predict.
-        OSError: If the file cannot be read.
-        OutputError: If its folder cannot be made.
+        OutputError: If the file cannot be read, or its folder cannot be made.
     """
     path = Path(output)
     if output in STDOUT:
         return
     if path.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
-    if path.exists():
-        mode = path.stat().st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+    with writing(path, _INSTEAD):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
             return  # a pipe or /dev/null loses nothing
         if any(table.exists() and table.samefile(path) for table in tables):
             raise InputError(f"output={output}: is a table of the data set; give another name.")
         with path.open("rb") as file:
-            start = file.read(len(",".join(HEADER)) + 1)
-        if start and (start[:-1].decode("latin-1") != ",".join(HEADER) or start[-1:] not in b",\r\n"):
-            raise InputError(f"output={output}: exists and is not a CSV that predict wrote; give another name.")
-    with writing(output, INSTEAD):
-        path.parent.mkdir(parents=True, exist_ok=True)
+            start = file.read(len(_FIRST) + 1)
+    if start and (start[:-1] != _FIRST or start[-1:] not in b",\r\n"):
+        raise InputError(f"output={output}: exists and is not a CSV that predict wrote; give another name.")
 
 
 def write_csv(answers: Answers, output: str, *, probabilities: bool, name_column: bool, error_column: bool) -> None:
@@ -100,12 +97,8 @@ def write_csv(answers: Answers, output: str, *, probabilities: bool, name_column
         cells += [answers.reasons.get(row, "")] if error_column else []
         shares = [""] * len(columns) if probs is None else [f"{p:.6f}" for p in probs[: len(columns)]]
         writer.writerow([*map(csv_cell, cells), *shares])
-    content = text.getvalue().encode()
-    if output in STDOUT:
-        sys.stdout.buffer.write(content)
-        sys.stdout.flush()
-    else:
-        write_atomically(Path(output), content, INSTEAD)
+    path = Path("/dev/stdout" if output in STDOUT else output)
+    write_atomically(path, text.getvalue().encode(), _INSTEAD)
 
 
 def table_text(answers: Answers, *, probabilities: bool, width: int | None = None) -> str:

@@ -272,6 +272,9 @@ class EvaluateConfig(RunConfig):
     batch_size: int = number(256, least=1)
 
 
+_CHOOSES_DATA = r"split=|data(?!\.(cache|workers|verify)=)[.@=]"  # overrides that choose images
+
+
 @dataclass
 class PredictConfig(CommandConfig):
     """``python -m deepfake_cls.predict``.
@@ -290,7 +293,7 @@ class PredictConfig(CommandConfig):
         batch_size: Images in a batch.
     """
 
-    paths: list[str] = field(default_factory=list, metadata={"excludes": ("data", "split")})
+    paths: list[str] = field(default_factory=list, metadata={"excludes": _CHOOSES_DATA})
     checkpoint: str = "???"
     split: str = "test"
     tta: str = one_of("none", "flip")

@@ -63,7 +63,7 @@ def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], 
     """Refuse files whose name looks like ``KEY=VALUE``, and keys that exclude positional arguments.
 
     Args:
-        schema: The command's schema; ``excludes`` in the metadata of its field ``positional`` names keys and groups.
+        schema: The command's schema; the metadata ``excludes`` of its field ``positional`` is a pattern of overrides.
         positional: The key of the positional arguments.
         values: The positional arguments.
         arguments: The other arguments.
@@ -76,7 +76,7 @@ def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], 
         key = re.split("[.@=]", text.lstrip("+~"))[0]
         if key not in {*keys, "hydra"} and "=" in text and Path(text).exists():
             raise InputError(f"{text}: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.")
-        if values and key in keys[positional].metadata.get("excludes", ()):
+        if values and re.match(keys[positional].metadata.get("excludes", "$"), text.lstrip("+~")):
             raise InputError(f"{text}: cannot be combined with {values[0]}; give either {positional} or {key}=.")
 
 

@@ -73,6 +73,7 @@ def _size_advice(model: Model) -> str:
 def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:
     """Label the images that paths name."""
     from deepfake_cls.answers import Answers
+    from deepfake_cls.data.build import cores
     from deepfake_cls.data.paths import PathBatches, list_paths
     from deepfake_cls.inference import predict_batches
 
@@ -80,7 +81,8 @@ def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     if paths.ignored:
         _log.info("ignored %d entries (hidden, or not an image), such as %s", len(paths.ignored), paths.ignored[0])
     resize = bool(model.resize) if config.resize is None else config.resize
-    batches = PathBatches(paths, model.size, model.channels, resize, config.batch_size, _size_advice(model))
+    advice, workers = _size_advice(model), config.data.workers or cores()
+    batches = PathBatches(paths, model.size, model.channels, resize, config.batch_size, workers, advice)
     outputs = predict_batches(config, model, batches, len(paths.ids), hardware)
     if batches.resized and not model.resize:
         text = "resized %d of %d images to %d×%d by Lanczos, which changes generator traces: expect a lower accuracy"

@@ -91,6 +91,7 @@ def test_files_and_folders_are_labelled_in_a_table(checkpoint: Path, tmp_path: P
     Path("holiday/fake.png").write_text("no image")
     Path("holiday/again").symlink_to(".", target_is_directory=True)
     arguments = ["photo.png", "holiday", "./photo.png", "missing.png", f"checkpoint={checkpoint}", *QUIET]
+    arguments += ["data.cache=another", "data.workers=1"]  # as in a command that training prints
     environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = call("deepfake_cls.predict", *arguments, "--", "x=1.png", check=False, env=environment)
     assert done.returncode == 3, done.stderr
@@ -117,6 +118,7 @@ def test_files_and_folders_are_labelled_in_a_table(checkpoint: Path, tmp_path: P
         " then less reliable.",
     ]
     assert not (tmp_path / "cache").exists()
+    assert not Path("another").exists()
 
 
 def test_answers_are_those_of_the_network(checkpoint: Path, network: Classifier) -> None:
@@ -146,7 +148,7 @@ def test_answers_are_those_of_the_network(checkpoint: Path, network: Classifier)
 def test_paths_and_a_data_set_exclude_each_other(checkpoint: Path) -> None:
     write("photo.png")
     write("a=b.png")
-    for argument in ("data.root=x", "split=train"):
+    for argument in ("data.root=x", "data=folder", "split=train"):
         done = call("deepfake_cls.predict", "photo.png", f"checkpoint={checkpoint}", argument, check=False)
         key = argument.partition("=")[0].removesuffix(".root")
         message = f"error: {argument}: cannot be combined with photo.png; give either paths or {key}=.\n"

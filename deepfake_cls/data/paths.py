@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from deepfake_cls.data.batches import ImageBatch, with_channels
-from deepfake_cls.data.build import cores
 from deepfake_cls.data.decode import DecodeError, decode
 from deepfake_cls.data.listing import indented, scan
 from deepfake_cls.errors import InputError
@@ -99,6 +98,7 @@ class PathBatches:
         channels: ``RGB`` or ``RGBA``.
         resize: Resize images of another size instead of skipping them.
         batch_size: Files in a batch; those that cannot be read are missing in it.
+        workers: Number of threads.
         advice: What to do about an image of another size; it ends the reason.
 
     Attributes:
@@ -110,17 +110,24 @@ class PathBatches:
     """
 
     def __init__(
-        self, paths: ImagePaths, size: tuple[int, int], channels: str, resize: bool, batch_size: int, advice: str
+        self,
+        paths: ImagePaths,
+        size: tuple[int, int],
+        channels: str,
+        resize: bool,
+        batch_size: int,
+        workers: int,
+        advice: str,
     ) -> None:
         self.paths, self.size, self.channels, self.resize = paths, size, channels, resize
-        self.batch_size, self.advice = batch_size, advice
+        self.batch_size, self.workers, self.advice = batch_size, workers, advice
         self.rows: list[int] = []
         self.resized = 0
 
     def __iter__(self) -> Iterator[ImageBatch]:
         rows = [row for row in range(len(self.paths.ids)) if row not in self.paths.reasons]
         batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
-        pool = ThreadPoolExecutor(cores())
+        pool = ThreadPoolExecutor(self.workers)
         try:
             decoding = self._submit(pool, batches[0]) if batches else {}
             for following in [*batches[1:], []]:
