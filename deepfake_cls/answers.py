@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake_cls.errors import InputError, writing
+from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import csv_cell, printable
-from deepfake_cls.records import write_atomically
+from deepfake_cls.records import require_writable, write_atomically
 
 HEADER = ("image_id", "label")
 _FIRST = ",".join(HEADER).encode()
@@ -59,21 +59,20 @@ def check_output(output: str, tables: Sequence[Path] = ()) -> None:
 
     Raises:
         InputError: If ``output`` is a folder, a table of the data set, or exists and is no CSV file of predict.
-        OutputError: If the file cannot be read, or its folder cannot be made.
+        OutputError: If the file cannot be written.
     """
     path = Path(output)
     if output in STDOUT:
         return
     if path.is_dir():
         raise InputError(f"output={output}: is a folder; give the name of a CSV file.")
-    with writing(path, _INSTEAD):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
-            return  # a pipe or /dev/null loses nothing
-        if any(table.exists() and table.samefile(path) for table in tables):
-            raise InputError(f"output={output}: is a table of the data set; give another name.")
-        with path.open("rb") as file:
-            start = file.read(len(_FIRST) + 1)
+    require_writable(path, _INSTEAD)
+    if not path.exists() or stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
+        return  # a pipe or /dev/null loses nothing
+    if any(table.exists() and table.samefile(path) for table in tables):
+        raise InputError(f"output={output}: is a table of the data set; give another name.")
+    with path.open("rb") as file:
+        start = file.read(len(_FIRST) + 1)
     if start and (start[:-1] != _FIRST or start[-1:] not in b",\r\n"):
         raise InputError(f"output={output}: exists and is not a CSV that predict wrote; give another name.")
 

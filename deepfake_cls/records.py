@@ -119,6 +119,19 @@ def write_atomically(path: Path, content: bytes | memoryview, instead: str = "ch
             _replace(path.resolve(), content)
 
 
+def require_writable(path: Path, instead: str = "choose another folder") -> None:
+    """Refuse an output that cannot be written, before the work that it needs; create its folder if it is missing.
+
+    Raises:
+        OutputError: If the folder cannot be created, or no file can be created in it.
+    """
+    with writing(path, instead):
+        if not path.exists() or path.is_file():  # a pipe or a device is written directly
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.resolve().parent):
+                pass
+
+
 def _is_standard_output(path: Path) -> bool:
     """Whether a path, such as /dev/stdout, is the file or the pipe that standard output is."""
     try:

@@ -140,10 +140,18 @@ def test_an_output_below_a_file_is_one_line_and_status_1(arguments: list[str], m
     assert done.stderr.count("\n") == 1
 
 
-def test_predict_below_a_file_is_refused_before_the_work() -> None:
+def test_predict_refuses_an_output_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(**_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
     Path("file").write_text("content")
-    with pytest.raises(OutputError, match="^file/labels.csv cannot be written: file is a file; choose another"):
-        predict.run(configure("predict", PredictConfig, "checkpoint=none", "output=file/labels.csv"), False)
+    with pytest.raises(
+        OutputError, match="^file/a.csv cannot be written: file is a file; choose another output=FILE.$"
+    ):
+        predict.run(configure("predict", PredictConfig, "checkpoint=none", "output=file/a.csv"), False)
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(OutputError, match="^a.csv cannot be written: Read-only file system; choose another output="):
+        predict.run(configure("predict", PredictConfig, "checkpoint=none", "output=a.csv"), False)
 
 
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1"])

@@ -315,8 +315,6 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_differences(out: Path) 
     Path("bad.ckpt").write_bytes(b"bad")
     with pytest.raises(InputError, match="checkpoint=bad.ckpt: is not a checkpoint of this project"):
         fit("run_dir=four", "checkpoint=bad.ckpt")
-    with pytest.raises(InputError, match="init=bad.ckpt: is not a checkpoint of this project"):
-        fit("run_dir=five", "init=bad.ckpt")
 
 
 def test_a_run_with_a_damaged_last_checkpoint_resumes_from_its_best_one(

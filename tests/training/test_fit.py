@@ -116,7 +116,7 @@ def test_init_refuses_a_checkpoint_that_does_not_fit() -> None:
     with pytest.raises(InputError, match="init=nowhere.ckpt: cannot be read .*; give a checkpoint"):
         fit("init=nowhere.ckpt")
     Path("bad.ckpt").write_bytes(b"bad")
-    with pytest.raises(InputError, match=r"bad\.ckpt: not a checkpoint"):
+    with pytest.raises(InputError, match=r"init=bad.ckpt: is not a checkpoint of this project"):
         fit("init=bad.ckpt")
 
 
