@@ -61,14 +61,15 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
     """
     if sys.platform == "win32":
         sys.exit("error: deepfake_cls runs on Linux and macOS; on Windows use WSL.")
-    jobs.configure_logging()
-    jobs.enable_faulthandler()
     sweep = bool({"-m", "--multirun"} & {*sys.argv}) or any(text.startswith("experiment=") for text in sys.argv)
     _prepare_process(name, sweep)
     try:
         values, arguments = _read_arguments(name, positional)
         folder = str(conf_dir())
-    except InputError as error:
+        if sweep:
+            with writing("runs/.sweep", "start the sweep in another folder"):  # Hydra's own error is a traceback
+                Path("runs", ".sweep").mkdir(parents=True, exist_ok=True)
+    except (InputError, OutputError) as error:
         sys.exit(f"error: {error}")
 
     command = Command(name, schema, run, {positional: values} if positional is not None and values else {})
@@ -116,6 +117,8 @@ def _read_arguments(name: str, positional: str | None) -> tuple[list[str], list[
 
 def _prepare_process(name: str, sweep: bool) -> None:
     """Set up Hydra, the output of several processes, the signals of a sweep; refuse what torchrun cannot start."""
+    jobs.configure_logging()
+    jobs.enable_faulthandler()
     OmegaConf.register_new_resolver("jobs_at_a_time", gpus.jobs_at_a_time, replace=True)
     OmegaConf.register_new_resolver("command_help", command_help, replace=True)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them
@@ -129,11 +132,6 @@ def _prepare_process(name: str, sweep: bool) -> None:
     if sweep:
         # Without a handler, SIGTERM would leave a launcher's workers behind. A job that runs has a handler of its own.
         signal.signal(signal.SIGTERM, _stop)
-        try:  # Hydra makes this folder too, but where it cannot, it prints a traceback
-            with writing("runs/.sweep", "start the sweep in another folder"):
-                Path("runs", ".sweep").mkdir(parents=True, exist_ok=True)
-        except OutputError as error:
-            sys.exit(f"error: {error}")
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -327,9 +327,9 @@ def test_standard_output_is_a_harmless_csv_for_any_names(output: str, checkpoint
 def test_evaluate_on_photos_prints_a_command_that_labels_them(split: str, checkpoint: Path) -> None:
     write("my photos/1.png")
     arguments = [*QUIET, f"checkpoint={checkpoint}", "data=folder", 'data.root="my photos"', f"split={split}"]
-    with pytest.raises(InputError, match="split=test: has no labels to compare with.* python -m") as caught:
+    with pytest.raises(InputError, match="split=test: has no labels to compare with.* deepfake-cls predict") as caught:
         evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
     if split == "test":
         command = shlex.split(str(caught.value).partition("label its images with ")[2])
-        assert command[:3] == ["python", "-m", "deepfake_cls.predict"]
-        assert "1.png" in call(*command[2:]).stdout
+        assert command[:2] == ["deepfake-cls", "predict"]
+        assert "1.png" in call("deepfake_cls", *command[1:]).stdout

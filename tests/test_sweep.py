@@ -35,7 +35,9 @@ def test_a_sweep_ends_with_a_table_of_what_varied_against_accuracy() -> None:
     assert second == ["2", "[90]", "failed", "–"]
     assert third[:2] == ["3", "[3]"]
     assert all(" ".join(row[3:-1]).endswith("of 20)") for row in (first, third))
-    command = command.strip().replace("python", sys.executable, 1) + " --cfg job"  # composes and makes no page
+    command = (
+        command.strip().replace("deepfake-cls", f"{sys.executable} -m deepfake_cls", 1) + " --cfg job"
+    )  # composes and makes no page
     printed = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert "train_size: 40" in printed.stdout
 
@@ -67,5 +69,5 @@ def test_the_printed_command_has_the_overrides_that_all_jobs_share() -> None:
     shared = ["data=folder", "data.root='my data'", "data.cache=x", "channels=RGB", "trainer.threads=1", "run_dir=out"]
     jobs = [Job(number, [*shared, f"lr={number}", f"seed={number}"]) for number in range(2)]
     command = shlex.split(report_command("train", jobs))
-    assert command[3:] == ["runs=out", "data=folder", "data.root='my data'", "channels=RGB"]
-    assert shlex.split(report_command("knn", jobs))[3:] == ["runs=out", "data=folder", "data.root='my data'"]
+    assert command[2:] == ["runs=out", "data=folder", "data.root='my data'", "channels=RGB"]
+    assert shlex.split(report_command("knn", jobs))[2:] == ["runs=out", "data=folder", "data.root='my data'"]
