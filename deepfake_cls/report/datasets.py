@@ -208,7 +208,7 @@ def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
         parts.append(f"{total:,} images, {len(folds)} of {run.record.config['data']['folds']} folds for validation")
     parts.append("×".join(map(str, data["size"])))
     shown = ("name", "fold", "folds", "size", "image_size", "train_size", "validation_size", "test_size")
-    parts += [f"{key}={value}" for key, value in settings.items() if key not in shown]
+    parts += [f"{key}={value_text(value)}" for key, value in settings.items() if key not in shown]
     return parts if _fold(run) is not None else [*parts, f"fingerprint {data['fingerprint'][:12]}"]
 
 
