@@ -156,12 +156,13 @@ def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
         study: The study with its runs.
         folder: The folder of the runs, as the user gave it.
     """
-    networks = [headline for headline in sets[0].headlines if headline.kind == "cnn"] if sets else []
     named = [override for override in study.overrides if not override.startswith("plugins=")]
-    if named or study.main.runs or not networks or _fold(networks[0].runs[0]) is not None:
+    networks = [each.runs[0] for each in sets[0].headlines if each.kind == "cnn"] if sets else []
+    networks = [run for run in networks if run.hashed["data"]["name"] in source and _fold(run) is None]
+    if named or study.main.runs or not networks:
         return study.notes()
-    config = networks[0].runs[0].record.config
-    scale, changes = changes_of(networks[0].runs[0])
+    config = networks[0].record.config
+    scale, changes = changes_of(networks[0])
     arguments = [] if folder == ReportConfig.runs else [argument("runs", folder)]
     arguments += [f"scale={scale}", *(argument(key, value_text(value)) for key, value in changes.items())]
     arguments += [data_arguments(source[config["data"]["name"]].Config(**config["data"])), *study.overrides]
@@ -239,9 +240,9 @@ def _configuration(run: Finished) -> str:
 
 def _criteria(study: Study) -> list[tuple[str, Callable[[Sequence[Finished]], float]]]:
     """Criteria in their order, with the reason that each gives; the largest value is chosen."""
-    used = {id(run) for run in study.main.runs.values()}
+    used = {run.path for run in study.main.runs.values()}
     return [
-        ("named by this command, among {} configurations", lambda c: (id(c[0]) in used) + study.names(c[0])),
+        ("named by this command, among {} configurations", lambda c: (c[0].path in used) + study.names(c[0])),
         ("the most seeds of {} configurations", len),
         (
             "the closest to the defaults of {} configurations",

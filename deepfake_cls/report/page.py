@@ -69,7 +69,7 @@ def write_page(
             learning=plots.learning_plot(networks[0]) if networks else None,
             classes=plots.classes_plot(first.headlines[0].runs[0].record),
             notes=notes,
-            study=study_context(study, tables) if study.has_comparison() else None,
+            study=study_context(study, tables, sets) if study.has_comparison() else None,
             runs=[_run(run) for run in runs],
             commands=_commands({headline.kind: headline.runs[0] for headline in first.headlines}),
         )
@@ -78,10 +78,12 @@ def write_page(
     return path
 
 
-def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:
+def study_context(study: Study, tables: Sequence[Table], sets: Sequence[DataSet]) -> dict[str, Any]:
     """What the template needs of a study."""
+    path = next(run.path for arm in study.arms for run in arm.runs.values())
     hardware = [f"{NAMES[kind]}: {hardware_text(*parts)}" for kind, parts in sorted(study.hardware.items())]
     return {
+        "data": next(data.name for data in sets if path in [run.path for run in data.runs]),
         "scale": study.scale_text,
         "hardware": "; ".join(hardware),
         "omitted": plural(study.omitted, "run") if study.omitted else "",

@@ -240,3 +240,19 @@ def test_without_overrides_the_command_for_the_tables_of_the_own_data_is_printed
     make(*shlex.split(command)[3:])
     assert "table4_lr" in capsys.readouterr().out
     assert "### Table 8" in Path("reports/tables.md").read_text()
+
+
+def test_runs_on_a_layout_whose_plugin_is_not_given_are_shown() -> None:
+    write(Path("runs"), MINE, changed={"data": {"name": "own", "root": "photos/mydata"}})
+    page = render()
+    assert "<b>mydata</b> (own, 5 classes" in page
+    assert "To run the first: python -m deepfake_cls.train -m seed=0,1,2" in page
+
+
+def test_the_tables_name_their_data() -> None:
+    for override in ("dropout=0.3", "dropout=0.5"):
+        write(Path("runs"), [*TINY, override], time=1, fingerprint="a" * 64)
+    write(Path("runs"), MINE, time=2, fingerprint="b" * 64)
+    page = render(*TINY)
+    assert headings(page) == ["mydata", "synthetic"]  # the overrides select no data, so the newest training is first
+    assert "Data: synthetic. Main arm at scale tiny" in page
