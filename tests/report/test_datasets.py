@@ -101,7 +101,7 @@ def test_a_headline_has_the_most_seeds_and_of_equals_the_newest() -> None:
 def test_settings_that_differ_from_the_defaults_are_named() -> None:
     write(Path("runs"), [*MINE, "epochs=9", "augment.cutmix=null", "model.args.skips=false"])
     page = render()
-    settings = "scale=tiny augment.cutmix=null epochs=9 model.args.skips=false"
+    settings = "scale=tiny epochs=9 model.args.skips=false augment.cutmix=null"
     assert f"Settings: {settings}. Chosen: the only configuration." in page
     assert "95 % interval " in page
     assert "160 of 200 images correct" in page or " of 200 images correct" in page
@@ -232,8 +232,8 @@ def test_without_overrides_the_command_for_the_tables_of_the_own_data_is_printed
     write(Path("my runs"), [*MINE, "channels=RGB", "augment.cutmix=null"])
     page = render("runs=my runs")
     command = (
-        "deepfake-cls report 'runs=\"my runs\"' scale=tiny augment.cutmix=null channels=RGB data=folder"
-        " data.root=photos/mydata"
+        "deepfake-cls report 'runs=\"my runs\"' data=folder data.root=photos/mydata scale=tiny channels=RGB"
+        " augment.cutmix=null"
     )
     assert capsys.readouterr().out.endswith(f" which no training has. For the trainings on mydata: {command}\n")
     assert html.escape(command, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
@@ -246,7 +246,7 @@ def test_runs_on_a_layout_whose_plugin_is_not_given_are_shown() -> None:
     write(Path("runs"), MINE, changed={"data": {"name": "own", "root": "photos/mydata"}})
     page = render()
     assert "<b>mydata</b> (own, 5 classes" in page
-    assert "To run the first: python -m deepfake_cls.train -m seed=0,1,2" in page
+    assert "To run the first: deepfake-cls train -m seed=0,1,2" in page
 
 
 def test_the_tables_name_their_data() -> None:
