@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -82,7 +82,7 @@ class DataSet:
     """The successful runs on one data set.
 
     Attributes:
-        name: The name of its folder, or of its layout.
+        name: The name of its folder, with its parent if two have this name; or of its layout.
         description: Layout, classes, sizes, fingerprint.
         runs: Oldest first.
         configurations: By kind, and of each kind the headline first.
@@ -134,7 +134,15 @@ def data_sets(runs: Sequence[Finished], study: Study) -> list[DataSet]:
         if run.record.kind not in MODELS:
             groups[newest.get(_source(run), run.record.data["fingerprint"])].append(run)
     order = sorted(groups.values(), key=lambda group: _priority(group, study), reverse=True)
-    return [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
+    sets = [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
+    names = Counter(data.name for data in sets)
+    return [data if names[data.name] == 1 else _with_parent(data) for data in sets]
+
+
+def _with_parent(data: DataSet) -> DataSet:
+    """Add the parent folder to the name of a data set whose folder's name is not unique."""
+    root = data.runs[-1].root
+    return data if root is None else replace(data, name="/".join(root.parts[-2:]))
 
 
 def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str]]:

@@ -156,11 +156,13 @@ def _run(run: Finished) -> dict[str, str]:
     record = run.record
     settings = [f"{key}={record.config[key]}" for key in RUN_SETTINGS if key in record.config]
     layout = record.config.get("data", {}).get("name", DASH)
+    data = layout if run.root is None else f"{run.root.name} ({layout})"
+    fingerprint = f", fingerprint {record.data['fingerprint'][:12]}" if "fingerprint" in record.data else ""
     return {
         "kind": NAMES.get(record.kind, record.kind),
         "id": record.identity[:12],
         "settings": ", ".join(settings),
-        "data": f"seed {record.seed}, data " + (layout if run.root is None else f"{run.root.name} ({layout})"),
+        "data": f"seed {record.seed}, data {data}{fingerprint}",
         "result": accuracy_text(record) if record.status == "ok" else f"failed: {record.error}",
         "time": time_text(record.seconds["total"]) if "total" in record.seconds else DASH,
     }

@@ -136,7 +136,8 @@ def test_folders_of_one_name_are_told_apart_by_their_path(capsys: pytest.Capture
             overrides = [*MINE[:-1], f"data.root={place}/mydata", override]
             write(Path("runs"), overrides, 0, exactly(share - 0.2 * index), time=index, fingerprint=place[0] * 64)
     page = render(*MINE)
-    assert headings(page) == ["mydata", "mydata", "mydata"]
+    assert headings(page) == ["photos/mydata", "toys/mydata", "elsewhere/mydata"]
+    assert f"data mydata (folder), fingerprint {12 * 't'}" in page
     assert cards(page) == [("CNN", "90.0 %"), ("CNN", "50.0 %"), ("CNN", "70.0 %")]
     make(*MINE, "table=5")
     assert "| dropout 0.3 | 90.0 (n = 1) |" in capsys.readouterr().out
