@@ -25,8 +25,10 @@ def command(entry: str, arguments: Sequence[str] = ()) -> str:
 
 def label_command(checkpoint: str | Path, config: Mapping[str, Any]) -> str:
     """The command that labels the user's own images; PHOTOS stands for them."""
+    data = {key: value for key, value in config.get("data", {}).items() if key in ("cache", "workers")}
+    cached = [override(f"data.{key}", value) for key, value in data.items() if value is not None]
     others = overrides_of("predict", {key: config[key] for key in ("plugins", "trainer") if key in config})
-    return command("predict", ["PHOTOS", override("checkpoint", checkpoint), *others])
+    return command("predict", ["PHOTOS", override("checkpoint", checkpoint), *cached, *others])
 
 
 def predict_command(checkpoint: str | Path, config: Mapping[str, Any]) -> str:

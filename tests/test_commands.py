@@ -152,7 +152,7 @@ def test_commands_after_a_training_keep_its_settings(printed: Printed) -> None:
     assert (report.data.size, report.data.fold, report.data.cache) == ([16, 16], 1, "a cache")
     assert (report.width, report.epochs, report.channels, report.augment["cutmix"]) == (8, 1, "RGB", None)
     label = composed(line(printed.train, "label images"), printed.folder)
-    assert label.plugins == ["my_plugin"]
+    assert (label.plugins, label.data.cache) == (["my_plugin"], "a cache")
     assert (printed.folder / label.checkpoint).is_file()
 
 
