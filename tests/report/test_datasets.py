@@ -75,7 +75,7 @@ def test_the_headline_is_the_configuration_that_the_command_names() -> None:
     rows = re.findall(r"<tr><td>(CNN|KNN)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>200</td></tr>", page)
     assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "86.5 to 91.5")
     assert [row[1] for row in rows[1:5]] == [
-        f"scale=tiny {text}" for text in ("dropout=0.0", "dropout=0.5", "lr=0.0013", "lr=0.013")
+        f"scale=tiny {text}" for text in ("dropout=0", "dropout=0.5", "lr=0.0013", "lr=0.013")
     ]
     assert [row[:2] for row in rows[5:]] == [("KNN", "the defaults"), ("KNN", "shift=2")]
     # Without overrides, the command names none of these configurations.
