@@ -23,7 +23,7 @@ def value_text(value: object) -> str:
         return "{" + ",".join(f"{key}:{value_text(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(value_text, value)) + "]"
-    text = str(value)
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else str(value)
     if isinstance(value, int | float) or PLAIN.fullmatch(text):
         return text
     # Hydra reads backslashes as an escape only before a quote, and at the end.

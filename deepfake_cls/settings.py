@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deepfake_cls.run_key import conf_file, hashed_config
-
-DEFAULT_SCALE = "small"  # of conf/train.yaml
-SCALES = (DEFAULT_SCALE, "tiny", "reference")
-SCALED = ("width", "epochs", "lr")  # what a scale sets
+from deepfake_cls.commands import overrides_of
+from deepfake_cls.notation import value_text
+from deepfake_cls.run_key import EXCLUDED, EXCLUDED_BY_KIND
 
 
 def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
@@ -22,31 +20,35 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
     Returns:
         Such as ``{"scale": "tiny", "lr": "0.001", "augment.cutmix": "null"}``; the name of the layout is left out.
     """
-    hashed = hashed_config(kind, config)
-    hashed["data"].pop("name", None)
-    augment = hashed.pop("augment", None)
-    model = hashed.pop("model", {})
-    values = _scale(config) if kind == "cnn" else {}
-    values |= {key: value for key, value in _flatten(hashed).items() if key not in SCALED}
-    if model.get("name", "resnet") != "resnet":
-        values["model.name"] = model["name"]
-    values |= _flatten(model.get("args", {}), "model.args.")
-    if augment is not None:
-        strengths = dict(augment)
-        values |= {f"augment.{name}": None for name in conf_file("augment", "paper") if name not in strengths}
-        values |= _flatten(strengths, "augment.")
-    # Not hashed: the content of this file counts, not its name.
-    file = {"cnn": "init", "evaluate": "checkpoint"}.get(kind, "")
-    values |= {file: config[file]} if config.get(file) else {}
-    order = sorted(
-        values, key=lambda key: (key.startswith("data."), key == "seed")
-    )  # what is compared most comes first
-    return {key: text(values[key]) for key in order}
+    # Of these files the run key contains the content, not the name.
+    files = {"evaluate": {"checkpoint"}, "cnn": {"init"}}.get(kind, set())
+    excluded = (EXCLUDED[""] | EXCLUDED_BY_KIND.get(kind, set())) - files
+    kept = {key: value for key, value in config.items() if key not in excluded}
+    for group in EXCLUDED.keys() & kept.keys():
+        kept[group] = {key: value for key, value in kept[group].items() if key not in EXCLUDED[group]}
+    overrides = overrides_of("train" if kind == "cnn" else kind, kept, omit=())
+    values = dict(override.split("=", 1) for override in overrides if not override.startswith("data="))
+    # What is compared most comes first.
+    return {key: values[key] for key in sorted(values, key=lambda key: (key.startswith("data."), key == "seed"))}
 
 
 def settings_text(kind: str, config: Mapping[str, Any]) -> str:
     """``scale=tiny lr=0.001``."""
     return " ".join(f"{key}={value}" for key, value in settings(kind, config).items())
+
+
+def recipe(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """The settings without those of the data, the seed and KNN's list of k."""
+    return {
+        key: value
+        for key, value in settings(kind, config).items()
+        if key not in ("seed", "k") and not key.startswith("data.")
+    }
+
+
+def recipe_text(kind: str, config: Mapping[str, Any]) -> str:
+    """``scale=tiny epochs=10``."""
+    return " ".join(f"{key}={value}" for key, value in recipe(kind, config).items())
 
 
 def differences(kinds: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -63,40 +65,13 @@ def differences(kinds: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> l
     ]
 
 
-def text(value: Any) -> str:
-    """A value as an override of the command line shows it: ``0.001``, ``true``, ``[1,3]``."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(text, value))}]"
-    return f"{value:g}" if isinstance(value, float | int) else str(value)
-
-
-def _scale(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The scale that sets most of width, epochs and learning rate, and those of them that it does not set."""
-    scales = {name: conf_file("scale", name) for name in SCALES}
-    keys = [key for key in SCALED if key in config]
-    equal = {name: sum(float(values[key]) == config[key] for key in keys) for name, values in scales.items()}
-    name = max(SCALES, key=equal.__getitem__)
-    scale = {} if name == DEFAULT_SCALE else {"scale": name}
-    return scale | {key: config[key] for key in keys if config[key] != float(scales[name][key])}
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _default(config: Mapping[str, Any], key: str) -> str:
     """The value of a key that is at its default."""
     if key == "scale":
-        return DEFAULT_SCALE
+        return "small"
     value: Any = config
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return "default"  # such as an argument of another network
         value = value[part]
-    return "default" if isinstance(value, Mapping) else text(value)
+    return "default" if isinstance(value, Mapping) else value_text(value)

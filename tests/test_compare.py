@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,10 +61,8 @@ def test_the_command_takes_folders_and_first_digits() -> None:
     runs = arms(1)
     done = call("deepfake_cls.compare", runs["0.3"][0].name[:5], str(runs["0.5"][0]))
     assert "the interval covers images only, since n = 1 seed" in done.stdout
-    command = (
-        done.stdout.splitlines()[-1].removeprefix("next: ").replace("deepfake-cls", f"{sys.executable} -m deepfake_cls")
-    )
-    subprocess.run(f"{command} --cfg job", shell=True, check=True, capture_output=True)  # composes and makes no page
+    command = done.stdout.splitlines()[-1].removeprefix("next: ")
+    call(*shlex.split(f"{command} --cfg job".replace("deepfake-cls", "deepfake_cls")))  # composes and makes no page
     assert call("deepfake_cls", "compare", *shlex.split("runs=nothing 00 11"), check=False).stderr == (
         "error: 00: expected the folder of a run, or the first digits of the id of a run below nothing;"
         " deepfake-cls runs lists them.\n"

@@ -129,7 +129,11 @@ def test_a_run_below_a_file_is_refused(override: str, path: str) -> None:
             ["knn", "-m", "k=[3],[5]"],
             "runs/.sweep cannot be written: runs is a file; start the sweep in another folder.",
         ),
-        (["report", "table=2", "output=runs/x"], "runs/x/tables.md cannot be written: runs is a file; choose another"),
+        pytest.param(
+            ["report", "table=2", "output=runs/x"],
+            "runs/x/tables.md cannot be written: runs is a file; choose another",
+            marks=pytest.mark.slow,  # the report needs three seconds to start
+        ),
     ],
 )
 def test_an_output_below_a_file_is_one_line_and_status_1(arguments: list[str], message: str) -> None:

@@ -53,7 +53,8 @@ def run(config: ReportConfig, sweep: bool) -> None:
         write_atomically(output / "runs.csv", csv_text(run_rows(runs)).encode())
         page = write_page(output / "index.html", runs, sets, study, tables, notes)
         print(f"{page}: {plural(len(runs), 'run')}; also in {output}: tables.md, tables.tex, tables.csv, runs.csv")
-        print(*notes, sep="\n")
+        for note in notes:
+            print(note)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def _row(run: Finished) -> dict[str, Any]:
     }
     row |= {key: record.config[key] for key in SETTINGS if key in record.config}
     for group in ("model", "augment", "recipe"):
-        row |= flatten(record.config.get(group, {}), f"{group}.")
+        row |= _flatten(record.config.get(group, {}), f"{group}.")
     data = record.config.get("data", {})
     row |= {f"data.{key}": data[key] for key in ("alpha", "strength", "image_size", "fold") if key in data}
     row |= record.metrics
@@ -129,9 +129,9 @@ def _row(run: Finished) -> dict[str, Any]:
     }
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake_cls.commands import command, shared_overrides
+from deepfake_cls.commands import OF_ONE_RUN, command, overrides_of
 from deepfake_cls.config import ReportConfig
+from deepfake_cls.data.sources import source
 from deepfake_cls.errors import InputError
-from deepfake_cls.notation import override
+from deepfake_cls.notation import override, value_text
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.render import mean_text, percent
-from deepfake_cls.report.settings import changes_of, changes_text
 from deepfake_cls.report.study import Study, hardware_of
+from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
 from deepfake_cls.summary import correct_of
 
@@ -81,7 +82,7 @@ class DataSet:
     """The successful runs on one data set.
 
     Attributes:
-        name: The name of its folder, or of its layout.
+        name: The name of its folder, with its parent if two have this name; or of its layout.
         description: Layout, classes, sizes, fingerprint.
         runs: Oldest first.
         configurations: By kind, and of each kind the headline first.
@@ -133,7 +134,15 @@ def data_sets(runs: Sequence[Finished], study: Study) -> list[DataSet]:
         if run.record.kind not in MODELS:
             groups[newest.get(_source(run), run.record.data["fingerprint"])].append(run)
     order = sorted(groups.values(), key=lambda group: _priority(group, study), reverse=True)
-    return [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
+    sets = [_data_set(sorted(group, key=lambda run: run.time), study) for group in order]
+    names = Counter(data.name for data in sets)
+    return [data if names[data.name] == 1 else _with_parent(data) for data in sets]
+
+
+def _with_parent(data: DataSet) -> DataSet:
+    """Add the parent folder to the name of a data set whose folder's name is not unique."""
+    root = data.runs[-1].root
+    return data if root is None else replace(data, name="/".join(root.parts[-2:]))
 
 
 def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str]]:
@@ -141,7 +150,7 @@ def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str
     rows = []
     for configuration in data.configurations:
         _, low, high = estimate(configuration.counts)
-        settings = changes_text(configuration.runs[0]) or "the defaults"
+        settings = recipe_text(configuration.kind, configuration.runs[0].record.config) or "the defaults"
         accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
         rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])
     return rows
@@ -157,15 +166,14 @@ def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
         study: The study with its runs.
         folder: The folder of the runs, as the user gave it.
     """
-    networks = [headline for headline in sets[0].headlines if headline.kind == "cnn"] if sets else []
     named = [override for override in study.overrides if not override.startswith("plugins=")]
-    if named or study.main.runs or not networks or _fold(networks[0].runs[0]) is not None:
+    networks = [each.runs[0] for each in sets[0].headlines if each.kind == "cnn"] if sets else []
+    networks = [run for run in networks if run.hashed["data"]["name"] in source and _fold(run) is None]
+    if named or study.main.runs or not networks:
         return study.notes()
-    config = networks[0].runs[0].record.config
-    scale, changes = changes_of(networks[0].runs[0])
     arguments = [] if folder == ReportConfig.runs else [override("runs", folder)]
-    arguments += [f"scale={scale}", *(override(key, value) for key, value in changes.items())]
-    arguments += [*shared_overrides("report", {"data": config["data"]}), *study.overrides]
+    omit = (*OF_ONE_RUN, "plugins", "trainer", "logger")
+    arguments += [*overrides_of("report", networks[0].record.config, omit), *study.overrides]
     return [
         f"The tables of the paper show the settings of this command, {study.settings}, which no training has."
         f" For the trainings on {sets[0].name}: {command('report', arguments)}"
@@ -209,7 +217,7 @@ def _describe(run: Finished, runs: Sequence[Finished]) -> list[str]:
         parts.append(f"{total:,} images, {len(folds)} of {run.record.config['data']['folds']} folds for validation")
     parts.append("×".join(map(str, data["size"])))
     shown = ("name", "fold", "folds", "size", "image_size", "train_size", "validation_size", "test_size")
-    parts += [f"{key}={value}" for key, value in settings.items() if key not in shown]
+    parts += [f"{key}={value_text(value)}" for key, value in settings.items() if key not in shown]
     return parts if _fold(run) is not None else [*parts, f"fingerprint {data['fingerprint'][:12]}"]
 
 
@@ -227,7 +235,9 @@ def _configurations(runs: Sequence[Finished], study: Study) -> list[Configuratio
             best = max(map(criterion, candidates))
             candidates = [candidate for candidate in candidates if criterion(candidate) == best]
     kind, headline = runs[0].record.kind, candidates[0]
-    others = sorted((each for each in every if each is not headline), key=lambda each: changes_text(each[0]))
+    others = sorted(
+        (each for each in every if each is not headline), key=lambda each: recipe_text(kind, each[0].record.config)
+    )
     return [Configuration(kind, headline, reason), *(Configuration(kind, each) for each in others)]
 
 
@@ -240,13 +250,13 @@ def _configuration(run: Finished) -> str:
 
 def _criteria(study: Study) -> list[tuple[str, Callable[[Sequence[Finished]], float]]]:
     """Criteria in their order, with the reason that each gives; the largest value is chosen."""
-    used = {id(run) for run in study.main.runs.values()}
+    used = {run.path for run in study.main.runs.values()}
     return [
-        ("named by this command, among {} configurations", lambda c: (id(c[0]) in used) + study.names(c[0])),
+        ("named by this command, among {} configurations", lambda c: (c[0].path in used) + study.names(c[0])),
         ("the most seeds of {} configurations", len),
         (
             "the closest to the defaults of {} configurations",
-            lambda c: -len(changes_of(c[0])[1]),
+            lambda c: -len(recipe(c[0].record.kind, c[0].record.config)),
         ),
         ("the newest of {} configurations", lambda c: max(r.time for r in c)),
     ]

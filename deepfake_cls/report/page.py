@@ -18,8 +18,8 @@ from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate
 from deepfake_cls.report.render import DASH, Table, hardware_text, plural
-from deepfake_cls.report.settings import changes_text
 from deepfake_cls.report.study import Study
+from deepfake_cls.settings import recipe_text
 from deepfake_cls.summary import accuracy_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
@@ -70,7 +70,7 @@ def write_page(
             learning=plots.learning_plot(networks[0]) if networks else None,
             classes=plots.classes_plot(first.headlines[0].runs[0].record),
             notes=notes,
-            study=study_context(study, tables) if study.has_comparison() else None,
+            study=study_context(study, tables, sets) if study.has_comparison() else None,
             runs=[_run(run) for run in runs],
             commands=_commands({headline.kind: headline.runs[0] for headline in first.headlines}),
         )
@@ -79,10 +79,12 @@ def write_page(
     return path
 
 
-def study_context(study: Study, tables: Sequence[Table]) -> dict[str, Any]:
+def study_context(study: Study, tables: Sequence[Table], sets: Sequence[DataSet]) -> dict[str, Any]:
     """What the template needs of a study."""
+    path = next(run.path for arm in study.arms for run in arm.runs.values())
     hardware = [f"{NAMES[kind]}: {hardware_text(*parts)}" for kind, parts in sorted(study.hardware.items())]
     return {
+        "data": next(data.name for data in sets if path in [run.path for run in data.runs]),
         "scale": study.scale_text,
         "hardware": "; ".join(hardware),
         "omitted": plural(study.omitted, "run") if study.omitted else "",
@@ -134,7 +136,7 @@ def _card(headline: Configuration) -> dict[str, str]:
         "counts": f"{images} images each" if several else f"{counts[0][0]:,} of {images} images correct",
         "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(fit)}",
         "hardware": hardware_text(record.device, record.precision, record.threads),
-        "settings": changes_text(headline.runs[0]),
+        "settings": recipe_text(headline.kind, headline.runs[0].record.config),
         "reason": headline.reason,
     }
 
@@ -154,11 +156,13 @@ def _run(run: Finished) -> dict[str, str]:
     record = run.record
     settings = [f"{key}={record.config[key]}" for key in RUN_SETTINGS if key in record.config]
     layout = record.config.get("data", {}).get("name", DASH)
+    data = layout if run.root is None else f"{run.root.name} ({layout})"
+    fingerprint = f", fingerprint {record.data['fingerprint'][:12]}" if "fingerprint" in record.data else ""
     return {
         "kind": NAMES.get(record.kind, record.kind),
         "id": record.identity[:12],
         "settings": ", ".join(settings),
-        "data": f"seed {record.seed}, data " + (layout if run.root is None else f"{run.root.name} ({layout})"),
+        "data": f"seed {record.seed}, data {data}{fingerprint}",
         "result": accuracy_text(record) if record.status == "ok" else f"failed: {record.error}",
         "time": time_text(record.seconds["total"]) if "total" in record.seconds else DASH,
     }

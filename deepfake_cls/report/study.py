@@ -32,7 +32,6 @@ from deepfake_cls.report.experiment import (
     read_experiments,
 )
 from deepfake_cls.report.render import plural
-from deepfake_cls.report.settings import settings_of
 from deepfake_cls.run_key import hashed_config
 from deepfake_cls.validation import validate
 
@@ -104,12 +103,12 @@ class Study:
         """Settings, data settings and digest of the initial weights of the main arm."""
         hashed = hashed_config("cnn", asdict(self.config))
         digest = digest_of("init", self.config.init) if self.config.init else None
-        return settings_of(hashed), {**hashed["data"], "fold": None}, digest
+        return _settings(hashed), {**hashed["data"], "fold": None}, digest
 
     def names(self, run: Finished) -> bool:
         """Whether a run has the settings of the main arm, on whatever data."""
         settings, _, init = self.main_settings
-        return run.record.kind == "cnn" and (settings_of(run.hashed), run.record.digests.get("init")) == (
+        return run.record.kind == "cnn" and (_settings(run.hashed), run.record.digests.get("init")) == (
             settings,
             init,
         )
@@ -306,6 +305,11 @@ def _match_keys(entry: str, composed: DictConfig, seeds: Sequence[int]) -> Itera
             tree = asdict(validate(composed, schema))
         digests = {"init": digest_of("init", tree["init"])} if tree.get("init") else {}
         yield _match_key(kind, _without_k(hashed_config(kind, {**tree, "seed": seed})), RESULT_VERSION, digests)
+
+
+def _settings(hashed: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a hashed configuration that says what is trained: all but the data and the seed."""
+    return {key: value for key, value in hashed.items() if key not in ("data", "seed")}
 
 
 def _match_key(kind: str, hashed: dict[str, Any], version: int, digests: dict[str, str]) -> str:

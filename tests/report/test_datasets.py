@@ -72,6 +72,12 @@ def test_the_headline_is_the_configuration_that_the_command_names() -> None:
     )
     assert "Settings: scale=tiny. Chosen: named by this command, among 5 configurations." in page
     assert "Settings: the defaults. Chosen: the closest to the defaults of 2 configurations." in page
+    rows = re.findall(r"<tr><td>(CNN|KNN)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>200</td></tr>", page)
+    assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "86.5 to 91.5")
+    assert [row[1] for row in rows[1:5]] == [
+        f"scale=tiny {text}" for text in ("dropout=0", "dropout=0.5", "lr=0.0013", "lr=0.013")
+    ]
+    assert [row[:2] for row in rows[5:]] == [("KNN", "the defaults"), ("KNN", "shift=2")]
     # Without overrides, the command names none of these configurations.
     page = render()
     assert cards(page) == [("CNN", "89.0 ± 1.0 %"), ("KNN", "30.0 %")]
@@ -95,22 +101,23 @@ def test_a_headline_has_the_most_seeds_and_of_equals_the_newest() -> None:
 def test_settings_that_differ_from_the_defaults_are_named() -> None:
     write(Path("runs"), [*MINE, "epochs=9", "augment.cutmix=null", "model.args.skips=false"])
     page = render()
-    settings = "scale=tiny augment.cutmix=null epochs=9 model.args.skips=false"
+    settings = "scale=tiny epochs=9 model.args.skips=false augment.cutmix=null"
     assert f"Settings: {settings}. Chosen: the only configuration." in page
     assert "95 % interval " in page
     assert "160 of 200 images correct" in page or " of 200 images correct" in page
 
 
 def test_a_toy_run_does_not_replace_the_data_that_the_command_selects() -> None:
-    write(Path("runs"), MINE, 0, exactly(0.9), time=1, fingerprint="a" * 64, classes=["x", "y"])
-    write(Path("runs"), MINE[1:], 0, exactly(0.3), time=2, kind="knn", fingerprint="a" * 64, classes=["x", "y"])
+    mine = [*MINE, "data.resize=true"]
+    write(Path("runs"), mine, 0, exactly(0.9), time=1, fingerprint="a" * 64, classes=["x", "y"])
+    write(Path("runs"), mine[1:], 0, exactly(0.3), time=2, kind="knn", fingerprint="a" * 64, classes=["x", "y"])
     write(Path("runs"), TOY, 0, exactly(0.2), time=3, fingerprint="b" * 64, classes=["x", "y"])
     page = render(*MINE)
     assert headings(page) == ["mydata", "toy"]
     assert cards(page) == [("CNN", "90.0 %"), ("KNN", "30.0 %"), ("CNN", "20.0 %")]
-    description = "folder, 2 classes, 1,000 train, 200 validation, 100×100, fingerprint aaaaaaaaaaaa"
-    assert f"<b>mydata</b> ({description}). Chance level: 50 %." in page
-    assert description.replace("a" * 12, "b" * 12) in page
+    start = "folder, 2 classes, 1,000 train, 200 validation, 100×100"
+    assert f"<b>mydata</b> ({start}, resize=true, fingerprint {12 * 'a'}). Chance level: 50 %." in page
+    assert f"{start}, fingerprint {12 * 'b'}. Chance level: 50 %." in page
     assert "data mydata (folder)" in page  # in the list of all runs
     assert headings(render()) == ["toy", "mydata"]  # the newest training
     with Path("reports/runs.csv").open(newline="") as file:
@@ -129,7 +136,8 @@ def test_folders_of_one_name_are_told_apart_by_their_path(capsys: pytest.Capture
             overrides = [*MINE[:-1], f"data.root={place}/mydata", override]
             write(Path("runs"), overrides, 0, exactly(share - 0.2 * index), time=index, fingerprint=place[0] * 64)
     page = render(*MINE)
-    assert headings(page) == ["mydata", "mydata", "mydata"]
+    assert headings(page) == ["photos/mydata", "toys/mydata", "elsewhere/mydata"]
+    assert f"data mydata (folder), fingerprint {12 * 't'}" in page
     assert cards(page) == [("CNN", "90.0 %"), ("CNN", "50.0 %"), ("CNN", "70.0 %")]
     make(*MINE, "table=5")
     assert "| dropout 0.3 | 90.0 (n = 1) |" in capsys.readouterr().out
@@ -225,11 +233,27 @@ def test_without_overrides_the_command_for_the_tables_of_the_own_data_is_printed
     write(Path("my runs"), [*MINE, "channels=RGB", "augment.cutmix=null"])
     page = render("runs=my runs")
     command = (
-        "deepfake-cls report 'runs=\"my runs\"' scale=tiny augment.cutmix=null channels=RGB data=folder"
-        " data.root=photos/mydata"
+        "deepfake-cls report 'runs=\"my runs\"' data=folder data.root=photos/mydata scale=tiny channels=RGB"
+        " augment.cutmix=null"
     )
     assert capsys.readouterr().out.endswith(f" which no training has. For the trainings on mydata: {command}\n")
     assert html.escape(command, quote=True).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in page
     make(*shlex.split(command)[2:])
     assert "table4_lr" in capsys.readouterr().out
     assert "### Table 8" in Path("reports/tables.md").read_text()
+
+
+def test_runs_on_a_layout_whose_plugin_is_not_given_are_shown() -> None:
+    write(Path("runs"), MINE, changed={"data": {"name": "own", "root": "photos/mydata"}})
+    page = render()
+    assert "<b>mydata</b> (own, 5 classes" in page
+    assert "To run the first: deepfake-cls train -m seed=0,1,2" in page
+
+
+def test_the_tables_name_their_data() -> None:
+    for override in ("dropout=0.3", "dropout=0.5"):
+        write(Path("runs"), [*TINY, override], time=1, fingerprint="a" * 64)
+    write(Path("runs"), MINE, time=2, fingerprint="b" * 64)
+    page = render(*TINY)
+    assert headings(page) == ["mydata", "synthetic"]  # the overrides select no data, so the newest training is first
+    assert "Data: synthetic. Main arm at scale tiny" in page

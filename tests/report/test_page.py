@@ -48,7 +48,7 @@ def test_the_page_of_all_runs(all_runs: Path, full_study: Study, tmp_path: Path)
     # First part: accuracy, two confusion matrices, learning curves. Tables: two figures for each of five experiments,
     # KNN by k, recall, confusion matrix, flip TTA.
     assert page.count("<img") == 4 + 2 * 5 + 1 + 2 + 1
-    assert page.count("<table>") == len(tables) + 2
+    assert page.count("<table>") == len(tables) + 3  # configurations, recall, all runs
     assert page.count("<p") - page.count("<pre") == page.count("</p>")
     assert "Main arm at scale tiny (width 8, 4 epochs). Hardware: CNN: cpu &lt;1&gt;, 32-true, 1 thread; KNN: " in page
     assert "Omitted: 1 run on other hardware or data." in page
