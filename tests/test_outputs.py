@@ -101,6 +101,7 @@ def test_a_logger_that_cannot_start_names_the_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_disk_that_is_full_at_the_start_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    knn.run(configure("knn", KnnConfig, *SMALL_KNN, "run_dir=other"), False)  # its images are in the cache then
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match=f"^out/run.json cannot be written: {FULL}; free some space, or choose"):
         knn.run(configure("knn", KnnConfig, *SMALL_KNN, "run_dir=out"), False)

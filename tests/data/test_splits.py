@@ -59,7 +59,7 @@ def test_the_fraction_needs_two_images_of_each_class(no_validation: Path) -> Non
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_a_fraction_outside_0_to_1_is_refused(no_validation: Path, fraction: float) -> None:
-    assert f"data.val_fraction={fraction}: expected a share between 0 and 1" in refusal(
+    assert f"data.val_fraction={fraction:g}: expected a share between 0 and 1" in refusal(
         no_validation, "folder", val_fraction=fraction
     )
 
