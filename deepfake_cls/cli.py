@@ -90,7 +90,8 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
     finally:
         failed = command.gather_failures(sweep)
     if sweep:
-        print_sweep(name, command.ended)
+        with closed_pipe_allowed():
+            print_sweep(name, command.ended)
     if failed:
         sys.exit(1)
     if command.incomplete:
