@@ -14,7 +14,6 @@ from deepfake_cls.records import Record, read_record
 
 # Keys that select no run of a report: where and how the jobs ran.
 OMITTED = ("hydra", "launcher", "experiment", "trainer", "logger", "force", "seed", "run_dir", "checkpoint", "tta")
-OMITTED_DATA = ("data.cache", "data.workers", "data.verify")
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,9 @@ def report_command(entry: str, jobs: Sequence[Job]) -> str:
     shared = [text for text in jobs[0].overrides if all(text in job.overrides for job in jobs)]
     arguments = [f"runs={text.partition('=')[2]}" for text in shared if text.startswith("run_dir=")]
     for text in shared:
-        key = text.partition("=")[0]
-        group = key.partition(".")[0]
+        group = text.partition("=")[0].partition(".")[0]
         is_key_of_report = entry == "train" or group in ("data", "plugins")  # report has the keys of train
-        if is_key_of_report and group not in OMITTED and key not in OMITTED_DATA:
+        if is_key_of_report and group not in OMITTED:
             arguments.append(text)
     return command("report", arguments)
 

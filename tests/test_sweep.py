@@ -69,5 +69,6 @@ def test_the_printed_command_has_the_overrides_that_all_jobs_share() -> None:
     shared = ["data=folder", "data.root='my data'", "data.cache=x", "channels=RGB", "trainer.threads=1", "run_dir=out"]
     jobs = [Job(number, [*shared, f"lr={number}", f"seed={number}"]) for number in range(2)]
     command = shlex.split(report_command("train", jobs))
-    assert command[2:] == ["runs=out", "data=folder", "data.root='my data'", "channels=RGB"]
-    assert shlex.split(report_command("knn", jobs))[2:] == ["runs=out", "data=folder", "data.root='my data'"]
+    data = ["runs=out", "data=folder", "data.root='my data'", "data.cache=x"]
+    assert command[2:] == [*data, "channels=RGB"]
+    assert shlex.split(report_command("knn", jobs))[2:] == data
