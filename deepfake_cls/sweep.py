@@ -87,6 +87,8 @@ def over_seeds(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[str]]:
 def report_command(entry: str, jobs: Sequence[Job]) -> str:
     """The command that makes the page, with the overrides that all jobs share."""
     shared = [text for text in jobs[0].overrides if all(text in job.overrides for job in jobs)]
+    if {"data", "data.root"} & {*varied(jobs)}:  # the others would be keys of no data, or of another layout
+        shared = [text for text in shared if not text.startswith("data")]
     arguments = [f"runs={text.partition('=')[2]}" for text in shared if text.startswith("run_dir=")]
     for text in shared:
         group = text.partition("=")[0].partition(".")[0]

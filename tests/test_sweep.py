@@ -72,3 +72,9 @@ def test_the_printed_command_has_the_overrides_that_all_jobs_share() -> None:
     data = ["runs=out", "data=folder", "data.root='my data'", "data.cache=x"]
     assert command[2:] == [*data, "channels=RGB"]
     assert shlex.split(report_command("knn", jobs))[2:] == data
+
+
+@pytest.mark.parametrize("key", ["data", "data.root"])
+def test_the_printed_command_names_no_data_if_the_data_varied(key: str) -> None:
+    jobs = [Job(number, ["epochs=2", "data.resize=true", f"{key}={value}"]) for number, value in enumerate("ab")]
+    assert report_command("train", jobs) == "deepfake-cls report epochs=2"

@@ -494,5 +494,5 @@ def test_a_sweep_runs_each_job_once_and_continues_after_a_failed_one() -> None:
 
     third = call(*arguments, "dropout=7,0.2", "run_dir=parent", check=False)
     assert third.returncode == 1
-    assert third.stderr.count("dropout=7.0: expected 0 or more, below 1") == 2  # when it fails, and at the end
+    assert third.stderr.count("dropout=7: expected 0 or more, below 1") == 2  # when it fails, and at the end
     assert len(list(Path("parent").glob("*/result.json"))) == 1
