@@ -20,6 +20,9 @@ _ZIP = b"PK\x03\x04"  # the first bytes of a zip file
 _FOLDER = 0x10  # the attribute of a record in a zip file that says that it is a folder
 
 
+DEPTHS = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # of checkpoints in a folder
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained network with the data needed to use it.
@@ -54,9 +57,12 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint", advice: str = "")
     """
     file = Path(path)
     if file.is_dir():
-        raise InputError(f"{key}={file}: is a folder; give a file, such as {file}/checkpoints/last.ckpt.")
+        found = next((path for depth in DEPTHS for path in sorted(file.glob(f"{depth}last.ckpt"))), None)
+        example = "the last.ckpt of a run" if found is None else f"a file, such as {found}"
+        raise InputError(f"{key}={file}: is a folder; give {example}.")
     if not file.is_file():
-        raise InputError(f"{key}={file}: no such file. A run has checkpoints/last.ckpt and best.ckpt.")
+        problem = "is no regular file" if file.exists() else "no such file"
+        raise InputError(f"{key}={file}: {problem}. A run has checkpoints/last.ckpt and best.ckpt.")
     try:
         damage = _damage(file)
     except OSError as error:

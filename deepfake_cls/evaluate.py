@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import EvaluateConfig
@@ -15,7 +15,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.commands import label_command, predict_command
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
-    from deepfake_cls.inference import open_model, open_scored_split, predict_split
+    from deepfake_cls.inference import data_as_trained, open_model, open_scored_split, predict_split
     from deepfake_cls.records import digest_of, write_predictions, write_record
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
@@ -23,10 +23,11 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.summary import print_run
 
     model, hardware = open_model(config)
+    config = replace(config, data=data_as_trained(config.data, model))
     manifest = read_manifest(config.data)
     require_labels(manifest, config.split, predict_command(config.checkpoint, asdict(config)))
-    split = open_scored_split(config, model, manifest)
     require_same_classes(model.classes, manifest)
+    split = open_scored_split(config, model, manifest)
     splits = {config.split: split}
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
     key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from deepfake_cls import distributed
 from deepfake_cls.checkpoints import Model, load_model
-from deepfake_cls.config import DataConfig, EvaluateConfig, PredictConfig
+from deepfake_cls.config import DataConfig, EvaluateConfig, ImageFilesConfig, PredictConfig
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
@@ -102,6 +102,9 @@ def predict_all(
         precision: ``32-true`` or ``bf16-mixed``.
         flip: Also run the mirror images (the paper's flip TTA).
         progress: Called with the number of images after each batch.
+
+    Raises:
+        InputError: If an output is not finite.
     """
     outputs: dict[int, tuple[Tensor | None, ...]] = {}
     hook = _Features(network)
@@ -125,6 +128,11 @@ def predict_all(
     all_logits, all_probs, all_features, all_flipped = map(_joined, zip(*distributed.gather(on_cpu), strict=True))
     assert all_logits is not None
     assert all_probs is not None
+    if unusable := int((~np.isfinite(all_logits)).any(axis=1).sum()):
+        raise InputError(
+            f"The network's outputs are not finite for {unusable:,} of {len(all_logits):,} images: its weights are"
+            " damaged, or its training diverged. Use another checkpoint, or train again with a lower learning rate."
+        )
     return Outputs(all_logits, all_probs, all_features, all_flipped)
 
 
@@ -139,6 +147,13 @@ def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]
     model = load_model(config.checkpoint)
     model.network.to(hardware.device)
     return model, hardware
+
+
+def data_as_trained(data: DataConfig, model: Model) -> DataConfig:
+    """The configuration of the data, with ``data.resize=true`` if the training resized images."""
+    if isinstance(data, ImageFilesConfig) and model.resize:
+        return replace(data, resize=True)
+    return data
 
 
 def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model, manifest: Manifest) -> SplitImages:

@@ -96,13 +96,18 @@ def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     from deepfake_cls.answers import Answers
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.paths import advise_on_size
-    from deepfake_cls.inference import open_scored_split, predict_split
+    from deepfake_cls.inference import data_as_trained, open_scored_split, predict_split
 
-    data: Any = config.data
-    if isinstance(data, ImageFilesConfig):
-        as_trained = data.resize or bool(model.resize)
-        config = replace(config, data=replace(data, resize=as_trained if config.resize is None else config.resize))
-    manifest = read_manifest(config.data)
+    data: Any = config.data if config.resize is not None else data_as_trained(config.data, model)
+    if config.resize is not None:
+        data = replace(data, resize=config.resize)
+    config = replace(config, data=data)
+    manifest = read_manifest(data)
+    if data.name == "synthetic" and manifest.classes != tuple(model.classes):
+        raise InputError(
+            "No images are given. Give files or folders, as in deepfake-cls predict PHOTOS checkpoint=FILE, or a data"
+            " set, as in data=folder data.root=PATH."
+        )
     split = open_scored_split(config, model, manifest)
     probs = predict_split(config, model, split, hardware).final_probs
     ids = manifest.split(config.split).ids

@@ -92,6 +92,8 @@ def digest_of(key: str, path: str) -> str:
         InputError: If it cannot be read.
     """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # reading a pipe would hang
+            raise InputError(f"{key}={path}: is no regular file; give a checkpoint.")
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{key}={path}: cannot be read ({error.strerror or error}); give a checkpoint.") from error

@@ -171,6 +171,8 @@ def _locked(path: Path) -> AbstractContextManager[Any]:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
+        if not Path(lock.lock_file).exists():  # filelock tries again where no file can be created, such as in /proc
+            raise OutputError(f"{path} cannot be written: its lock file cannot be created; {_INSTEAD}.") from None
         print(f"{path}: another process works on this run; waiting until it ends.", flush=True)
         return lock.acquire()
 

@@ -121,10 +121,12 @@ def test_what_cannot_be_compared_is_refused() -> None:
     unfinished.mkdir()
     (unfinished / "run.json").write_text(json.dumps({"identity": "ab" * 32}))
     shutil.copytree(unfinished, RUNS / "copy")
+    shutil.copytree(first, RUNS / "mine")
     two_seeds = [write(RUNS, [*TINY, "lr=4"], seed) for seed in (5, 6)]
     for folders, message in (
         ([first], "expected two or more different runs"),
         ([first, first], "expected two or more different runs"),
+        ([first, RUNS / "mine"], f"{first} and runs/mine are the same run; give one of them"),
         ([first, other_images], "seed 0 was scored on other images than the baseline"),
         ([first, failed], "is failed; expected a finished run"),
         ([first, unfinished], "is unfinished; expected a finished run"),

@@ -107,6 +107,12 @@ def test_a_disk_that_is_full_at_the_start_is_one_error(monkeypatch: pytest.Monke
         knn.run(configure("knn", KnnConfig, *SMALL_KNN, "run_dir=out"), False)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc, where no file can be created")
+def test_a_folder_in_which_no_file_can_be_created_is_one_error() -> None:
+    with pytest.raises(OutputError, match="^/proc/foo cannot be written: its lock file cannot be created; choose"):
+        knn.run(configure("knn", KnnConfig, *SMALL_KNN, "run_dir=/proc/foo"), False)
+
+
 def test_a_failure_that_cannot_be_recorded_is_the_error_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError), claim("knn", ID, KnnConfig(run_dir="out"), sweep=False):
         monkeypatch.setattr("os.fsync", full)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import IncompleteError, InputError
 from deepfake_cls.inference import logits_of
-from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.records import digest_of, read_predictions, read_record
 from tests.conftest import SMALL_NET, configure
 
 QUIET = ["trainer.progress=false", "trainer.threads=1"]
@@ -134,9 +135,10 @@ def test_wrong_inputs_are_refused_with_advice(checkpoint: Path, unibuc_like: Pat
         evaluated(Path("none.ckpt"), unibuc_like)
     with pytest.raises(InputError, match="is a folder"):
         predicted(checkpoint, "data=unibuc", f"data.root={unibuc_like}", "output=model")
-    with pytest.raises(InputError, match="model's classes are 0, 1, 2; the data's are"):
-        arguments = [*QUIET, f"checkpoint={checkpoint}", "data.validation_size=5", "data.workers=1"]
-        evaluate.run(configure("evaluate", EvaluateConfig, *arguments), False)
+    with pytest.raises(InputError, match="model's classes are 0, 1, 2; those of data=synthetic are transposed"):
+        evaluate.run(configure("evaluate", EvaluateConfig, *QUIET, f"checkpoint={checkpoint}"), False)
+    with pytest.raises(InputError, match="No images are given. Give files or folders, as in deepfake-cls predict"):
+        predicted(checkpoint)
 
 
 def test_another_size_than_the_trainings_is_refused(checkpoint: Path, unibuc_like: Path) -> None:
@@ -147,8 +149,6 @@ def test_another_size_than_the_trainings_is_refused(checkpoint: Path, unibuc_lik
     with pytest.raises(InputError, match=message):
         predicted(checkpoint, *data, "data.size=[8,16]", "data.resize=true")
     assert len(predicted(checkpoint, *data, "data.size=[16,16]")) == 7
-    with pytest.raises(InputError, match=r"images are of \[20,20\].*trained on images of \[16,16\]"):
-        predicted(checkpoint, "data=synthetic", "data.image_size=20", "data.test_size=5", "data.workers=1")
 
 
 def test_another_resize_than_the_trainings_is_a_warning(
@@ -169,6 +169,41 @@ def test_another_resize_than_the_trainings_is_a_warning(
     assert load_model("old.ckpt").resize is None
     assert len(predicted(Path("old.ckpt"), *data, "data.resize=true")) == 7
     assert caplog.messages == []
+
+
+def test_images_are_resized_if_the_training_resized_them(checkpoint: Path, unibuc_like: Path) -> None:
+    saved = read_checkpoint(checkpoint)
+    saved["hyper_parameters"]["resize"] = True
+    torch.save(saved, "resized.ckpt")
+    Image.new("RGB", (64, 48)).save(unibuc_like / "validation" / "va000.png")
+    with pytest.raises(InputError, match=r"va000.png is 48×64"):
+        evaluated(checkpoint, unibuc_like)
+    evaluated(Path("resized.ckpt"), unibuc_like, "run_dir=score")
+    assert sum(map(sum, read_record(Path("score")).confusion)) == 12
+
+
+def test_outputs_that_are_not_finite_are_refused(checkpoint: Path, unibuc_like: Path) -> None:
+    saved = read_checkpoint(checkpoint)
+    name = next(name for name, value in saved["state_dict"].items() if value.ndim > 1)
+    saved["state_dict"][name][0] = torch.nan
+    torch.save(saved, "nan.ckpt")
+    with pytest.raises(InputError, match="outputs are not finite for 12 of 12 images"):
+        evaluated(Path("nan.ckpt"), unibuc_like)
+    with pytest.raises(InputError, match="outputs are not finite for 7 of 7 images"):
+        predicted(Path("nan.ckpt"), "data=unibuc", f"data.root={unibuc_like}")
+
+
+def test_a_checkpoint_that_is_no_file_is_refused(checkpoint: Path, unibuc_like: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; give a file, such as model/checkpoints/last.ckpt"):
+        evaluated(Path("model"), unibuc_like)
+    Path("empty").mkdir()
+    with pytest.raises(InputError, match="checkpoint=empty: is a folder; give the last.ckpt of a run."):
+        evaluated(Path("empty"), unibuc_like)
+    os.mkfifo("pipe.ckpt")
+    with pytest.raises(InputError, match="checkpoint=pipe.ckpt: is no regular file"):
+        evaluated(Path("pipe.ckpt"), unibuc_like)
+    with pytest.raises(InputError, match="init=pipe.ckpt: is no regular file; give a checkpoint"):
+        digest_of("init", "pipe.ckpt")
 
 
 def test_a_run_of_evaluate_depends_on_the_weights(checkpoint: Path, unibuc_like: Path) -> None:

@@ -99,6 +99,7 @@ def require_same_classes(model_classes: list[str], manifest: Manifest) -> None:
     """Raise InputError if the data's classes, or their order, differ from the model's."""
     if list(manifest.classes) != model_classes:
         raise InputError(
-            f"The model's classes are {', '.join(model_classes)}; the data's are {', '.join(manifest.classes)}."
-            " Use data with the classes of the model, in the same order."
+            f"The model's classes are {', '.join(model_classes)}; those of data={manifest.name} are"
+            f" {', '.join(manifest.classes)}. Use data with the classes of the model, in the same order, such as"
+            " data=folder data.root=PATH."
         )

@@ -63,6 +63,11 @@ def _groups(runs: Sequence[Finished]) -> list[list[Finished]]:
     """Runs of one configuration, in the order of the first of each."""
     if len({run.path.resolve() for run in runs}) < max(len(runs), 2):
         raise InputError("expected two or more different runs, the baseline first; deepfake-cls runs lists them.")
+    places: dict[str, Path] = {}
+    for run in runs:
+        other = places.setdefault(run.record.identity, run.path)
+        if other != run.path:
+            raise InputError(f"{other} and {run.path} are the same run; give one of them.")
     by_key: dict[str, list[Finished]] = {}
     for run in runs:
         by_key.setdefault(_configuration(run.record), []).append(run)
