@@ -128,12 +128,17 @@ def predict_all(
     all_logits, all_probs, all_features, all_flipped = map(_joined, zip(*distributed.gather(on_cpu), strict=True))
     assert all_logits is not None
     assert all_probs is not None
-    if unusable := int((~np.isfinite(all_logits)).any(axis=1).sum()):
-        raise InputError(
-            f"The network's outputs are not finite for {unusable:,} of {len(all_logits):,} images: its weights are"
-            " damaged, or its training diverged. Use another checkpoint, or train again with a lower learning rate."
-        )
+    _require_finite(all_logits)
     return Outputs(all_logits, all_probs, all_features, all_flipped)
+
+
+def _require_finite(logits: NDArray[np.float32]) -> None:
+    count = int((~np.isfinite(logits)).any(axis=1).sum())
+    if count:
+        raise InputError(
+            f"The network's outputs are not finite for {count:,} of {len(logits):,} images: its weights are damaged, or"
+            " its training diverged. Use another checkpoint, or train again with a lower learning rate."
+        )
 
 
 def _joined(parts: tuple[Tensor | None, ...]) -> NDArray[np.float32] | None:
