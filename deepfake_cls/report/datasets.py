@@ -26,6 +26,10 @@ from deepfake_cls.summary import correct_of
 
 MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
 COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
+INTERVALS = (
+    "One run: 95 % Wilson interval over images. Several seeds: on each side the wider of the 95 % t interval over seeds"
+    " and the Wilson interval over images."
+)
 RULE = (
     "Shown for each model: the configuration that this command names; without such runs, the one with the most seeds;"
     " of equals the one closest to the defaults, then the newest. Never chosen by its accuracy."
@@ -52,6 +56,11 @@ class Configuration:
         return [correct_of(run.record) for run in self.runs]
 
     @property
+    def images(self) -> int:
+        """Number of different images: all seeds score the same ones, each fold others."""
+        return sum({_fold(run): count for run, (_, count) in zip(self.runs, self.counts, strict=True)}.values())
+
+    @property
     def summary(self) -> Summary:
         """Accuracy over seeds."""
         return summarise([correct / count for correct, count in self.counts])
@@ -63,18 +72,20 @@ class Configuration:
         return np.asarray(matrices.sum(axis=0))
 
 
-def estimate(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
-    """Accuracy with its interval, from the numbers of correct and of all predictions of each seed.
+def estimate(counts: Sequence[tuple[int, int]], images: int) -> tuple[float, float, float]:
+    """Mean accuracy over seeds with its interval, fractions: see ``INTERVALS``.
 
-    One seed has a Wilson interval over images, several have a t interval over seeds, limited to 0 and 1.
+    Equal accuracies of few seeds say nothing about other images, so the interval is never narrower than Wilson's.
+
+    Args:
+        counts: Numbers of correct and of all predictions of each seed.
+        images: Number of different images among them.
     """
-    if len(counts) == 1:
-        ((correct, count),) = counts
-        return correct / count, *wilson(correct, count)
     summary = summarise([correct / count for correct, count in counts])
-    assert summary.low is not None
-    assert summary.high is not None
-    return summary.mean, max(0.0, summary.low), min(1.0, summary.high)
+    low, high = wilson(summary.mean * images, images)
+    if summary.low is not None and summary.high is not None:
+        low, high = min(low, max(0.0, summary.low)), max(high, min(1.0, summary.high))
+    return summary.mean, low, high
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str
     """Rows of a table of all configurations on a data set, see ``COLUMNS``; names are by kind."""
     rows = []
     for configuration in data.configurations:
-        _, low, high = estimate(configuration.counts)
+        _, low, high = estimate(configuration.counts, configuration.images)
         settings = recipe_text(configuration.kind, configuration.runs[0].record.config) or "the defaults"
         accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
         rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])

@@ -68,12 +68,13 @@ def test_the_headline_is_the_configuration_that_the_command_names() -> None:
     page = render(*MINE)
     assert cards(page) == [("CNN", "89.0 ± 1.0 %"), ("KNN", "30.0 %")]
     assert (
-        "mean ± standard deviation of validation accuracy over 3 seeds; 95 % interval over seeds 86.5 to 91.5 %" in page
+        "mean ± standard deviation of validation accuracy over 3 seeds; 95 % interval (the wider of that over seeds and"
+        " that over images) 83.9 to 92.6 %" in page
     )
     assert "Settings: scale=tiny. Chosen: named by this command, among 5 configurations." in page
     assert "Settings: the defaults. Chosen: the closest to the defaults of 2 configurations." in page
     rows = re.findall(r"<tr><td>(CNN|KNN)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>200</td></tr>", page)
-    assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "86.5 to 91.5")
+    assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "83.9 to 92.6")
     assert [row[1] for row in rows[1:5]] == [
         f"scale=tiny {text}" for text in ("dropout=0", "dropout=0.5", "lr=0.0013", "lr=0.013")
     ]
@@ -96,6 +97,15 @@ def test_a_headline_has_the_most_seeds_and_of_equals_the_newest() -> None:
     page = render()
     assert cards(page) == [("CNN", "40.0 ± 0.0 %")]
     assert "Settings: scale=tiny lr=0.01. Chosen: the newest of 2 configurations." in page
+
+
+def test_equal_accuracies_of_seeds_are_not_certain() -> None:
+    for seed in range(2):
+        write(Path("runs"), MINE, seed, np.arange(13) == 0)
+    page = render()
+    assert cards(page) == [("CNN", "7.7 ± 0.0 %")]
+    assert "that over images) 1.4 to 33.3 %" in page
+    assert "the wider of the 95 % t interval over seeds and the Wilson interval over images." in page
 
 
 def test_settings_that_differ_from_the_defaults_are_named() -> None:
@@ -169,7 +179,7 @@ def test_the_folds_of_a_data_set_are_one_data_set(tmp_path: Path) -> None:
     (headline,) = data.headlines
     assert [run.record.seed for run in headline.runs] == [0, 1, 2]
     assert (headline.summary.seeds, round(headline.summary.mean, 6)) == (3, 0.85)
-    assert headline.confusion.sum() == 600
+    assert headline.confusion.sum() == headline.images == 600
 
 
 def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None:
