@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from deepfake_cls.data.sources import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.notation import override, value_text
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.render import mean_text, percent
+from deepfake_cls.report.render import mean_text, percent, plural
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
@@ -159,12 +159,31 @@ def _with_parent(data: DataSet) -> DataSet:
 def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str]]:
     """Rows of a table of all configurations on a data set, see ``COLUMNS``; names are by kind."""
     rows = []
-    for configuration in data.configurations:
+    for configuration, settings in zip(data.configurations, settings_texts(data.configurations), strict=True):
         _, low, high = estimate(configuration.counts, configuration.images)
-        settings = recipe_text(configuration.kind, configuration.runs[0].record.config) or "the defaults"
         accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
         rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])
     return rows
+
+
+def settings_texts(configurations: Sequence[Configuration]) -> list[str]:
+    """The settings of each configuration; with equal settings, also what differs: hardware, version of the results."""
+    texts = [recipe_text(each.kind, each.runs[0].record.config) or "the defaults" for each in configurations]
+    groups: dict[tuple[str, str], list[tuple[str, ...]]] = defaultdict(list)
+    parts = [_machine(each.runs[0]) for each in configurations]
+    for each, text, own in zip(configurations, texts, parts, strict=True):
+        groups[each.kind, text].append(own)
+    labels = []
+    for each, text, own in zip(configurations, texts, parts, strict=True):
+        differ = [len({*values}) > 1 for values in zip(*groups[each.kind, text], strict=True)]
+        labels.append(", ".join([text, *compress(own, differ)]))
+    return labels
+
+
+def _machine(run: Finished) -> tuple[str, str, str, str]:
+    """What else than settings tells configurations apart, see :func:`_configuration`."""
+    device, precision, threads = hardware_of(run)
+    return device, precision, plural(threads, "thread"), f"results of version {run.record.result_version}"
 
 
 def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
@@ -202,9 +221,13 @@ def _fold(run: Finished) -> Any:
 
 
 def _source(run: Finished) -> str:
-    """Where the data comes from: folder, settings without the fold, classes."""
-    settings = {key: value for key, value in run.hashed["data"].items() if key != "fold"}
-    return json.dumps([str(run.root), settings, run.record.data["classes"]], sort_keys=True)
+    """Where the data comes from: folder, settings without the fold, size of the images, classes.
+
+    An evaluation takes the size from its model, so that ``data.size`` need not be among its settings.
+    """
+    data = run.record.data
+    settings = {key: value for key, value in run.hashed["data"].items() if key not in ("fold", "size")}
+    return json.dumps([str(run.root), settings, data["size"], data["classes"]], sort_keys=True)
 
 
 def _data_set(runs: Sequence[Finished], study: Study) -> DataSet:

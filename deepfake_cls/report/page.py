@@ -122,7 +122,8 @@ def _card(headline: Configuration) -> dict[str, str]:
     value, low, high = estimate(counts, headline.images)
     images = f"{min(count for _, count in counts):,}"
     ks = [int(k) for k in record.config["k"]] if headline.kind == "knn" else []
-    fit = sum(each.seconds.get("fit", 0.0) for each in records) / len(records)
+    stage, verb = ("evaluate", "evaluated") if headline.kind == "evaluate" else ("fit", "trained")
+    seconds = sum(each.seconds.get(stage, 0.0) for each in records) / len(records)
     several = summary.sd is not None
     split = record.config.get("split", "validation")
     return {
@@ -135,7 +136,7 @@ def _card(headline: Configuration) -> dict[str, str]:
         else f"{split} accuracy",
         "interval": f"95 % interval{BOTH if several else ''} {100 * low:.1f} to {100 * high:.1f} %",
         "counts": f"{images} images each" if several else f"{counts[0][0]:,} of {images} images correct",
-        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(fit)}",
+        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"{verb} in {time_text(seconds)}",
         "hardware": hardware_text(record.device, record.precision, record.threads),
         "settings": recipe_text(headline.kind, headline.runs[0].record.config),
         "reason": headline.reason,

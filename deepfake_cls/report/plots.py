@@ -16,12 +16,11 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate
+from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
-from deepfake_cls.settings import recipe_text
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
 
@@ -52,10 +51,8 @@ def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) 
 def configurations_plot(data: DataSet, names: Mapping[str, str]) -> Plot:
     """Accuracies of the configurations on a data set with their intervals; names are by kind."""
     shown = data.configurations[:CONFIGURATIONS]
-    rows = [
-        (f"{names[c.kind]} {recipe_text(c.kind, c.runs[0].record.config)}", *estimate(c.counts, c.images))
-        for c in shown
-    ]
+    texts = settings_texts(shown)
+    rows = [(f"{names[c.kind]} {text}", *estimate(c.counts, c.images)) for c, text in zip(shown, texts, strict=True)]
     omitted = len(data.configurations) - len(shown)
     caption = f"{INTERVALS} {omitted} more configurations are not shown." if omitted else INTERVALS
     return figures.accuracy_figure(rows, 1 / len(data.classes)), caption

@@ -183,7 +183,8 @@ def test_the_folds_of_a_data_set_are_one_data_set(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None:
-    write(tmp_path, MINE, fingerprint="a" * 64, time=1)
+    # The evaluation has no data.size: its model has one.
+    write(tmp_path, [*MINE, "data.size=[100,100]"], fingerprint="a" * 64, time=1)
     write(tmp_path, TOY, fingerprint="b" * 64, time=2)
     for index, root in enumerate(("photos/mydata", "elsewhere")):
         folder = write(tmp_path, ["data=folder", f"data.root={root}"], kind="knn", folder=f"evaluation {index}", time=3)
@@ -192,6 +193,7 @@ def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None
             key: value for key, value in record.config.items() if key not in ("k", "features", "shift", "channels")
         }
         data = record.data | {"fingerprint": "e" * 64, "sizes": {"test": 200}}
+        record.seconds = {"total": 9.0, "setup": 2.0, "evaluate": 7.0}
         write_record(
             folder, replace(record, kind="evaluate", config=config | {"split": "test", "tta": "none"}, data=data)
         )
@@ -201,7 +203,10 @@ def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None
     assert [run.record.kind for run in toy.runs] == ["cnn"]
     assert (elsewhere.name, [headline.kind for headline in elsewhere.headlines]) == ("elsewhere", ["evaluate"])
     assert "200 test" in elsewhere.description
-    render(f"runs={tmp_path}")
+    page = render(f"runs={tmp_path}")
+    assert page.count("evaluated in 7.0 s") == 1
+    assert page.count("trained in 60.0 s") == 2
+    assert "trained in 0.0 s" not in page
 
 
 def test_runs_on_other_hardware_are_another_configuration(tmp_path: Path) -> None:
@@ -210,6 +215,14 @@ def test_runs_on_other_hardware_are_another_configuration(tmp_path: Path) -> Non
     write(tmp_path, TINY, 3, exactly(0.9), hardware=("some gpu", "bf16-mixed", 8), time=9)
     (data,) = sets_of(tmp_path, *TINY)
     assert len(data.headlines[0].runs) == 3
+
+
+def test_configurations_that_differ_only_in_hardware_show_it() -> None:
+    for threads in (1, 2):
+        write(Path("runs"), TINY, hardware=("some cpu", "32-true", threads))
+    write(Path("runs"), [*TINY, "lr=0.001"])
+    rows = re.findall(r"<tr><td>CNN</td><td>(.*?)</td>", render())
+    assert sorted(rows) == ["scale=tiny lr=0.001", "scale=tiny, 1 thread", "scale=tiny, 2 threads"]
 
 
 def test_if_every_run_failed_the_error_names_the_last_one() -> None:
