@@ -99,7 +99,7 @@ def _section(data: DataSet) -> dict[str, Any]:
     return {
         "name": data.name,
         "description": data.description,
-        "chance": f"{100 / len(data.classes):.0f} %",
+        "chance": f"{100 / len(data.classes):.1f}\N{NO-BREAK SPACE}%",
         "cards": [_card(headline) for headline in data.headlines],
         "confusions": [plots.confusion_plot(headline, _title(headline)) for headline in data.headlines],
         "models": [_title(headline) for headline in data.headlines],

@@ -81,9 +81,9 @@ def classes_plot(record: Record) -> Plot | None:
         return None
     samples = figures.by_class(split.store.images, split.labels, names, SPECTRUM_IMAGES)
     caption = (
-        "Each row: three images of a class; the residual of the first (image minus its Gaussian blur, σ = 1, times 6);"
-        " the class's mean log power spectrum of residuals minus the mean over classes (red: more power; zero frequency"
-        " in the centre)."
+        "Each row: up to three images of a class; the residual of the first (image minus its Gaussian blur, σ = 1,"
+        " times 6); the class's mean log power spectrum of residuals minus the mean over classes (red: more power; zero"
+        " frequency in the centre)."
     )
     return figures.classes_figure(samples), caption
 

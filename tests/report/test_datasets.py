@@ -126,8 +126,10 @@ def test_a_toy_run_does_not_replace_the_data_that_the_command_selects() -> None:
     assert headings(page) == ["mydata", "toy"]
     assert cards(page) == [("CNN", "90.0 %"), ("KNN", "30.0 %"), ("CNN", "20.0 %")]
     start = "folder, 2 classes, 1,000 train, 200 validation, 100×100"
-    assert f"<b>mydata</b> ({start}, resize=true, fingerprint {12 * 'a'}). Chance level: 50 %." in page
-    assert f"{start}, fingerprint {12 * 'b'}. Chance level: 50 %." in page
+    assert (
+        f"<b>mydata</b> ({start}, resize=true, fingerprint {12 * 'a'}). Chance level: 50.0\N{NO-BREAK SPACE}%." in page
+    )
+    assert f"{start}, fingerprint {12 * 'b'}. Chance level: 50.0\N{NO-BREAK SPACE}%." in page
     assert "data mydata (folder)" in page  # in the list of all runs
     assert headings(render()) == ["toy", "mydata"]  # the newest training
     with Path("reports/runs.csv").open(newline="") as file:
