@@ -68,6 +68,7 @@ def learning_figure(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> F
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     right.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(0, 100))
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _add_grid_and_legend(axes)
     return figure
 
@@ -134,7 +135,7 @@ def mean_spectrum(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
-    """A row for each class: examples, the residual of the first, and the spectrum of the class minus the mean.
+    """A row for each class: up to three examples, residual of the first, and spectrum of the class minus the mean.
 
     Args:
         samples: uint8 (N, H, W, C) for each class's name; more images reduce noise in the spectrum.
@@ -147,6 +148,8 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
     for row, (name, images) in zip(grid, samples.items(), strict=True):
         for axes, image in zip(row[:3], images, strict=False):
             axes.imshow(image[..., :3])
+        for axes in row[len(images) : 3]:
+            axes.set_frame_on(False)
         row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-limit, vmax=limit)
         row[0].set_ylabel(name, fontsize=9, parse_math=False)

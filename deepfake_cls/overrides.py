@@ -8,7 +8,7 @@ import io
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,13 @@ def refuse_unknown_flags(arguments: Sequence[str]) -> None:
 
 
 def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
-    """Raise InputError for two experiments at once, and for an experiment of another entry point."""
+    """Refuse two experiments at once, an experiment of another entry point, and a key that the experiment varies.
+
+    Hydra prefers the command line: a value of a varied key would replace those of all arms.
+
+    Raises:
+        InputError: If there is such an argument.
+    """
     values = [text.split("=")[1] for text in arguments if text.lstrip("+").startswith("experiment=")]
     names = [name for value in values for name in value.split(",")]
     if not names or names == ["null"]:
@@ -163,6 +169,36 @@ def refuse_other_experiments(entry: str, arguments: Sequence[str]) -> None:
     expected = OmegaConf.load(file).experiment.entry
     if expected != entry:
         raise InputError(f"experiment={names[0]}: belongs to deepfake-cls {expected}.")
+    varied = varied_keys(file)
+    for text in arguments:
+        if key_of(text) in varied:
+            raise InputError(f"{text}: experiment={names[0]} varies {key_of(text)}; omit this key.")
+
+
+def varied_keys(file: Path) -> set[str]:
+    """The keys that an experiment varies: those of its sweeper except the seed, and those that its arms set.
+
+    Args:
+        file: The experiment, in ``conf/experiment``.
+    """
+    params: Any = OmegaConf.to_container(OmegaConf.load(file).hydra.sweeper.params)  # without resolving ${sweep.lr}
+    arms = [file.parents[1] / "arm" / f"{name.strip()}.yaml" for name in str(params.get("arm", "")).split(",")]
+    trees: list[Any] = [OmegaConf.to_container(OmegaConf.load(arm)) for arm in arms if arm.is_file()]
+    return ({*params} | {key for tree in trees for key in _leaf_keys(tree)}) - {"seed"}
+
+
+def key_of(text: str) -> str:
+    """The key of an override: ``channels`` of ``++channels=RGB``."""
+    return text.lstrip("+~").partition("=")[0]
+
+
+def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of the values in nested dicts."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def refuse_unknown_options(arguments: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def print_sweep(entry: str, jobs: Sequence[Job]) -> None:
     if seeds := over_seeds(jobs, keys):
         others = [key for key in keys if key != "seed"]
         print("Over seeds, mean ± standard deviation")
-        print_table([*others, accuracy, "seeds"], seeds)
+        print_table([*others, accuracy, "seeds", "images each"], seeds)
     print(f"next: {report_command(entry, jobs)}", flush=True)
 
 
@@ -64,21 +64,23 @@ def varied(jobs: Sequence[Job]) -> list[str]:
 
 
 def over_seeds(jobs: Sequence[Job], keys: Sequence[str]) -> list[list[str]]:
-    """A row for each configuration that has runs of two seeds or more: its values, mean ± sd, number of seeds."""
+    """A row for each configuration that has runs of two seeds or more: values, mean ± sd, seeds, images."""
     from deepfake_cls.stats.intervals import summarise
     from deepfake_cls.summary import correct_of
 
     if "seed" not in keys:
         return []
     shares: dict[tuple[str, ...], dict[str, float]] = {}
+    images: dict[tuple[str, ...], int] = {}  # of one seed
     for job in jobs:
         if (record := _record(job)) is not None and job.run is not None:
             correct, count = correct_of(record)
             values = tuple(_value(job, key) for key in keys if key != "seed")
+            images[values] = count
             shares.setdefault(values, {})[job.run] = correct / count  # jobs may share a run: KNN has no seed
     summaries = {values: summarise([*by_run.values()]) for values, by_run in shares.items()}
     return [
-        [*values, f"{100 * summary.mean:.1f} ± {100 * summary.sd:.1f} %", str(summary.seeds)]
+        [*values, f"{100 * summary.mean:.1f} ± {100 * summary.sd:.1f} %", str(summary.seeds), f"{images[values]:,}"]
         for values, summary in summaries.items()
         if summary.sd is not None
     ]

@@ -179,6 +179,24 @@ def test_other_arguments_are_left_to_hydra(argument: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("entry", "name", "argument", "key"),
+    [
+        ("train", "table6_alpha", "channels=RGB", "channels"),
+        ("train", "table6_alpha", "arm=rgb", "arm"),
+        ("train", "table6_controls", "++data.strength=1", "data.strength"),
+        ("train", "table10_components", "augment.cutmix=null", "augment.cutmix"),
+        ("train", "table4_lr", "lr=1e-3,2e-3", "lr"),
+        ("knn", "table1_knn", "shift=1", "shift"),
+    ],
+)
+def test_a_key_that_an_experiment_varies_is_refused(entry: str, name: str, argument: str, key: str) -> None:
+    with pytest.raises(InputError) as error:
+        refuse_other_experiments(entry, [f"experiment={name}", "seed=0,1", argument])
+    assert str(error.value) == f"{argument}: experiment={name} varies {key}; omit this key."
+    refuse_other_experiments(entry, [f"experiment={name}", "seed=0,1", "data.root=x", "epochs=2"])
+
+
+@pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("data=imagenet", r"data.name=imagenet: unknown; .*plugins="),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepfake_cls.figures import PALETTE, by_class, nearest_figure, traces_figure
+from deepfake_cls.figures import PALETTE, by_class, classes_figure, learning_figure, nearest_figure, traces_figure
 
 
 def test_images_are_grouped_by_class_without_unlabelled_ones() -> None:
@@ -38,3 +38,15 @@ def test_the_frame_of_a_neighbour_shows_whether_its_class_is_right() -> None:
     assert [colour[:3] for colour in colours[1:4]] == [same, other, other]
     drawn = np.asarray(figure.axes[2].images[0].get_array())
     assert np.array_equal(drawn, images[1, ..., :3])
+
+
+def test_epochs_are_whole_numbers() -> None:
+    rows = [{"epoch": float(epoch), "train_loss": 1.0, "val_loss": 1.0, "val_acc": 0.5} for epoch in range(2)]
+    for axes in learning_figure({"CNN": rows}).axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_a_class_with_one_image_has_no_empty_frames() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    figure = classes_figure({"many": images, "one": images[:1]})
+    assert [axes.get_frame_on() for axes in figure.axes] == [True] * 6 + [False] * 2 + [True] * 2

@@ -53,8 +53,8 @@ def test_seeds_of_a_configuration_are_summarised(tmp_path: Path, capsys: pytest.
     by_job, _, by_seed = capsys.readouterr().out.rpartition("── 4 jobs")[2].partition("Over seeds, mean ± standard")
     assert [row[:3] for row in cells(by_job)] == [[str(job.number + 1), *job.values.values()][:3] for job in jobs]
     assert cells(by_job)[-1][3] == "failed"
-    ((lr, mean, _, sd, _, seeds),) = cells(by_seed)
-    assert (lr, seeds) == ("1e-3", "2")
+    ((lr, mean, _, sd, _, seeds, images),) = cells(by_seed)
+    assert (lr, seeds, images) == ("1e-3", "2", "1,000")
     assert float(mean) == pytest.approx(55, abs=3)
     assert float(sd) == pytest.approx(7, abs=4)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from deepfake_cls.commands import command
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record, read_predictions, read_record
 from deepfake_cls.run_key import hashed_config
 from deepfake_cls.stats.metrics import compute, metric, record_name
@@ -64,7 +65,7 @@ def collect(folder: Path) -> list[Finished]:
     runs = []
     for file in sorted(folder.rglob("result.json")):
         try:
-            record = read_record(file.parent)
+            record = _printable(read_record(file.parent))
             runs.append(Finished(file.parent, _with_all_metrics(record, file.parent), file.stat().st_mtime))
         except InputError as error:
             _log.warning("skipped: %s", error)
@@ -78,6 +79,14 @@ def folder_above(name: str) -> Path:
     """The parent of the current folder if only the parent contains ``name``, else the current folder."""
     here = Path.cwd()
     return here.parent if (here.parent / name).exists() and not (here / name).exists() else here
+
+
+def _printable(record: Record) -> Record:
+    """Escape the names of classes, which are names of folders, and the error: fonts and UTF-8 lack some characters."""
+    data, error = record.data, record.error
+    if "classes" in data:
+        data = data | {"classes": [printable(name) for name in data["classes"]]}
+    return replace(record, data=data, error=error and printable(error, keep="\n"))
 
 
 def _with_all_metrics(record: Record, folder: Path) -> Record:

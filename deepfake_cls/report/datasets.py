@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from deepfake_cls.data.sources import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.notation import override, value_text
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.render import mean_text, percent
+from deepfake_cls.report.render import mean_text, percent, plural
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
@@ -26,6 +26,10 @@ from deepfake_cls.summary import correct_of
 
 MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
 COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
+INTERVALS = (
+    "One run: 95 % Wilson interval over images. Several seeds: on each side the wider of the 95 % t interval over seeds"
+    " and the Wilson interval over images."
+)
 RULE = (
     "Shown for each model: the configuration that this command names; without such runs, the one with the most seeds;"
     " of equals the one closest to the defaults, then the newest. Never chosen by its accuracy."
@@ -52,6 +56,11 @@ class Configuration:
         return [correct_of(run.record) for run in self.runs]
 
     @property
+    def images(self) -> int:
+        """Number of different images: all seeds score the same ones, each fold others."""
+        return sum({_fold(run): count for run, (_, count) in zip(self.runs, self.counts, strict=True)}.values())
+
+    @property
     def summary(self) -> Summary:
         """Accuracy over seeds."""
         return summarise([correct / count for correct, count in self.counts])
@@ -63,18 +72,20 @@ class Configuration:
         return np.asarray(matrices.sum(axis=0))
 
 
-def estimate(counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
-    """Accuracy with its interval, from the numbers of correct and of all predictions of each seed.
+def estimate(counts: Sequence[tuple[int, int]], images: int) -> tuple[float, float, float]:
+    """Mean accuracy over seeds with its interval, fractions: see ``INTERVALS``.
 
-    One seed has a Wilson interval over images, several have a t interval over seeds, limited to 0 and 1.
+    Equal accuracies of few seeds say nothing about other images, so the interval is never narrower than Wilson's.
+
+    Args:
+        counts: Numbers of correct and of all predictions of each seed.
+        images: Number of different images among them.
     """
-    if len(counts) == 1:
-        ((correct, count),) = counts
-        return correct / count, *wilson(correct, count)
     summary = summarise([correct / count for correct, count in counts])
-    assert summary.low is not None
-    assert summary.high is not None
-    return summary.mean, max(0.0, summary.low), min(1.0, summary.high)
+    low, high = wilson(summary.mean * images, images)
+    if summary.low is not None and summary.high is not None:
+        low, high = min(low, max(0.0, summary.low)), max(high, min(1.0, summary.high))
+    return summary.mean, low, high
 
 
 @dataclass(frozen=True)
@@ -148,12 +159,31 @@ def _with_parent(data: DataSet) -> DataSet:
 def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str]]:
     """Rows of a table of all configurations on a data set, see ``COLUMNS``; names are by kind."""
     rows = []
-    for configuration in data.configurations:
-        _, low, high = estimate(configuration.counts)
-        settings = recipe_text(configuration.kind, configuration.runs[0].record.config) or "the defaults"
+    for configuration, settings in zip(data.configurations, settings_texts(data.configurations), strict=True):
+        _, low, high = estimate(configuration.counts, configuration.images)
         accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
         rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])
     return rows
+
+
+def settings_texts(configurations: Sequence[Configuration]) -> list[str]:
+    """The settings of each configuration; with equal settings, also what differs: hardware, version of the results."""
+    texts = [recipe_text(each.kind, each.runs[0].record.config) or "the defaults" for each in configurations]
+    groups: dict[tuple[str, str], list[tuple[str, ...]]] = defaultdict(list)
+    parts = [_machine(each.runs[0]) for each in configurations]
+    for each, text, own in zip(configurations, texts, parts, strict=True):
+        groups[each.kind, text].append(own)
+    labels = []
+    for each, text, own in zip(configurations, texts, parts, strict=True):
+        differ = [len({*values}) > 1 for values in zip(*groups[each.kind, text], strict=True)]
+        labels.append(", ".join([text, *compress(own, differ)]))
+    return labels
+
+
+def _machine(run: Finished) -> tuple[str, str, str, str]:
+    """What else than settings tells configurations apart, see :func:`_configuration`."""
+    device, precision, threads = hardware_of(run)
+    return device, precision, plural(threads, "thread"), f"results of version {run.record.result_version}"
 
 
 def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
@@ -191,9 +221,13 @@ def _fold(run: Finished) -> Any:
 
 
 def _source(run: Finished) -> str:
-    """Where the data comes from: folder, settings without the fold, classes."""
-    settings = {key: value for key, value in run.hashed["data"].items() if key != "fold"}
-    return json.dumps([str(run.root), settings, run.record.data["classes"]], sort_keys=True)
+    """Where the data comes from: folder, settings without the fold, size of the images, classes.
+
+    An evaluation takes the size from its model, so that ``data.size`` need not be among its settings.
+    """
+    data = run.record.data
+    settings = {key: value for key, value in run.hashed["data"].items() if key not in ("fold", "size")}
+    return json.dumps([str(run.root), settings, data["size"], data["classes"]], sort_keys=True)
 
 
 def _data_set(runs: Sequence[Finished], study: Study) -> DataSet:

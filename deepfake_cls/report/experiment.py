@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
 from deepfake_cls.config import conf_dir
-from deepfake_cls.overrides import to_hydra
+from deepfake_cls.overrides import key_of, to_hydra, varied_keys
 from deepfake_cls.report.collect import Finished
 
 KNN_KEYS = ("plugins", "data", "trainer")  # overrides of train that mean the same for knn
@@ -58,6 +58,7 @@ class Experiment:
         baseline: Index of the baseline among the arms.
         arms: In the order of the declaration.
         by_k: The paper's accuracy for each k.
+        varied: The keys that it varies, see :func:`deepfake_cls.overrides.varied_keys`.
     """
 
     name: str
@@ -67,10 +68,15 @@ class Experiment:
     baseline: int
     arms: list[Arm]
     by_k: dict[int, float] = field(default_factory=dict)
+    varied: set[str] = field(default_factory=set)
 
     def command(self, overrides: Sequence[str]) -> str:
         """The command that makes the runs of all arms; all share these overrides of ``train``."""
-        return command(self.entry, [f"experiment={self.name}", *overrides_for(self.entry, overrides)])
+        return command(self.entry, [f"experiment={self.name}", *self.shared(overrides)])
+
+    def shared(self, overrides: Sequence[str]) -> tuple[str, ...]:
+        """Those of these overrides of ``train`` that all arms share: without the keys that the experiment varies."""
+        return tuple(text for text in overrides_for(self.entry, overrides) if key_of(text) not in self.varied)
 
 
 @contextmanager
@@ -107,14 +113,14 @@ def _read(file: Path, base: DictConfig) -> Experiment:
         Arm(overrides=overrides, **arm)
         for overrides, arm in zip(itertools.product(*swept), values.pop("arms"), strict=True)
     ]
-    return Experiment(name=file.stem, arms=arms, **values)
+    return Experiment(name=file.stem, arms=arms, varied=varied_keys(file), **values)
 
 
 def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
     """Select the overrides of ``train`` that another entry point has too."""
     if entry == "train":
         return [*overrides]
-    return [override for override in overrides if override.lstrip("+~").split("=")[0].split(".")[0] in KNN_KEYS]
+    return [override for override in overrides if key_of(override).split(".")[0] in KNN_KEYS]
 
 
 def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:

@@ -23,6 +23,7 @@ from deepfake_cls.settings import recipe_text
 from deepfake_cls.summary import accuracy_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
+BOTH = " (the wider of that over seeds and that over images)"
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
 
 
@@ -98,7 +99,7 @@ def _section(data: DataSet) -> dict[str, Any]:
     return {
         "name": data.name,
         "description": data.description,
-        "chance": f"{100 / len(data.classes):.0f} %",
+        "chance": f"{100 / len(data.classes):.1f}\N{NO-BREAK SPACE}%",
         "cards": [_card(headline) for headline in data.headlines],
         "confusions": [plots.confusion_plot(headline, _title(headline)) for headline in data.headlines],
         "models": [_title(headline) for headline in data.headlines],
@@ -118,10 +119,11 @@ def _card(headline: Configuration) -> dict[str, str]:
     records = [run.record for run in headline.runs]
     record, summary = records[0], headline.summary
     counts = headline.counts
-    value, low, high = estimate(counts)
+    value, low, high = estimate(counts, headline.images)
     images = f"{min(count for _, count in counts):,}"
     ks = [int(k) for k in record.config["k"]] if headline.kind == "knn" else []
-    fit = sum(each.seconds.get("fit", 0.0) for each in records) / len(records)
+    stage, verb = ("evaluate", "evaluated") if headline.kind == "evaluate" else ("fit", "trained")
+    seconds = sum(each.seconds.get(stage, 0.0) for each in records) / len(records)
     several = summary.sd is not None
     split = record.config.get("split", "validation")
     return {
@@ -132,9 +134,9 @@ def _card(headline: Configuration) -> dict[str, str]:
         "measure": f"mean ± standard deviation of {split} accuracy over {plural(len(records), 'seed')}"
         if several
         else f"{split} accuracy",
-        "interval": f"95 % interval{' over seeds' if several else ''} {100 * low:.1f} to {100 * high:.1f} %",
+        "interval": f"95 % interval{BOTH if several else ''} {100 * low:.1f} to {100 * high:.1f} %",
         "counts": f"{images} images each" if several else f"{counts[0][0]:,} of {images} images correct",
-        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"trained in {time_text(fit)}",
+        "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"{verb} in {time_text(seconds)}",
         "hardware": hardware_text(record.device, record.precision, record.threads),
         "settings": recipe_text(headline.kind, headline.runs[0].record.config),
         "reason": headline.reason,

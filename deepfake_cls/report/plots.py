@@ -16,12 +16,11 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.datasets import Configuration, DataSet, estimate
+from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
-from deepfake_cls.settings import recipe_text
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
 
@@ -30,7 +29,6 @@ Plot = tuple[Figure, str]  # figure and caption
 SPECTRUM_IMAGES = 200  # images of a class for its mean spectrum
 CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
 CONFIGURATIONS = 30  # in one figure
-INTERVALS = "One run: 95 % Wilson interval over images. Several seeds: mean with 95 % t interval over seeds."
 SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
 
 
@@ -39,12 +37,13 @@ def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) 
     rows: list[figures.Estimate] = []
     for headline in headlines:
         if headline.kind != "knn":
-            rows.append((names[headline.kind], *estimate(headline.counts)))
+            rows.append((names[headline.kind], *estimate(headline.counts, headline.images)))
             continue
         by_k = [run.record.by_k for run in headline.runs]
         for k in sorted(set[str]().union(*by_k), key=int):
             scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, headline.counts, strict=True) if k in each]
-            rows.append((f"KNN, k = {k}", *estimate([(round(accuracy * n), n) for accuracy, n in scored])))
+            counts = [(round(accuracy * n), n) for accuracy, n in scored]
+            rows.append((f"KNN, k = {k}", *estimate(counts, headline.images)))
     chance = 1 / len(headlines[0].runs[0].record.data["classes"])
     return figures.accuracy_figure(rows, chance), INTERVALS
 
@@ -52,7 +51,8 @@ def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) 
 def configurations_plot(data: DataSet, names: Mapping[str, str]) -> Plot:
     """Accuracies of the configurations on a data set with their intervals; names are by kind."""
     shown = data.configurations[:CONFIGURATIONS]
-    rows = [(f"{names[c.kind]} {recipe_text(c.kind, c.runs[0].record.config)}", *estimate(c.counts)) for c in shown]
+    texts = settings_texts(shown)
+    rows = [(f"{names[c.kind]} {text}", *estimate(c.counts, c.images)) for c, text in zip(shown, texts, strict=True)]
     omitted = len(data.configurations) - len(shown)
     caption = f"{INTERVALS} {omitted} more configurations are not shown." if omitted else INTERVALS
     return figures.accuracy_figure(rows, 1 / len(data.classes)), caption
@@ -81,9 +81,9 @@ def classes_plot(record: Record) -> Plot | None:
         return None
     samples = figures.by_class(split.store.images, split.labels, names, SPECTRUM_IMAGES)
     caption = (
-        "Each row: three images of a class; the residual of the first (image minus its Gaussian blur, σ = 1, times 6);"
-        " the class's mean log power spectrum of residuals minus the mean over classes (red: more power; zero frequency"
-        " in the centre)."
+        "Each row: up to three images of a class; the residual of the first (image minus its Gaussian blur, σ = 1,"
+        " times 6); the class's mean log power spectrum of residuals minus the mean over classes (red: more power; zero"
+        " frequency in the centre)."
     )
     return figures.classes_figure(samples), caption
 

@@ -257,17 +257,18 @@ def without_repeats(runs: Sequence[Finished]) -> list[Finished]:
 def _arms_by_key(study: Study, seeds: Sequence[int]) -> dict[str, list[tuple[Arm, set[int]]]]:
     """Arms by the match keys of their runs, for each seed, with the numbers of neighbours that KNN needs.
 
-    Arms with the same overrides are composed once.
+    Arms with the same overrides are composed once. A key that an experiment varies is not shared by its arms.
     """
-    same: dict[tuple[str, tuple[str, ...]], list[Arm]] = {("train", ()): [study.main]}
+    same: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[Arm]] = {("train", study.overrides, ()): [study.main]}
     for experiment in filter(study.includes, study.experiments.values()):
+        shared = experiment.shared(study.overrides)
         for arm in experiment.arms:
-            same.setdefault((experiment.entry, arm.overrides), []).append(arm)
+            same.setdefault((experiment.entry, shared, arm.overrides), []).append(arm)
     arms_by_key: dict[str, list[tuple[Arm, set[int]]]] = {}
     with hydra_ready():
-        bases = {entry: compose_base(entry, study.overrides) for entry in {entry for entry, _ in same}}
-        for (entry, overrides), arms in same.items():
-            composed = compose_arm(entry, bases[entry], study.overrides, overrides)
+        bases = {each: compose_base(*each) for each in {(entry, shared) for entry, shared, _ in same}}
+        for (entry, shared, overrides), arms in same.items():
+            composed = compose_arm(entry, bases[entry, shared], shared, overrides)
             for key in _match_keys(entry, composed, seeds):
                 arms_by_key.setdefault(key, []).extend((arm, set(composed.get("k", []))) for arm in arms)
     return arms_by_key

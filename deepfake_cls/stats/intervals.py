@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def wilson(correct: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(correct: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a proportion (Wilson 1927).
 
     Args:
-        correct: Successes.
+        correct: Successes; a mean over seeds need not be whole.
         count: Trials, 1 or more.
         confidence: Two-sided level.
 

@@ -68,12 +68,13 @@ def test_the_headline_is_the_configuration_that_the_command_names() -> None:
     page = render(*MINE)
     assert cards(page) == [("CNN", "89.0 ± 1.0 %"), ("KNN", "30.0 %")]
     assert (
-        "mean ± standard deviation of validation accuracy over 3 seeds; 95 % interval over seeds 86.5 to 91.5 %" in page
+        "mean ± standard deviation of validation accuracy over 3 seeds; 95 % interval (the wider of that over seeds and"
+        " that over images) 83.9 to 92.6 %" in page
     )
     assert "Settings: scale=tiny. Chosen: named by this command, among 5 configurations." in page
     assert "Settings: the defaults. Chosen: the closest to the defaults of 2 configurations." in page
     rows = re.findall(r"<tr><td>(CNN|KNN)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>200</td></tr>", page)
-    assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "86.5 to 91.5")
+    assert rows[0] == ("CNN", "scale=tiny", "89.0 ± 1.0 (n = 3)", "83.9 to 92.6")
     assert [row[1] for row in rows[1:5]] == [
         f"scale=tiny {text}" for text in ("dropout=0", "dropout=0.5", "lr=0.0013", "lr=0.013")
     ]
@@ -98,6 +99,15 @@ def test_a_headline_has_the_most_seeds_and_of_equals_the_newest() -> None:
     assert "Settings: scale=tiny lr=0.01. Chosen: the newest of 2 configurations." in page
 
 
+def test_equal_accuracies_of_seeds_are_not_certain() -> None:
+    for seed in range(2):
+        write(Path("runs"), MINE, seed, np.arange(13) == 0)
+    page = render()
+    assert cards(page) == [("CNN", "7.7 ± 0.0 %")]
+    assert "that over images) 1.4 to 33.3 %" in page
+    assert "the wider of the 95 % t interval over seeds and the Wilson interval over images." in page
+
+
 def test_settings_that_differ_from_the_defaults_are_named() -> None:
     write(Path("runs"), [*MINE, "epochs=9", "augment.cutmix=null", "model.args.skips=false"])
     page = render()
@@ -116,8 +126,10 @@ def test_a_toy_run_does_not_replace_the_data_that_the_command_selects() -> None:
     assert headings(page) == ["mydata", "toy"]
     assert cards(page) == [("CNN", "90.0 %"), ("KNN", "30.0 %"), ("CNN", "20.0 %")]
     start = "folder, 2 classes, 1,000 train, 200 validation, 100×100"
-    assert f"<b>mydata</b> ({start}, resize=true, fingerprint {12 * 'a'}). Chance level: 50 %." in page
-    assert f"{start}, fingerprint {12 * 'b'}. Chance level: 50 %." in page
+    assert (
+        f"<b>mydata</b> ({start}, resize=true, fingerprint {12 * 'a'}). Chance level: 50.0\N{NO-BREAK SPACE}%." in page
+    )
+    assert f"{start}, fingerprint {12 * 'b'}. Chance level: 50.0\N{NO-BREAK SPACE}%." in page
     assert "data mydata (folder)" in page  # in the list of all runs
     assert headings(render()) == ["toy", "mydata"]  # the newest training
     with Path("reports/runs.csv").open(newline="") as file:
@@ -169,11 +181,12 @@ def test_the_folds_of_a_data_set_are_one_data_set(tmp_path: Path) -> None:
     (headline,) = data.headlines
     assert [run.record.seed for run in headline.runs] == [0, 1, 2]
     assert (headline.summary.seeds, round(headline.summary.mean, 6)) == (3, 0.85)
-    assert headline.confusion.sum() == 600
+    assert headline.confusion.sum() == headline.images == 600
 
 
 def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None:
-    write(tmp_path, MINE, fingerprint="a" * 64, time=1)
+    # The evaluation has no data.size: its model has one.
+    write(tmp_path, [*MINE, "data.size=[100,100]"], fingerprint="a" * 64, time=1)
     write(tmp_path, TOY, fingerprint="b" * 64, time=2)
     for index, root in enumerate(("photos/mydata", "elsewhere")):
         folder = write(tmp_path, ["data=folder", f"data.root={root}"], kind="knn", folder=f"evaluation {index}", time=3)
@@ -182,6 +195,7 @@ def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None
             key: value for key, value in record.config.items() if key not in ("k", "features", "shift", "channels")
         }
         data = record.data | {"fingerprint": "e" * 64, "sizes": {"test": 200}}
+        record.seconds = {"total": 9.0, "setup": 2.0, "evaluate": 7.0}
         write_record(
             folder, replace(record, kind="evaluate", config=config | {"split": "test", "tta": "none"}, data=data)
         )
@@ -191,7 +205,10 @@ def test_an_evaluation_belongs_to_the_data_of_its_folder(tmp_path: Path) -> None
     assert [run.record.kind for run in toy.runs] == ["cnn"]
     assert (elsewhere.name, [headline.kind for headline in elsewhere.headlines]) == ("elsewhere", ["evaluate"])
     assert "200 test" in elsewhere.description
-    render(f"runs={tmp_path}")
+    page = render(f"runs={tmp_path}")
+    assert page.count("evaluated in 7.0 s") == 1
+    assert page.count("trained in 60.0 s") == 2
+    assert "trained in 0.0 s" not in page
 
 
 def test_runs_on_other_hardware_are_another_configuration(tmp_path: Path) -> None:
@@ -200,6 +217,14 @@ def test_runs_on_other_hardware_are_another_configuration(tmp_path: Path) -> Non
     write(tmp_path, TINY, 3, exactly(0.9), hardware=("some gpu", "bf16-mixed", 8), time=9)
     (data,) = sets_of(tmp_path, *TINY)
     assert len(data.headlines[0].runs) == 3
+
+
+def test_configurations_that_differ_only_in_hardware_show_it() -> None:
+    for threads in (1, 2):
+        write(Path("runs"), TINY, hardware=("some cpu", "32-true", threads))
+    write(Path("runs"), [*TINY, "lr=0.001"])
+    rows = re.findall(r"<tr><td>CNN</td><td>(.*?)</td>", render())
+    assert sorted(rows) == ["scale=tiny lr=0.001", "scale=tiny, 1 thread", "scale=tiny, 2 threads"]
 
 
 def test_if_every_run_failed_the_error_names_the_last_one() -> None:

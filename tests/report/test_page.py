@@ -17,7 +17,7 @@ from deepfake_cls.report.plots import contact_sheet, table_plots
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import all_tables
 from tests.conftest import SMALL_DATA
-from tests.report.fake_runs import FOLDS, TINY, fold, random_correct, study_of, write
+from tests.report.fake_runs import FOLDS, TINY, fold, random_correct, render, study_of, write
 
 
 def captions(study: Study) -> list[str]:
@@ -82,6 +82,14 @@ def test_a_failed_run_does_not_break_the_page(tmp_path: Path) -> None:
     page = page_of(tmp_path, study_of(tmp_path))
     assert "Failed: dropout 0, seed 0: ValueError: &lt;lr&gt;" in page
     assert "failed: ValueError: &lt;lr&gt;" in page
+
+
+@pytest.mark.usefixtures("no_images")
+def test_names_of_classes_that_are_not_utf8_are_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "runs", TINY, classes=["real", "caf\udce9"])
+    page = render("runs=runs")  # with its figures
+    assert r"<td>caf\udce9</td>" in page
 
 
 def test_missing_predictions_do_not_break_the_tables(tmp_path: Path) -> None:

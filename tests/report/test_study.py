@@ -135,6 +135,16 @@ def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     assert study.no_match(*knn.arms, experiment=knn) == [f"{start}{command}"]
 
 
+def test_a_key_that_an_experiment_varies_is_not_shared_by_its_arms(tmp_path: Path) -> None:
+    write(tmp_path, [*TINY, "channels=RGB"])
+    study = study_of(tmp_path, [*TINY, "channels=RGB"])
+    alpha, rates = study.experiments["table6_alpha"], study.experiments["table4_lr"]
+    assert [[*one.runs] for one in alpha.arms] == [[0], [], []]
+    assert list(arm(study, "table4_lr", "default").runs) == list(study.main.runs) == [0]
+    assert study.command(alpha) == "deepfake-cls train experiment=table6_alpha scale=tiny"
+    assert study.command(rates) == "deepfake-cls train experiment=table4_lr scale=tiny channels=RGB"
+
+
 def test_matching_runs_need_no_sentence(tmp_path: Path) -> None:
     write(tmp_path, TINY)
     study = study_of(tmp_path)
