@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
@@ -48,7 +49,7 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
         table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")
     for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):
         share = "–" if recall is None else f"{100 * recall:.1f} %"
-        table.add_row(f"recall, {name}", f"{share} of {sum(row):,}")
+        table.add_row(f"recall, {printable(name)}", f"{share} of {sum(row):,}")
     table.add_row("time", ", ".join(f"{name} {time_text(value)}" for name, value in record.seconds.items()))
     table.add_row(
         "hardware", f"{record.device}, {record.precision}, {record.threads} thread{'s' * (record.threads != 1)}"
