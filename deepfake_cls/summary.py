@@ -33,7 +33,7 @@ def time_text(seconds: float) -> str:
 
 
 def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None:
-    """Print the results of a run, and commands with what they are for, such as ``next``."""
+    """Print the results of a run, and commands with what they are for, such as ``next``; a sweep's jobs have none."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -60,4 +60,6 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     # Wide enough that a folder or command is not wrapped if the output is a file.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     console.print(table)
-    print(*(f"{purpose}: {command}" for purpose, command in commands.items()), sep="\n", flush=True)
+    for purpose, command in commands.items():
+        print(f"{purpose}: {command}")
+    sys.stdout.flush()

@@ -58,7 +58,7 @@ def test_evaluate_gives_the_scores_of_the_training(
     ours_probs, theirs_probs = (read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model"))
     assert np.allclose(ours_probs, theirs_probs, atol=1e-5)
     evaluated(checkpoint, unibuc_like, "run_dir=train_score", "split=train")
-    label = f"\nlabel images: deepfake-cls predict PHOTOS checkpoint={checkpoint} "
+    label = f"\nlabel images: deepfake-cls predict PHOTOS checkpoint={checkpoint}"
     assert label in capsys.readouterr().out
     assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
 
