@@ -139,6 +139,7 @@ def summary(answers: Answers) -> Iterator[str]:
         yield f"Images with an answer: {count:,} of {len(answers.ids):,}"
         for index, images in sorted(Counter(answers.probs.argmax(axis=1).tolist()).items()):
             yield f"  {answers.label(index)}: {images:,} of {count:,} images ({100 * images / count:.0f} %)"
+    if len(answers.ids) > 1 and count:
         yield f"Mean probability of these answers: {answers.probs.max(axis=1).mean():.3f} (not calibrated)."
     numbered = not answers.names and [*answers.classes] != [str(index) for index in range(len(answers.classes))]
     possible = [f"{index} = {name}" if numbered else name for index, name in enumerate(answers.classes)]

@@ -24,10 +24,15 @@ def command(entry: str, arguments: Sequence[str] = ()) -> str:
 
 
 def label_command(checkpoint: str | Path, config: Mapping[str, Any]) -> str:
-    """The command that labels the user's own images; PHOTOS stands for them."""
+    """The command that labels the user's own images; PHOTOS stands for them.
+
+    Other than ``predict_command`` it omits ``trainer.threads`` and ``trainer.progress``, which change no answer.
+    """
     data = {key: value for key, value in config.get("data", {}).items() if key in ("cache", "workers")}
     cached = [override(f"data.{key}", value) for key, value in data.items() if value is not None]
-    others = overrides_of("predict", {key: config[key] for key in ("plugins", "trainer") if key in config})
+    kept = {key: config[key] for key in ("plugins", "trainer") if key in config}
+    others = overrides_of("predict", kept)
+    others = [text for text in others if not text.startswith(("trainer.threads=", "trainer.progress="))]
     return command("predict", ["PHOTOS", override("checkpoint", checkpoint), *cached, *others])
 
 

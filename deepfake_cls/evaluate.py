@@ -50,7 +50,8 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             path = run.path / "predictions.npz"
             write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
             write_record(run.path, record)
-        print_run(record, run.path, {"label images": label_command(config.checkpoint, asdict(config))})
+        label = label_command(config.checkpoint, asdict(config))
+        print_run(record, run.path, {} if sweep else {"label images": label})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deepfake_cls.escaping import printable
+
 # Okabe and Ito 2008: distinguishable with colour-vision deficiency.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
@@ -49,8 +51,9 @@ def confusion_figure(counts: NDArray[Any], classes: Sequence[str], title: str = 
         colour = "white" if share[row, column] > 0.5 else "black"
         text = f"{int(count)}\n{100 * share[row, column]:.1f} %"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right", parse_math=False)  # names may contain "$"
-    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    names = [*map(printable, classes)]
+    axes.set_xticks(range(len(classes)), names, rotation=30, ha="right", parse_math=False)  # names may contain "$"
+    axes.set_yticks(range(len(classes)), names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
 
@@ -152,7 +155,7 @@ def classes_figure(samples: Mapping[str, NDArray[np.uint8]]) -> Figure:
             axes.set_frame_on(False)
         row[3].imshow(np.clip(128 + 6 * residual(images[:1])[0], 0, 255).astype(np.uint8))
         row[4].imshow(spectra[name] - common, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        row[0].set_ylabel(name, fontsize=9, parse_math=False)
+        row[0].set_ylabel(printable(name), fontsize=9, parse_math=False)
     for axes, title in zip(grid[0], ("examples", "", "", "residual × 6 (first)", "spectrum − mean"), strict=True):
         axes.set_title(title, fontsize=9)
     _remove_ticks(grid)
@@ -283,7 +286,7 @@ def recall_figure(classes: Sequence[str], ours: NDArray[Any], paper: Sequence[fl
         axes.plot([values.mean()] * 2, [label - 0.25, label + 0.25], color=PALETTE[0], lw=2)
         if reported is not None:
             axes.plot(100 * reported, label, "D", color=PALETTE[1], label=names[1])
-    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set_yticks(range(len(classes)), [*map(printable, classes)], parse_math=False)
     axes.set(xlabel="recall (%)", ylim=(len(classes) - 0.5, -0.5))
     _add_grid_and_legend(axes)
     return figure

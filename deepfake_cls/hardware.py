@@ -43,7 +43,7 @@ class Hardware:
     def describe(self) -> str:
         """One line for the terminal."""
         count = f"{self.processes} × " if self.processes > 1 else ""
-        return f"{count}{self.name}, {self.precision}, {self.threads} threads"
+        return f"{count}{self.name}, {self.precision}, {self.threads} thread{'s' * (self.threads != 1)}"
 
 
 def cpu_has_bf16() -> bool:

@@ -94,7 +94,7 @@ def _attempt(job: Any, config: Any, sweep: bool, overrides: str) -> Outcome:
     except BrokenPipeError:
         sys.stdout = None  # nobody reads the output; the results are written
     except OSError as error:
-        text = f"{error.filename or 'a file'}: {error.strerror or error}"
+        text = f"{error.filename or _unnamed_output()}: {error.strerror or error}"
         print_error(f"error: {text}")
         return Outcome(f"{prefix}{text}")
     except Exception as error:
@@ -117,6 +117,16 @@ def out_of_memory(error: Exception, config: Any) -> str | None:
     if size is None:
         return f"{memory} is too small for this data set{device and f'; {device}'}."
     return f"batch_size={size}: {memory} is too small for it; give a smaller batch_size{device and f' or {device}'}."
+
+
+def _unnamed_output() -> str:
+    """What an error of writing without a file name is about; if standard output is refused, it is closed."""
+    try:
+        print(flush=True)  # without a buffer, only another write shows it
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at the end fails again
+        return "standard output"
+    return "a file"
 
 
 def print_error(text: str) -> None:

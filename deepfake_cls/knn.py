@@ -53,7 +53,8 @@ def run(config: KnnConfig, sweep: bool) -> None:
             if config.channels == "RGBA" and not train.store.has_alpha:
                 print("The images have no alpha channel: channels=RGBA is the same as channels=RGB here.", flush=True)
             record = classify(config, manifest, splits, hardware, run, started)
-        print_run(record, run.path, {"next": command("report", shared_overrides("report", asdict(config)))})
+        report = command("report", shared_overrides("report", asdict(config)))
+        print_run(record, run.path, {} if sweep else {"next": report})
 
 
 def classify(

@@ -60,7 +60,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], arguments: Sequence[str]) -> None:
-    """Refuse files whose name looks like ``KEY=VALUE``, and keys that exclude positional arguments.
+    """Refuse files that look like ``KEY=VALUE``, keys after ``--``, and keys that exclude positional arguments.
 
     Args:
         schema: The command's schema; the metadata ``excludes`` of its field ``positional`` is a pattern of overrides.
@@ -78,6 +78,9 @@ def refuse_ambiguous(schema: type[Any], positional: str, values: Sequence[str], 
             raise InputError(f"{text}: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.")
         if values and re.match(keys[positional].metadata.get("excludes", "$"), text.lstrip("+~")):
             raise InputError(f"{text}: cannot be combined with {values[0]}; give either {positional} or {key}=.")
+    for text in values:
+        if "=" in text and re.split("[.@=]", text.lstrip("+~"))[0] in keys and not Path(text).exists():
+            raise InputError(f"{text}: does not exist; keys go before --.")
 
 
 def plugin_modules(arguments: Sequence[str]) -> list[str]:
@@ -143,6 +146,10 @@ def refuse_unknown_flags(arguments: Sequence[str]) -> None:
         with contextlib.redirect_stderr(message):
             flags = get_args_parser().parse_args([*arguments])
     except SystemExit:  # argparse has written its usage and the error
+        file = next((text for text in arguments if text.startswith("-") and Path(text).exists()), None)
+        if file is not None:
+            hint = f"{file}: is a file, but arguments that start with - are options; put it at the end, after --."
+            raise InputError(hint) from None
         error = message.getvalue().strip().rpartition("error: ")[2]
         raise InputError(f"{error}; --help lists the keys.") from None
     if flags.multirun + (flags.cfg is not None) + (flags.info is not None) > 1:

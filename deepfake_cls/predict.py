@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def run(config: PredictConfig, sweep: bool) -> None:
     """Label the images of paths or of a split; write a CSV file, or print a table.
 
     Raises:
-        InputError: If a key is wrong, the output would replace another file, or no image can be read.
+        InputError: If a key is wrong, or the output would replace another file.
         IncompleteError: If some images have no answer; the answers are written.
     """
     if sweep:
@@ -55,7 +56,8 @@ def run(config: PredictConfig, sweep: bool) -> None:
         skips = bool(config.paths) or getattr(config.data, "on_error", "raise") == "skip"
         numbers = not answers.names and not competition
         write_csv(answers, output, probabilities=config.probabilities, name_column=numbers, error_column=skips)
-        print(f"{printable(output)}: {len(answers.ids):,} rows", file=messages)
+        place, count = "standard output" if output in STDOUT else printable(output), len(answers.ids)
+        print(f"{place}: {count:,} row{'s' * (count != 1)}", file=messages)
     print(*map(printable, summary(answers)), sep="\n", file=messages, flush=True)
     if answers.reasons:
         text = refusals(answers.ids, answers.reasons, _size_advice(model))
@@ -66,29 +68,37 @@ def _size_advice(model: Model) -> str:
     """What to say about an image of another size."""
     height, width = model.size
     trained = " without resizing" if model.resize is False else ""
-    answer = "" if model.resize else ", and the answer is then less reliable"
-    return f"the network was trained on {height}×{width} images{trained}; resize=true resizes it{answer}"
+    answer = "" if model.resize else ", whose answers are then less reliable"
+    return f"the network was trained on {height}×{width} images{trained}; resize=true resizes other sizes{answer}"
 
 
 def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:
     """Label the images that paths name."""
     from deepfake_cls.answers import Answers
     from deepfake_cls.data.build import cores
+    from deepfake_cls.data.listing import entries
     from deepfake_cls.data.paths import PathBatches, list_paths
     from deepfake_cls.inference import predict_batches
 
     paths = list_paths(config.paths)
     if paths.ignored:
-        _log.info("ignored %d entries (hidden, or not an image), such as %s", len(paths.ignored), paths.ignored[0])
+        text = "ignored %s (hidden, or without the suffix of an image), such as %s"
+        _log.info(text, entries(len(paths.ignored)), paths.ignored[0])
     resize = bool(model.resize) if config.resize is None else config.resize
     advice, workers = _size_advice(model), config.data.workers or cores()
     batches = PathBatches(paths, model.size, model.channels, resize, config.batch_size, workers, advice)
-    outputs = predict_batches(config, model, batches, len(paths.ids), hardware)
-    if batches.resized and not model.resize:
+    following = iter(batches)
+    first = next(following, None)
+    probs = np.zeros((0, len(model.classes)), np.float32)
+    if first is not None:  # else no image can be read
+        probs = predict_batches(config, model, chain([first], following), len(paths.ids), hardware).final_probs
+    if batches.resized and model.resize:
+        _log.info("resized %d of %d images to %d×%d, as in training", batches.resized, len(paths.ids), *model.size)
+    elif batches.resized:
         text = "resized %d of %d images to %d×%d by Lanczos, which changes generator traces: expect a lower accuracy"
         _log.warning(text, batches.resized, len(paths.ids), *model.size)
     names = config.names is not False
-    return Answers(paths.ids, np.array(batches.rows), outputs.final_probs, paths.reasons, model.classes, names)
+    return Answers(paths.ids, np.array(batches.rows, np.int64), probs, paths.reasons, model.classes, names)
 
 
 def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:

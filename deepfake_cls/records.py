@@ -110,8 +110,9 @@ def write_atomically(path: Path, content: bytes | memoryview, instead: str = "ch
     Raises:
         OutputError: If it cannot be written; the file is then as it was before.
     """
-    with writing(path, instead):
-        if _is_standard_output(path):
+    is_stdout = _is_standard_output(path)
+    with writing("standard output" if is_stdout else path, instead):
+        if is_stdout:
             sys.stdout.flush()  # what was printed before comes first
             with os.fdopen(os.dup(1), "wb") as stdout:
                 stdout.write(content)

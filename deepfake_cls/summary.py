@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 
@@ -32,7 +33,7 @@ def time_text(seconds: float) -> str:
 
 
 def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None:
-    """Print the results of a run, and commands with what they are for, such as ``next``."""
+    """Print the results of a run, and commands with what they are for, such as ``next``; a sweep's jobs have none."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
@@ -48,7 +49,7 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
         table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")
     for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):
         share = "–" if recall is None else f"{100 * recall:.1f} %"
-        table.add_row(f"recall, {name}", f"{share} of {sum(row):,}")
+        table.add_row(f"recall, {printable(name)}", f"{share} of {sum(row):,}")
     table.add_row("time", ", ".join(f"{name} {time_text(value)}" for name, value in record.seconds.items()))
     table.add_row(
         "hardware", f"{record.device}, {record.precision}, {record.threads} thread{'s' * (record.threads != 1)}"
@@ -59,4 +60,6 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     # Wide enough that a folder or command is not wrapped if the output is a file.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     console.print(table)
-    print(*(f"{purpose}: {command}" for purpose, command in commands.items()), sep="\n", flush=True)
+    for purpose, command in commands.items():
+        print(f"{purpose}: {command}")
+    sys.stdout.flush()

@@ -39,9 +39,15 @@ class Job:
 
 
 def print_sweep(entry: str, jobs: Sequence[Job]) -> None:
-    """Compare the jobs of a sweep, in this order; print nothing if there is only one, or none has a run."""
-    if len(jobs) < 2 or not any(job.run for job in jobs) or sys.stdout is None:  # None after a closed pipe
+    """Compare the jobs of a sweep, in this order, and print the next command; print nothing if none has a run."""
+    if not any(job.run for job in jobs) or sys.stdout is None:  # None after a closed pipe
         return
+    if len(jobs) > 1:
+        _print_tables(entry, jobs)
+    print(f"next: {report_command(entry, jobs)}", flush=True)
+
+
+def _print_tables(entry: str, jobs: Sequence[Job]) -> None:
     from deepfake_cls.terminal import print_table
 
     keys = varied(jobs)
@@ -53,7 +59,6 @@ def print_sweep(entry: str, jobs: Sequence[Job]) -> None:
         others = [key for key in keys if key != "seed"]
         print("Over seeds, mean ± standard deviation")
         print_table([*others, accuracy, "seeds", "images each"], seeds)
-    print(f"next: {report_command(entry, jobs)}", flush=True)
 
 
 def varied(jobs: Sequence[Job]) -> list[str]:

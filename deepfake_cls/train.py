@@ -54,7 +54,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
         if distributed.rank() != 0:
             return
         assert record is not None
-        print_run(record, run.path, next_commands(config, manifest, run.last))
+        print_run(record, run.path, {} if sweep else next_commands(config, manifest, run.last))
 
 
 def next_commands(config: TrainConfig, manifest: Manifest, checkpoint: Path) -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_knn_runs_on_the_gpu() -> None:
 
 def test_jobs_through_joblib_take_turns_on_the_gpu() -> None:
     process = call("deepfake_cls.train", *OVERRIDES, "epochs=1", "-m", "launcher=joblib", "seed=0,1,2")
-    assert process.stdout.count("next: ") == 3, process.stdout + process.stderr
+    assert process.stdout.count("validation accuracy, 95 % interval") == 3, process.stdout + process.stderr
 
 
 def test_a_batch_that_does_not_fit_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:

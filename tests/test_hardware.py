@@ -17,7 +17,7 @@ from deepfake_cls import hardware, train
 from deepfake_cls.checkpoints import load_model
 from deepfake_cls.config import TrainConfig, TrainerConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.hardware import choose
+from deepfake_cls.hardware import Hardware, choose
 from deepfake_cls.records import read_record
 from tests.conftest import SMALL_NET, configure
 from tests.test_distributed import torchrun_variables
@@ -260,3 +260,8 @@ def test_a_last_batch_with_fewer_images_than_gpus_is_refused(monkeypatch: pytest
 def test_compiling_is_for_one_device() -> None:
     with pytest.raises(InputError, match="trainer.compile=true: is for one device"):
         hardware.prepare_compiler(eight_gpus())
+
+
+def test_the_number_of_threads_is_described() -> None:
+    assert Hardware("cpu", "32-true", 1, "CPU").describe() == "CPU, 32-true, 1 thread"
+    assert Hardware("cpu", "32-true", 2, "CPU", processes=2).describe() == "2 × CPU, 32-true, 2 threads"

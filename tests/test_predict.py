@@ -109,13 +109,13 @@ def test_files_and_folders_are_labelled_in_a_table(checkpoint: Path, tmp_path: P
     assert "of 5 images (" in done.stdout
     assert CLOSED in done.stdout
     assert done.stderr.splitlines() == [
-        "ignored 2 entries (hidden, or not an image), such as holiday/.hidden.png",
+        "ignored 2 entries (hidden, or without the suffix of an image), such as holiday/.hidden.png",
         "Images without an answer: 3 of 8:",
         "  holiday/fake.png is not an image that can be read, or is damaged",
         "  holiday/sub/large.png is 30×40 (height×width)",
         "  missing.png does not exist",
-        f"The network was trained on {SIDE}×{SIDE} images without resizing; resize=true resizes it, and the answer is"
-        " then less reliable.",
+        f"The network was trained on {SIDE}×{SIDE} images without resizing; resize=true resizes other sizes, whose"
+        " answers are then less reliable.",
     ]
     assert not (tmp_path / "cache").exists()
     assert not Path("another").exists()
@@ -157,6 +157,12 @@ def test_paths_and_a_data_set_exclude_each_other(checkpoint: Path) -> None:
     assert (
         done.stderr == "error: a=b.png: is a file, but arguments with = are KEY=VALUE; put it at the end, after --.\n"
     )
+    write("-dash.png")
+    done = call("deepfake_cls.predict", "-dash.png", f"checkpoint={checkpoint}", check=False)
+    message = "-dash.png: is a file, but arguments that start with - are options; put it at the end, after --."
+    assert done.stderr == f"error: {message}\n"
+    done = call("deepfake_cls.predict", f"checkpoint={checkpoint}", "--", "photo.png", "output=x.csv", check=False)
+    assert done.stderr == "error: output=x.csv: does not exist; keys go before --.\n"
 
 
 def test_the_table_cuts_off_no_name() -> None:
@@ -177,22 +183,25 @@ def test_the_table_cuts_off_no_name() -> None:
 # Sizes
 
 
-def test_an_image_of_another_size_is_resized_if_training_resized(network: Classifier) -> None:
+def test_an_image_of_another_size_is_resized_if_training_resized(
+    network: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     large = Image.open(write("large.png", 1, (31, 47)))
     run(save(network, resize=True), "probabilities=true", "output=out.csv", paths=("large.png",))
     resized = large.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     (row,) = rows(Path("out.csv").read_text())
     assert np.allclose([float(row[f"p_{name}"]) for name in "abc"], probs_of(network, resized), atol=2e-6)
+    assert "resized 1 of 1 images to 20×20, as in training" in caplog.messages
     Path("mine").mkdir()
     Path("large.png").rename("mine/large.png")
     run(save(network, resize=True), "data=folder", "data.root=mine", "probabilities=true", "output=two.csv")
     (layout,) = rows(Path("two.csv").read_text())
     assert layout["p_a"] == row["p_a"]
     with pytest.raises(
-        InputError, match=r"large.png is 31×47 \(height×width\); .* on 20×20 images; resize=true resizes"
+        IncompleteError, match=r"large.png is 31×47 \(height×width\); .* on 20×20 images; resize=true resizes"
     ):
-        run(save(network, resize=True), "resize=false", "output=new.csv", paths=("mine/large.png",))
-    assert not Path("new.csv").exists()
+        run(save(network, resize=True), "resize=false", paths=("mine/large.png",))
 
 
 @pytest.mark.parametrize(("resize", "training"), [(False, " without resizing"), (None, "")])
@@ -201,11 +210,11 @@ def test_an_image_of_another_size_is_refused_otherwise(
 ) -> None:
     write("large.png", size=(31, 47))
     checkpoint = save(network, resize)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(IncompleteError) as caught:
         run(checkpoint, paths=("large.png",))
     assert str(caught.value) == (
-        "No image can be labelled: large.png is 31×47 (height×width); the network was trained on 20×20 images"
-        f"{training}; resize=true resizes it, and the answer is then less reliable."
+        "Images without an answer: 1 of 1: large.png is 31×47 (height×width); the network was trained on 20×20 images"
+        f"{training}; resize=true resizes other sizes, whose answers are then less reliable."
     )
     run(checkpoint, "resize=true", paths=("large.png",))  # the advice works
     assert caplog.messages == [
@@ -216,7 +225,7 @@ def test_an_image_of_another_size_is_refused_otherwise(
     data = ["data=folder", "data.root=mine", "output=out.csv"]
     with pytest.raises(IncompleteError):
         run(checkpoint, *data, "data.on_error=skip")
-    assert "resize=true resizes it" in rows(Path("out.csv").read_text())[1]["error"]
+    assert "resize=true resizes other sizes" in rows(Path("out.csv").read_text())[1]["error"]
     run(checkpoint, *data, "resize=true")
     assert [row["image_id"] for row in rows(Path("out.csv").read_text())] == ["fits.png", "other.png"]
     with pytest.raises(InputError, match="resize: data=synthetic has no image files"):
@@ -280,9 +289,18 @@ def test_its_own_csv_and_an_empty_file_are_replaced(checkpoint: Path) -> None:
     for _ in range(2):
         run(checkpoint, "output=out.csv", paths=("photo.png",))
         assert len(rows(Path("out.csv").read_text())) == 1
-    with pytest.raises(InputError, match="No image can be labelled: missing.png does not exist"):
-        run(checkpoint, "output=new.csv", paths=("missing.png",))
-    assert not Path("new.csv").exists()
+
+
+def test_without_any_answer_the_reasons_are_written(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.png").write_text("no image")
+    for paths in (("missing.png",), ("missing.png", "text.png")):
+        with pytest.raises(IncompleteError, match="missing.png does not exist"):
+            run(checkpoint, "output=out.csv", "probabilities=true", paths=paths)
+        written = rows(Path("out.csv").read_text())
+        assert [(row["image_id"], row["label"], row["p_a"]) for row in written] == [(path, "", "") for path in paths]
+        assert written[0]["error"] == "does not exist"
+    assert "out.csv: 1 row\n" in (printed := capsys.readouterr().out)
+    assert "Images with an answer: 0 of 2\nPossible answers: " in printed
 
 
 def test_a_named_pipe_is_an_output(checkpoint: Path) -> None:
@@ -318,6 +336,19 @@ def test_standard_output_is_a_harmless_csv_for_any_names(output: str, checkpoint
     assert b"\x1b" not in done.stdout + done.stderr
     assert rb"\x1b[32m\udcff.png is empty" in done.stderr
     assert CLOSED.encode() in done.stderr
+    assert f"standard output: {len(names)} rows\n".encode() in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_standard_output_is_named(checkpoint: Path) -> None:
+    write("photo.png")
+    command = [sys.executable, "-m", "deepfake_cls.predict", f"checkpoint={checkpoint}", "photo.png", *QUIET]
+    cannot = "standard output cannot be written: No space left on device"
+    for output, message in (([], "standard output: No space left on device"), (["output=-"], cannot)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run([*command, *output], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[0].startswith(f"error: {message}"), done.stderr
 
 
 # Evaluate

@@ -487,7 +487,9 @@ def test_a_sweep_runs_each_job_once_and_continues_after_a_failed_one() -> None:
     folders = sorted(Path("runs/cnn").glob("*/result.json"))
     assert len(folders) == 2
     assert sorted(json.loads(f.read_text())["config"]["lr"] for f in folders) == [1e-4, 1e-3]
-    assert first.stdout.count("next: ") == 3  # of each job and of the sweep
+    assert first.stdout.count("next: ") == 1  # of the sweep
+    assert "label images: " not in first.stdout
+    assert first.stdout.splitlines()[-1].startswith("next: ")
     second = call(*arguments, "lr=1e-4,1e-3")
     assert second.stdout.count("already done") == 2
     assert sorted(Path("runs/cnn").glob("*/result.json")) == folders

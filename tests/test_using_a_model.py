@@ -59,7 +59,7 @@ def test_evaluate_gives_the_scores_of_the_training(
     ours_probs, theirs_probs = (read_predictions(Path(run) / "predictions.npz")[2] for run in ("score", "model"))
     assert np.allclose(ours_probs, theirs_probs, atol=1e-5)
     evaluated(checkpoint, unibuc_like, "run_dir=train_score", "split=train")
-    label = f"\nlabel images: deepfake-cls predict PHOTOS checkpoint={checkpoint} "
+    label = f"\nlabel images: deepfake-cls predict PHOTOS checkpoint={checkpoint}"
     assert label in capsys.readouterr().out
     assert read_record(Path("train_score")).metrics["train_acc"] == theirs.metrics["train_acc"]
 
@@ -118,7 +118,7 @@ def test_predict_labels_a_folder_of_images(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)photo.png.*data.resize=true"):
         predicted(checkpoint, "data=folder", "data.root=mine")
     assert len(predicted(checkpoint, "data=folder", "data.root=mine", "data.resize=true")) == 4
-    with pytest.raises(IncompleteError, match=r"1 of 4: photo.png is 48×64.*resize=true resizes it"):
+    with pytest.raises(IncompleteError, match=r"1 of 4: photo.png is 48×64.*resize=true resizes other sizes"):
         predicted(checkpoint, "data=folder", "data.root=mine", "data.on_error=skip")
     with Path("out.csv").open(newline="") as file:
         assert [row["label"] for row in csv.DictReader(file)] == ["2", "1", "", "0"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from deepfake_cls.config import FolderConfig
-from deepfake_cls.data.listing import Folder, indented, scan
+from deepfake_cls.data.listing import Folder, entries, indented, scan
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Split
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError
@@ -133,8 +133,8 @@ def _log_ignored(root: Path, folders: list[Folder], class_folders: list[Folder])
     ignored = [name for folder in folders for name in folder.others]
     ignored += [f"{name}/" for folder in class_folders for name in folder.folders]
     if ignored:
-        text = "%s: ignored %d entries (hidden, not an image, or too deep), such as %s"
-        _log.info(text, root, len(ignored), ignored[0])
+        text = "%s: ignored %s (hidden, without the suffix of an image, or too deep), such as %s"
+        _log.info(text, root, entries(len(ignored)), ignored[0])
 
 
 def _level_hint(root: Path, top: Folder) -> str:

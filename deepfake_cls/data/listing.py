@@ -15,6 +15,11 @@ from deepfake_cls.errors import InputError
 _MAX_PROBLEMS = 20
 
 
+def entries(count: int) -> str:
+    """``1 entry``, ``2 entries``."""
+    return f"{count} {'entry' if count == 1 else 'entries'}"
+
+
 def indented(problems: Sequence[str]) -> str:
     """Format problems as indented lines: the first 20, then the number of the others."""
     lines = [f"\n  {problem}" for problem in problems[:_MAX_PROBLEMS]]

@@ -104,9 +104,6 @@ class PathBatches:
     Attributes:
         rows: The index in ``paths.ids`` of each image that was read so far.
         resized: How many of them were resized.
-
-    Raises:
-        InputError: While iterating, if no image can be read.
     """
 
     def __init__(
@@ -135,8 +132,6 @@ class PathBatches:
                 batch = self._collect(current)
                 if batch is not None:
                     yield batch
-            if not self.rows:
-                raise InputError(f"No image can be labelled{refusals(self.paths.ids, self.paths.reasons, self.advice)}")
         finally:
             pool.shutdown(cancel_futures=True)
 

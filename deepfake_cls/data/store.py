@@ -248,7 +248,9 @@ def _refuse_bad(reader: Reader, split: Split, filled: Filled, skip: bool) -> Non
         raise InputError(f"{summary}\nNo image is left.")
     lost = set(split.labels.tolist()) - set(split.labels[_kept(len(split), filled.bad)].tolist())
     if lost:
-        raise InputError(f"{summary}\nNo image is left of class {', '.join(map(str, sorted(lost)))}.")
+        classes = "class" if len(lost) == 1 else "classes"
+        labels = ", ".join(map(str, sorted(lost)))
+        raise InputError(f"{summary}\nNo image is left of the {classes} with label {labels}.")
 
 
 def _problems(reader: Reader, bad: dict[int, str]) -> list[str]:

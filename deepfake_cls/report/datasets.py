@@ -16,6 +16,7 @@ from deepfake_cls.commands import OF_ONE_RUN, command, overrides_of
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.data.sources import source
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.notation import override, value_text
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.render import mean_text, percent, plural
@@ -111,8 +112,8 @@ class DataSet:
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in label order."""
-        return list(self.runs[-1].record.data["classes"])
+        """Class names as they are printed, in label order."""
+        return [*map(printable, self.runs[-1].record.data["classes"])]
 
 
 def data_sets(runs: Sequence[Finished], study: Study) -> list[DataSet]:

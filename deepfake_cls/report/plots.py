@@ -14,6 +14,7 @@ from deepfake_cls.data import source
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
@@ -172,7 +173,7 @@ def contact_sheet(run: Finished) -> Figure | None:
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     if not len(pairs):
         return None
-    names, rows = run.record.data["classes"], []
+    names, rows = [*map(printable, run.record.data["classes"])], []
     for true, guess in pairs[np.argsort(-counts, kind="stable")][:CONFUSED_PAIRS]:
         mistakes = wrong[(labels[wrong] == true) & (predicted[wrong] == guess)]
         confident = mistakes[np.argsort(-probs[mistakes, guess], kind="stable")][:MISTAKES_PER_PAIR]

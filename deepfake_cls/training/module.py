@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from deepfake_cls import distributed
 from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.hardware import synchronise
 from deepfake_cls.models import build
 from deepfake_cls.randomness import derive, generator, to_device
@@ -212,7 +213,7 @@ class Classifier(L.LightningModule):
         self.log("val/accuracy", accuracy)
         self.log("val/loss", val_loss)
         for name, value in zip(self.classes, recall, strict=True):
-            self.log(f"recall/{name}", value)
+            self.log(f"recall/{printable(name)}", value)
         self.history.append(
             {
                 "epoch": float(self.current_epoch),

@@ -147,7 +147,7 @@ def check_sweeps(*launcher: str) -> None:
 def test_slurm(slurm: None) -> None:
     check_sweeps("launcher=slurm")
     logs = [file.read_text() for file in Path("runs/.sweep/.submitit").glob("*/*_log.out")]
-    assert sum("next: " in log for log in logs) == 3  # SLURM ran them
+    assert sum("validation accuracy, 95 % interval" in log for log in logs) == 3  # SLURM ran them
 
     # One job is cancelled and saves a checkpoint; the other one finishes.
     arguments = ["deepfake_cls.train", *OVERRIDES, "-m", "launcher=slurm", "epochs=100000,2"]

@@ -135,7 +135,7 @@ def test_a_split_without_a_good_image_is_an_error(split: Split, config: Config, 
 
 def test_a_class_without_a_good_image_is_an_error(split: Split, config: Config) -> None:
     spoil(split, *range(1, COUNT, 2))
-    assert refusal(split, config(on_error="skip")).endswith("No image is left of class 1.")
+    assert refusal(split, config(on_error="skip")).endswith("No image is left of the class with label 1.")
 
 
 def test_options_are_checked(split: Split, config: Config) -> None:

@@ -87,7 +87,7 @@ def test_folder_ignores_and_logs_hidden_files_and_other_files(folder: Path, capl
         manifest = read(folder, "folder")
     assert list(manifest.splits) == ["train", "validation"]
     assert manifest.split("train").ids[:3] == ("gan/1.jpg", "gan/2.png", "real/1.jpg")
-    assert f"{folder}: ignored 11 entries (hidden, not an image, or too deep)" in caplog.text
+    assert f"{folder}: ignored 11 entries (hidden, without the suffix of an image, or too deep)" in caplog.text
 
 
 def test_folder_reports_empty_classes_and_unknown_classes_together(folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.evidence import over_seeds, pair_predictions
@@ -28,7 +29,9 @@ def paper_recall(study: Study, classes: int) -> list[float | None]:
 def recall_table(study: Study) -> Table:
     """Table 8: recall by class."""
     records = [run.record for run in study.main.runs.values()]
-    names = records[0].data["classes"] if records else [str(label) for label in range(len(paper.RECALL))]
+    names = (
+        [*map(printable, records[0].data["classes"])] if records else [str(label) for label in range(len(paper.RECALL))]
+    )
     reported = paper_recall(study, len(names))
     rows, data = [], []
     for label, name in enumerate(names):
