@@ -52,7 +52,9 @@ def print_table(
         table.add_column(column, no_wrap=column in whole, overflow="fold", min_width=least)
     for index in range(len(rows)):
         table.add_row(*(cells[column][index] for column in widths))
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get().partition("\n")[2], end="")  # the first line is empty: a reader of two lines wants the header
 
 
 def _needed(header: str, cells: Iterable[str], whole: bool) -> int:

@@ -24,6 +24,7 @@ def test_a_narrow_table_omits_columns_and_breaks_no_word(
     width: int, columns: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = printed(capsys, monkeypatch, width, 2)
+    assert lines[0].split() == columns
     assert all(len(line) <= width for line in lines)
     assert [line.split() for line in lines if "settings" in line] == [columns]
     words = " ".join(lines).split()
