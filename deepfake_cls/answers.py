@@ -105,16 +105,28 @@ def table_text(answers: Answers, *, probabilities: bool, width: int | None = Non
 
     Args:
         answers: The answers.
-        probabilities: Add a column for each class.
+        probabilities: Add a column for each class; if these are wider than ``width``, a list below the table.
         width: Number of columns of the terminal; None: each image is one line.
     """
+    columns = [f"p_{printable(name)}" for name in answers.classes] if probabilities else []
+    least = 70 + sum(max(len(name), 5) + 3 for name in columns)
+    if width is not None and columns and least > width:
+        return _render(answers, [], width, [printable(name) for name in answers.classes])
+    return _render(answers, columns, width or 100_000, [])
+
+
+def _render(answers: Answers, columns: Sequence[str], width: int, below: Sequence[str]) -> str:
+    """A table with the probabilities in ``columns``, or with the class names in ``below`` in a list below it."""
     from rich import box
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
 
-    columns = [f"p_{name}" for name in answers.classes] if probabilities else []
+    text = io.StringIO()
+    # In a narrower terminal lines wrap.
+    console = Console(file=text, width=max(width, 70), markup=False, emoji=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("file", "answer", "probability", "next best", "probability", *map(printable, columns)):
+    for name in ("file", "answer", "probability", "next best", "probability", *columns):
         justify: Any = "right" if name == "probability" else "left"
         table.add_column(name, overflow="fold", min_width=min(len(name), 12), justify=justify)
     probs_of = dict(zip(answers.rows.tolist(), answers.probs, strict=True))
@@ -126,10 +138,15 @@ def table_text(answers: Answers, *, probabilities: bool, width: int | None = Non
             cells = [answers.label(best), f"{probs[best]:.3f}", answers.label(second), f"{probs[second]:.3f}"]
             cells += [f"{p:.3f}" for p in probs[: len(columns)]]
         table.add_row(*map(printable, [image_id, *cells]))
-    text = io.StringIO()
-    least = 70 + 15 * len(columns)  # in a narrower terminal lines wrap
-    Console(file=text, width=max(width or 100_000, least), markup=False, emoji=False, highlight=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+    console.print(table)
+    if below:
+        console.print("Probabilities:")
+    for row, probs in probs_of.items() if below else ():
+        listed = "  ".join(f"{name}\xa0{p:.3f}" for name, p in zip(below, probs, strict=True))
+        console.print(printable(answers.ids[row]))
+        console.print(Padding(listed, (0, 0, 0, 2)))
+    lines = [line.rstrip().replace("\xa0", " ") for line in text.getvalue().splitlines()]
+    return "\n".join(lines).strip("\n")
 
 
 def summary(answers: Answers) -> Iterator[str]:

@@ -53,7 +53,7 @@ def print_entries(found: Sequence[Entry], folder: Path) -> None:
         row = [data, str(entry.data.get("split", "")), images, pixels, size_text(size)]
         rows.append([*row, age_text(now - entry.used), entry.status])
     columns = ["data", "split", "images", "pixels", "size", "last used", "status"]
-    print_table(columns, rows, whole=columns[1:])
+    print_table(columns, rows, whole=columns[1:], paths="data")
     print(f"{len(found)} {'entry' if len(found) == 1 else 'entries'}, {size_text(total)}, in {folder}")
 
 

@@ -56,7 +56,7 @@ def print_runs(runs: Sequence[Found]) -> None:
     columns = ["id", "kind", "status", "data", "settings", "accuracy", "age", "size", "folder"]
     if not any(row[-1] for row in rows):  # each is in KIND/ID
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    print_table(columns, rows, whole=["id", "kind", "status", "age", "size"])
+    print_table(columns, rows, whole=["id", "kind", "status", "age", "size"], omit=["size", "age"])
     counts = [
         f"{sum(run.status == status for run in runs)} {status}" for status in dict.fromkeys(r.status for r in runs)
     ]

@@ -10,21 +10,67 @@ from pathlib import Path
 
 from deepfake_cls.errors import InputError
 
+LONGEST_WORD = 36  # columns that a word gets if the table is too wide
+_GAP = 3  # columns between two cells, at most
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()) -> None:
-    """Print a table; cells of the columns in ``whole`` are never broken over lines."""
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    whole: Sequence[str] = (),
+    omit: Sequence[str] = (),
+    paths: str | None = None,
+) -> None:
+    """Print a table. A word is broken over lines only if it is very long, and a header never.
+
+    Args:
+        columns: The headers.
+        rows: The cells.
+        whole: Columns whose cells are never broken over lines.
+        omit: Columns that a narrow terminal does not show, the first one first.
+        paths: A column whose cells a narrow terminal cuts at their start.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in columns:
-        table.add_column(column, no_wrap=column in whole, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
     # Wide enough that a folder or command is not wrapped if the output is a file.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False)
-    console.print(table)
+    cells = {column: [row[index] for row in rows] for index, column in enumerate(columns)} if (rows := [*rows]) else {}
+    widths = {column: _needed(column, cells.get(column, []), column in whole) for column in columns}
+    for column in omit:
+        if sum(widths.values()) + _GAP * (len(widths) - 1) > console.width:
+            widths.pop(column, None)
+    if paths is not None:
+        others = sum(width for column, width in widths.items() if column != paths)
+        room = console.width - others - _GAP * (len(widths) - 1)
+        cells[paths] = [_cut_start(text, room) for text in cells.get(paths, [])]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in widths:
+        least = 1 if column == paths else widths[column]
+        table.add_column(column, no_wrap=column in whole, overflow="fold", min_width=least)
+    for index in range(len(rows)):
+        table.add_row(*(cells[column][index] for column in widths))
+    with console.capture() as printed:
+        console.print(table)
+    print(printed.get().partition("\n")[2], end="")  # the first line is empty: a reader of two lines wants the header
+
+
+def _needed(header: str, cells: Iterable[str], whole: bool) -> int:
+    """The width below which a column would break words, or with ``whole`` lines."""
+    if whole:
+        return max(map(len, [header, *cells]))
+    words = [word for text in cells for word in text.split()]
+    return max([*map(len, header.split()), *(min(len(word), LONGEST_WORD) for word in words)], default=1)
+
+
+def _cut_start(text: str, width: int) -> str:
+    """The end of a path, ``…/photos``, if the whole is wider than ``width``."""
+    if len(text) <= width or width < 2:
+        return text
+    end = text[1 - width :]
+    return f"…{end[max(end.find('/'), 0) :]}"
 
 
 def delete(

@@ -183,6 +183,21 @@ def test_the_table_cuts_off_no_name() -> None:
 # Sizes
 
 
+def test_the_probabilities_of_many_classes_are_listed_below_the_table() -> None:
+    classes = [f"generator-{index}" for index in range(13)]
+    probs = np.full((2, 13), 1 / 13, np.float32)
+    answers = Answers(["a.png", "b.png", "bad.png"], np.array([0, 1]), probs, {2: "is empty"}, classes, True)
+    lines = table_text(answers, probabilities=True, width=80).splitlines()
+    assert lines[0].split()[:2] == ["file", "answer"]
+    assert all(len(line) <= 80 for line in lines)
+    below = lines[lines.index("Probabilities:") + 1 :]
+    assert (below[0], below.count("b.png"), below.count("bad.png")) == ("a.png", 1, 0)
+    listed = " ".join(below[1 : below.index("b.png")])
+    assert all(f"{name} 0.077" in listed for name in classes)
+    for width in (None, 400):
+        assert len(table_text(answers, probabilities=True, width=width).splitlines()) == 5  # an image is one line
+
+
 def test_an_image_of_another_size_is_resized_if_training_resized(
     network: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,7 +63,7 @@ def test_the_table_shows_what_there_is(finished: Path, failed: Path) -> None:
     assert rows[failed.name[:8]][:4] == ["cnn", "failed", "mine", "scale=tiny"]
     assert rows["cdcdcdcd"][:4] == ["knn", "unfinished", "synthetic", "shift=3"]
     assert rows["efefefef"][:2] == ["knn", "running"]
-    assert done.stdout.splitlines()[3].split()[0] == finished.name[:8]  # the oldest
+    assert done.stdout.splitlines()[2].split()[0] == finished.name[:8]  # the oldest
     assert "4 runs (1 ok, 1 failed, 1 unfinished, 1 running), 5.0 MB" in done.stdout
 
 
