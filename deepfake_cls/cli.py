@@ -35,6 +35,7 @@ from deepfake_cls.overrides import (
     refuse_other_experiments,
     refuse_unknown_flags,
     refuse_unknown_options,
+    refuse_wrong_form,
     split_positional,
     task_overrides,
     to_hydra,
@@ -105,13 +106,14 @@ def _read_arguments(name: str, positional: str | None) -> tuple[list[str], list[
         print(f"deepfake-cls {__version__}")
         sys.exit()
     if values and positional is None:
-        raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
+        raise InputError(f"{values[0] or 'an empty argument'}: expected KEY=VALUE; --help lists the keys.")
     refuse_unknown_flags(arguments)
     if positional is not None:
         refuse_ambiguous(SCHEMAS[name], positional, values, arguments)
     refuse_other_experiments(name, arguments)
     import_plugins(plugin_modules(arguments))
     refuse_unknown_options(arguments)
+    refuse_wrong_form(name, arguments)
     sys.argv[1:] = to_hydra(arguments)
     return values, arguments
 
