@@ -136,6 +136,12 @@ def test_a_wrong_key_in_a_process(flag: list[str]) -> None:
     assert done.stderr == "error: epoch: unknown key; did you mean epochs?\n"
 
 
+def test_a_command_without_jobs_refuses_a_sweep_once() -> None:
+    done = call("deepfake_cls.runs", "prune=failed,unfinished", "-m", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: runs lists all runs at once; call it without -m.\n"
+
+
 def test_an_unexpected_error_has_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("broken.py").write_text(
         "from hydra._internal import hydra\ndef fail(*_, **__): raise RuntimeError('a bug')\nhydra.Hydra.run = fail\n"
