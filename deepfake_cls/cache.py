@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config_runs import CacheConfig
 from deepfake_cls.errors import InputError
 
@@ -22,7 +22,7 @@ def run(config: CacheConfig, sweep: bool) -> None:
         InputError: With ``-m``, or if the deletion is not confirmed.
     """
     if sweep:
-        raise InputError("cache lists all entries at once; call it without -m.")
+        raise InputError(ONCE["cache"])
     from deepfake_cls.data.entries import entries, removable, remove
     from deepfake_cls.data.store import cache_folder
     from deepfake_cls.terminal import delete, size_of

@@ -35,6 +35,7 @@ from deepfake_cls.overrides import (
     refuse_other_experiments,
     refuse_unknown_flags,
     refuse_unknown_options,
+    refuse_wrong_form,
     split_positional,
     task_overrides,
     to_hydra,
@@ -44,6 +45,15 @@ from deepfake_cls.sweep import Job, print_sweep
 from deepfake_cls.validation import validate
 
 Schema = TypeVar("Schema")
+
+# The commands that refuse a sweep, with the message.
+ONCE = {
+    "cache": "cache lists all entries at once; call it without -m.",
+    "compare": "compare reads finished runs; call it without -m.",
+    "predict": "predict labels images once; call it for each checkpoint instead of sweeping with -m.",
+    "report": "report reads all runs at once; call it without -m.",
+    "runs": "runs lists all runs at once; call it without -m.",
+}
 
 
 def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], positional: str | None = None) -> None:
@@ -64,7 +74,7 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
     sweep = bool({"-m", "--multirun"} & {*sys.argv}) or any(text.startswith("experiment=") for text in sys.argv)
     _prepare_process(name, sweep)
     try:
-        values, arguments = _read_arguments(name, positional)
+        values, arguments = _read_arguments(name, positional, sweep)
         folder = str(conf_dir())
         if sweep:
             with writing("runs/.sweep", "start the sweep in another folder"):  # Hydra's own error is a traceback
@@ -98,20 +108,23 @@ def main(name: str, schema: type[Schema], run: Callable[[Schema, bool], None], p
         sys.exit(3)
 
 
-def _read_arguments(name: str, positional: str | None) -> tuple[list[str], list[str]]:
+def _read_arguments(name: str, positional: str | None, sweep: bool) -> tuple[list[str], list[str]]:
     """Check the command line, and turn it into Hydra's overrides; return its positional and its other arguments."""
     values, arguments = split_positional(sys.argv[1:])
     if "--version" in arguments:
         print(f"deepfake-cls {__version__}")
         sys.exit()
     if values and positional is None:
-        raise InputError(f"{values[0]}: expected KEY=VALUE; --help lists the keys.")
+        raise InputError(f"{values[0] or 'an empty argument'}: expected KEY=VALUE; --help lists the keys.")
     refuse_unknown_flags(arguments)
     if positional is not None:
         refuse_ambiguous(SCHEMAS[name], positional, values, arguments)
     refuse_other_experiments(name, arguments)
+    if sweep and name in ONCE:
+        raise InputError(ONCE[name])
     import_plugins(plugin_modules(arguments))
     refuse_unknown_options(arguments)
+    refuse_wrong_form(name, arguments)
     sys.argv[1:] = to_hydra(arguments)
     return values, arguments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config_runs import CompareConfig
 from deepfake_cls.errors import InputError
 
@@ -22,7 +22,7 @@ def run(config: CompareConfig, sweep: bool) -> None:
         InputError: With ``-m``, or if the runs cannot be found or compared.
     """
     if sweep:
-        raise InputError("compare reads finished runs; call it without -m.")
+        raise InputError(ONCE["compare"])
     from deepfake_cls.inventory import find, short_ids
     from deepfake_cls.report.collect import Finished
     from deepfake_cls.report.paired import compare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ class SyntheticConfig(DataConfig):
     train_size: int = 2500
     validation_size: int = 1000
     test_size: int = 250
-    strength: float = number(1.0, least=0, below=math.inf, expected="0 or more")
+    strength: float = number(1.0, least=0)
     alpha: str = one_of("none", "constant", "mask", "informative")
     image_size: int = number(100, least=16, most=100, expected="16 to 100")
 

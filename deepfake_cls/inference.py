@@ -168,6 +168,7 @@ def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model, mani
         InputError: If the data is wrong, or of another size without ``data.resize=true``; also if ``data.size`` differs
             from the model's size.
     """
+    manifest.split(config.split, "; choose one with split=NAME")
     compare_with_training(config.data, model)
     return open_images(manifest, config.split, config.data, config.trainer.progress, model.size)
 

@@ -208,6 +208,30 @@ def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
+def refuse_wrong_form(entry: str, arguments: Sequence[str]) -> None:
+    """Refuse arguments without a key, wrong groups, and deletions of keys that need a value.
+
+    Hydra answers an absent key, and a group that is null or a number, by a traceback. After a deletion, the schema's
+    default would silently be used.
+
+    Raises:
+        InputError: With the argument and what was expected.
+    """
+    groups = groups_of(entry)
+    for text in split_flags(arguments)[1]:
+        key, _, value = text.lstrip("+~").partition("=")
+        key = key.partition("@")[0]
+        if not key and "=" in text:
+            raise InputError(f"{text}: expected KEY=VALUE; --help lists the keys.")
+        if "=" in text and options_of(key) and key not in _known_keys(entry, arguments):
+            raise InputError(unknown_key(key, _known_keys(entry, arguments)))
+        if key in groups and re.fullmatch(r"null|[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", value, re.IGNORECASE):
+            raise InputError(f"{text}: expected one of {', '.join(options_of(key))}.")
+        free = key in groups or key.startswith(FREE_KEYS) or f"{key}=" in FREE_KEYS
+        if text.startswith("~") and not free and key in _known_keys(entry, arguments):
+            raise InputError(f"{text}: cannot be deleted; write {key}=VALUE.")
+
+
 def refuse_unknown_options(arguments: Sequence[str]) -> None:
     """Refuse unknown files of a group in one line; Hydra's message is long and does not mention plugins.
 
@@ -241,16 +265,22 @@ def explain(entry: str, arguments: Sequence[str], error: Exception) -> str:
         arguments: Of its command line, without positional ones.
         error: The error of Hydra or OmegaConf.
     """
-    layouts = [text.split("=", 1)[1] for text in arguments if text.startswith("data=")]
-    layout = layouts[-1] if layouts and layouts[-1] in source else "synthetic"
-    groups = {path.name for path in conf_dir().iterdir() if path.is_dir()} - {"data"}
-    known = dict.fromkeys(groups) | keys_of(SCHEMAS[entry]) | keys_of(source[layout].Config, "data.")
+    known = _known_keys(entry, arguments)
     for text in split_flags(arguments)[1]:
         advice = _advice(text, known, str(error))
         if advice is not None:
             return advice
     lines = str(error).partition("\nConfig search path")[0].splitlines()
     return " ".join(line.strip() for line in lines if not line.startswith("To append to your config"))
+
+
+def _known_keys(entry: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The keys of a command with their types, with those of the chosen data layout; None for groups without a type."""
+    layouts = [text.split("=", 1)[1] for text in arguments if text.startswith("data=")]
+    layout = layouts[-1] if layouts and layouts[-1] in source else "synthetic"
+    groups = groups_of(entry)
+    data = keys_of(source[layout].Config, "data.") if "data" in groups else {}
+    return dict.fromkeys(groups) | keys_of(SCHEMAS[entry]) | data
 
 
 def _advice(text: str, known: Mapping[str, Any], error: str) -> str | None:
@@ -268,7 +298,7 @@ def _advice(text: str, known: Mapping[str, Any], error: str) -> str | None:
         return f"{text}: its package is not installed; install it with: pip install 'deepfake-cls[{value}]'."
     if key not in known:
         return unknown_key(key, known) if key.split(".")[0] in error else None
-    if f"'{key}'" not in error and text not in error:
+    if f"'{key}'" not in error and text not in error and f"for {key}." not in error:
         return None
     advice, kind = None, str(known[key])
     if parsed.is_add():
@@ -281,6 +311,18 @@ def _advice(text: str, known: Mapping[str, Any], error: str) -> str | None:
     elif options_of(key):
         advice = f"expected one of {', '.join(options_of(key))}"
     return advice and f"{text}: {advice}."
+
+
+def groups_of(entry: str) -> list[str]:
+    """The configuration groups of a command, from the defaults of its file in ``conf/``."""
+    defaults: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{entry}.yaml"), resolve=False)
+    groups = list[str]()
+    for item in defaults["defaults"]:
+        if isinstance(item, dict):
+            groups += item
+        elif item in SCHEMAS:  # report.yaml builds on train.yaml
+            groups += groups_of(item)
+    return groups
 
 
 def options_of(group: str) -> list[str]:

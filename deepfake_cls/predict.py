@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config import ImageFilesConfig, PredictConfig
 from deepfake_cls.data.manifest import STANDARD_SPLITS
 from deepfake_cls.errors import IncompleteError, InputError
@@ -33,7 +33,7 @@ def run(config: PredictConfig, sweep: bool) -> None:
         IncompleteError: If some images have no answer; the answers are written.
     """
     if sweep:
-        raise InputError("predict labels images once; call it for each checkpoint instead of sweeping with -m.")
+        raise InputError(ONCE["predict"])
     from deepfake_cls.answers import STDOUT, check_output, summary, table_text, write_csv
     from deepfake_cls.data.paths import refusals
     from deepfake_cls.escaping import printable

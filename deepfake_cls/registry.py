@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import override
 
 Name = TypeVar("Name", str, int)
 Part = TypeVar("Part")
@@ -89,3 +91,28 @@ def check_arguments(
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise InputError(f"{key}.{name}: missing; {part} needs it, as in {key}.{name}=VALUE.")
+
+
+TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, "an integer"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+}
+
+
+def check_types(parameters: Mapping[str, inspect.Parameter], arguments: Mapping[str, Any], key: str) -> None:
+    """Refuse arguments of another type than the parameter's, where it is bool, int, float or str.
+
+    A parameter whose default is None takes null too. The arguments are those of :func:`check_arguments`.
+
+    Raises:
+        InputError: With the key, the value and the expected type.
+    """
+    for name, value in arguments.items():
+        annotation = parameters[name].annotation if name in parameters else None
+        types, expected = TYPES.get(getattr(annotation, "__name__", str(annotation)), (object, ""))
+        wrong = not isinstance(value, types) or (isinstance(value, bool) and types not in (bool, object))
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if (wrong and not (value is None and parameters[name].default is None)) or (expected and infinite):
+            raise InputError(f"{override(f'{key}.{name}', value)}: expected {expected}.")

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config_runs import RunsConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import override
 
 if TYPE_CHECKING:
     from deepfake_cls.inventory import Found
@@ -23,13 +24,15 @@ def run(config: RunsConfig, sweep: bool) -> None:
     """Print a table of the runs; with ``prune``, delete some.
 
     Raises:
-        InputError: With ``-m``, or if the deletion is not confirmed.
+        InputError: With ``-m``, if the folder does not exist, or if the deletion is not confirmed.
     """
     if sweep:
-        raise InputError("runs lists all runs at once; call it without -m.")
+        raise InputError(ONCE["runs"])
     from deepfake_cls.inventory import runs_below
 
     folder = Path(config.runs)
+    if not folder.is_dir() and (folder.exists() or config.runs != "runs"):  # the first run makes the default folder
+        raise InputError(f"{override('runs', config.runs)} {'is a file' if folder.exists() else 'does not exist'}.")
     runs = runs_below(folder)
     if not runs:
         print(f"runs={folder}: no run there. Start with: deepfake-cls knn")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
@@ -32,7 +33,7 @@ def number(
     below: float | None = None,
     expected: str | None = None,
 ) -> Any:
-    """A field for numbers in a range.
+    """A field for finite numbers in a range.
 
     Args:
         default: Its default; without one the field is required.
@@ -49,7 +50,9 @@ def number(
 
     def passes(value: Any) -> bool:
         return bool(
-            (least is None or value >= least)
+            not isinstance(value, bool)
+            and math.isfinite(value)
+            and (least is None or value >= least)
             and (most is None or value <= most)
             and (above is None or value > above)
             and (below is None or value < below)

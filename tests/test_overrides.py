@@ -74,6 +74,8 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         ("train +lr=1", "+lr=1: lr has a value; write lr=1."),
         ("train lr=", 'lr="": expected a number above 0.'),
         ("train lr=abc", "lr=abc: expected a number above 0."),
+        ("train lr=inf", "lr=inf: expected a number above 0."),
+        ("train recipe.weight_decay=inf", "recipe.weight_decay=inf: expected 0 or more."),
         ("train lr=null", "lr=null: expected a number above 0."),
         ("train epochs=2.5", "epochs=2.5: expected an integer, 1 or more."),
         ("train force=maybe", "force=maybe: expected true or false."),
@@ -95,6 +97,19 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
             "train run_dir=[a",
             "run_dir=[a: Hydra cannot read the value; close brackets and quotes, or write 'run_dir=\"[a\"' for text.",
         ),
+        ("train logger=null", "logger=null: expected one of csv, mlflow, tensorboard, wandb."),
+        ("train launcher=null", "launcher=null: expected one of joblib, ray, slurm."),
+        ("train scale=1.5", "scale=1.5: expected one of reference, small, tiny."),
+        ("report logger=null", "logger=null: expected one of csv, mlflow, tensorboard, wandb."),
+        ("evaluate trainer=null checkpoint=x", "trainer=null: expected one of default."),
+        ("knn model=null", "model: unknown key of this command; it is a key of train and report."),
+        ("train =3", "=3: expected KEY=VALUE; --help lists the keys."),
+        ("train @=3", "@=3: expected KEY=VALUE; --help lists the keys."),
+        ("train ~lr", "~lr: cannot be deleted; write lr=VALUE."),
+        ("train ~trainer.device", "~trainer.device: cannot be deleted; write trainer.device=VALUE."),
+        ("train ~data.seed", "~data.seed: cannot be deleted; write data.seed=VALUE."),
+        ("compare foo=1", "foo: unknown key (known keys: plugins, runs, folders)"),
+        ("train +data=folder", "+data=folder: data has a value; write data=folder."),
         ("train lr=${foo}", "lr: Interpolation key 'foo' not found; in ${KEY}, KEY is another key."),
     ],
 )
@@ -121,6 +136,12 @@ def test_a_wrong_key_in_a_process(flag: list[str]) -> None:
     assert done.stderr == "error: epoch: unknown key; did you mean epochs?\n"
 
 
+def test_a_command_without_jobs_refuses_a_sweep_once() -> None:
+    done = call("deepfake_cls.runs", "prune=failed,unfinished", "-m", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: runs lists all runs at once; call it without -m.\n"
+
+
 def test_an_unexpected_error_has_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("broken.py").write_text(
         "from hydra._internal import hydra\ndef fail(*_, **__): raise RuntimeError('a bug')\nhydra.Hydra.run = fail\n"
@@ -137,6 +158,26 @@ def test_flags_may_stand_anywhere() -> None:
     assert positional == ["a.png", "~/b", "c=d"]
     assert others == ["--cfg", "job", "-m", "seed=0,1", "~lr", "epochs=3"]
     assert "lr: 0.5" in call("deepfake_cls.train", "lr=0.5", "--cfg", "job", "epochs=3").stdout
+
+
+def test_an_empty_argument() -> None:
+    done = call("deepfake_cls.train", "", check=False)
+    assert done.stderr == "error: an empty argument: expected KEY=VALUE; --help lists the keys.\n"
+
+
+@pytest.mark.parametrize(
+    ("deletion", "expected"),
+    [
+        ("~model.args", "{} ['flip', 'rotation', 'cutmix']\n"),
+        ("~augment.flip", "{'skips': True} ['rotation', 'cutmix']\n"),
+    ],
+)
+def test_keys_without_a_schema_can_be_deleted(
+    deletion: str, expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", deletion])
+    cli.main("train", TrainConfig, lambda config, sweep: print(config.model.args, [*config.augment]))
+    assert capsys.readouterr().out == expected
 
 
 def test_text_that_looks_like_an_interpolation_is_no_interpolation() -> None:

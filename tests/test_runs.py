@@ -209,3 +209,10 @@ def test_settings_are_the_overrides_that_a_user_would_type() -> None:
     ):
         found = settings("cnn", config_of("cnn", *overrides))
         assert sorted(f"{key}={value}" for key, value in found.items()) == sorted(overrides)
+
+
+@pytest.mark.parametrize(("folder", "message"), [("nope", "does not exist"), ("file", "is a file")])
+def test_a_folder_that_is_none_is_refused(folder: str, message: str) -> None:
+    Path("file").touch()
+    with pytest.raises(InputError, match=f"^runs={folder} {message}.$"):
+        listed(RunsConfig(runs=folder))

@@ -52,10 +52,10 @@ class Manifest:
     classes: tuple[str, ...]
     splits: dict[str, Split]
 
-    def split(self, name: str) -> Split:
-        """Return the split of that name; raise InputError if the data has none."""
+    def split(self, name: str, advice: str = "") -> Split:
+        """Return the split of that name; raise InputError, which ends with the advice, if the data has none."""
         if name not in self.splits:
-            raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}.")
+            raise InputError(f"The data has no split {name!r}; it has {', '.join(self.splits)}{advice}.")
         return self.splits[name]
 
     def require_classes(self) -> None:

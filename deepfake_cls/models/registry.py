@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from deepfake_cls.randomness import derive
-from deepfake_cls.registry import Registry, check_arguments
+from deepfake_cls.registry import Registry, check_arguments, check_types
 
 network: Registry[str, Callable[..., nn.Module]] = Registry("model.name")
 """Register a network: ``@network("name")`` on a class, or on a function that returns a module.
@@ -37,8 +37,9 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
 
 
 def check_network(name: str, args: dict[str, Any]) -> None:
-    """Raise InputError if the network or an argument is unknown, or an argument is missing."""
+    """Raise InputError if the network or an argument is unknown, or an argument is missing or of another type."""
     check_arguments(arguments(name), args, "model.args", f"model.name={name}")
+    check_types(arguments(name), args, "model.args")
 
 
 def build(

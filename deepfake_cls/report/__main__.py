@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepfake_cls.cli import main
+from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config import ReportConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.overrides import task_overrides
@@ -20,7 +20,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
         InputError: If the table is unknown, no run has finished, or runs that ``require`` demands are missing.
     """
     if sweep:
-        raise InputError("report reads all runs at once; call it without -m.")
+        raise InputError(ONCE["report"])
     from deepfake_cls.records import write_atomically
     from deepfake_cls.report.collect import collect, run_rows
     from deepfake_cls.report.datasets import data_sets

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepfake_cls.config import PredictConfig
 from deepfake_cls.data.manifest import Manifest, Split
 from deepfake_cls.errors import InputError
+from deepfake_cls.inference import open_scored_split
 from tests.data.sample_files import UNIBUC, images, needs_unibuc, read
 
 
 def test_an_unknown_split_is_refused(unibuc: Path) -> None:
+    with pytest.raises(InputError, match="has train, validation, test; choose one with split=NAME.$"):
+        open_scored_split(PredictConfig(split="holdout"), None, read(unibuc))  # type: ignore[arg-type]  # refused before
     with pytest.raises(InputError, match="no split 'holdout'; it has train, validation, test"):
         read(unibuc).split("holdout")
 

@@ -113,6 +113,7 @@ def test_wrong_arguments_of_a_network_are_a_one_line_error() -> None:
     assert refusal("model.name=linear", "model.args.skips=true") == (
         "model.args.skips: unknown; model.name=linear takes factor."
     )
+    assert refusal("model.args.skips=maybe") == "model.args.skips=maybe: expected true or false."
     assert refusal("model.args.depth=18") == "model.args.depth: unknown; model.name=resnet takes skips."
     assert refusal("model.name=picky") == (
         "model.args.factor: missing; model.name=picky needs it, as in model.args.factor=VALUE."

@@ -133,6 +133,8 @@ def test_partners_are_a_permutation_and_boxes_are_theirs() -> None:
         ({"flip": {}}, "augment.flip.p: missing"),
         ({"flip": {"p": "often"}}, "augment.flip.p=often: expected a probability"),
         ({"flip": {"p": 2}}, "augment.flip.p=2: expected a probability"),
+        ({"flip": {"p": True}}, "augment.flip.p=true: expected a probability"),
+        ({"cutmix": {"p": 0.5, "alpha": float("inf")}}, "augment.cutmix.alpha=inf: expected a number above 0"),
     ],
 )
 def test_wrong_strengths_are_refused_by_their_key(augment: dict[str, Any], message: str) -> None:
