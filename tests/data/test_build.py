@@ -74,9 +74,12 @@ if __name__ == "__main__":
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    Path("script.py").write_text(script)  # a file, since spawned workers import the main module again
+    # A file, since spawned workers import the main module again; written once, since another process may be reading it.
+    file = Path(f"script_{len(script)}.py")
+    if not file.exists():
+        file.write_text(script)
     return subprocess.Popen(
-        [sys.executable, "script.py", *map(str, arguments)],
+        [sys.executable, str(file), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
