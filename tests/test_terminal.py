@@ -35,7 +35,7 @@ def test_a_path_is_cut_at_its_start(capsys: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     print_table(
-        ["data", "split"], [["folder /home/me/a long name/of/my/photos", "train"]], whole=["split"], paths="data"
+        ["data", "split"], [["folder /disk/me/a long name/of/my/photos", "train"]], whole=["split"], paths="data"
     )
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "photos" in line]
     assert line.split("  ")[0].strip() == "…/me/a long name/of/my/photos"

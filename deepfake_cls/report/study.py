@@ -156,7 +156,8 @@ class Study:
         """
         if any(arm.runs for arm in arms) and (experiment is None or self.shows(experiment)):
             return []
-        return [f"Runs with these settings are missing: {self.settings}. To run them: {self.command(experiment)}"]
+        settings = self.settings if experiment is None else self._settings_text(experiment.shared(self.overrides))
+        return [f"Runs with these settings are missing: {settings}. {self._how_to_run('them', experiment)}"]
 
     def command(self, experiment: Experiment | None) -> str:
         """The command that starts the runs of an experiment; None for the main arm."""
@@ -167,8 +168,17 @@ class Study:
     @property
     def settings(self) -> str:
         """``scale=tiny data=folder data.root=PATH``: the overrides, with scale and data."""
-        overrides = [text for text in self.overrides if not text.startswith(("scale=", "data="))]
-        return shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *overrides])
+        return self._settings_text(self.overrides)
+
+    def _settings_text(self, overrides: Sequence[str]) -> str:
+        others = [text for text in overrides if not text.startswith(("scale=", "data="))]
+        return shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *others])
+
+    def _how_to_run(self, what: str, experiment: Experiment | None) -> str:
+        """The command that starts runs; without the data, that it is missing."""
+        if self.root is not None and not self.root.is_dir():
+            return f"They cannot be run here: data.root={self.root} does not exist."
+        return f"To run {what}: {self.command(experiment)}"
 
     def notes(self) -> list[str]:
         """What the reader of all tables has to know: runs on another folder, experiments without runs."""
@@ -181,10 +191,10 @@ class Study:
         if not self.main.runs:
             names.insert(0, "main arm (tables 7 to 9)")
         if names:
-            start = self.command(experiments[0] if self.main.runs else None)
+            start = self._how_to_run("the first", experiments[0] if self.main.runs else None)
             notes.append(
                 f"The tables of the paper are incomplete: no runs at these settings yet ({self.settings}) for"
-                f" {', '.join(names)}. To run the first: {start}"
+                f" {', '.join(names)}. {start}"
             )
         return notes
 

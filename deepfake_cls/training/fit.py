@@ -144,7 +144,8 @@ def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
     if config.checkpoint is None:
         best_epoch = f"resume from its best epoch with checkpoint={run.best}, or " if run.best.is_file() else ""
         advice = f"It is this run's last checkpoint: {best_epoch}start again with force=true."
-    saved = read_checkpoint(path, advice=advice)["hyper_parameters"]
+    checkpoint = read_checkpoint(path, advice=advice)
+    saved = checkpoint["hyper_parameters"]
     if saved.get("identity") != run.identity:
         current = dict(model.hparams)
         differences = "; ".join(
@@ -154,6 +155,11 @@ def resumable(config: TrainConfig, run: Run, model: Classifier) -> str | None:
         )
         raise InputError(
             f"checkpoint={path}: belongs to another run ({differences}). Use the configuration of its training."
+        )
+    if missing := {"optimizer_states", "lr_schedulers", "loops"} - checkpoint.keys():
+        raise InputError(
+            f"checkpoint={path}: lacks {', '.join(sorted(missing))}, so a training cannot resume from it; give"
+            " last.ckpt of the run, or start again with force=true."
         )
     best = Path(path).with_name(run.best.name)
     if distributed.rank() == 0 and best.is_file() and not run.best.exists():

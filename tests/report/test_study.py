@@ -126,6 +126,11 @@ def test_runs_are_assigned_by_configuration_wherever_they_are(tmp_path: Path) ->
 def test_without_matching_runs_the_settings_and_the_command_are_named() -> None:
     study = declared([*TINY, "data=folder", "data.root=a b"])
     settings = "scale=tiny data=folder 'data.root=a b'"
+    missing = (
+        f"Runs with these settings are missing: {settings}. They cannot be run here: data.root={Path('a b').absolute()}"
+    )
+    assert study.no_match(study.main) == [f"{missing} does not exist."]
+    Path("a b").mkdir()
     start = f"Runs with these settings are missing: {settings}. To run them: deepfake-cls "
     assert study.no_match(study.main) == [f"{start}train {settings} -m seed=0,1,2"]
     sweep = study.experiments["table4_lr"]
@@ -143,6 +148,9 @@ def test_a_key_that_an_experiment_varies_is_not_shared_by_its_arms(tmp_path: Pat
     assert list(arm(study, "table4_lr", "default").runs) == list(study.main.runs) == [0]
     assert study.command(alpha) == "deepfake-cls train experiment=table6_alpha scale=tiny"
     assert study.command(rates) == "deepfake-cls train experiment=table4_lr scale=tiny channels=RGB"
+    assert study.no_match(*alpha.arms, experiment=alpha)[0].startswith(
+        "Runs with these settings are missing: scale=tiny data=synthetic. To run them"
+    )
 
 
 def test_matching_runs_need_no_sentence(tmp_path: Path) -> None:
