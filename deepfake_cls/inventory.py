@@ -162,7 +162,7 @@ def remove(run: Found, path: Path) -> str:
         with lock_of(run.path).acquire(timeout=0):
             reason = _reason_to_keep(run, path)
             if not reason:
-                shutil.rmtree(path)
+                shutil.rmtree(path)  # refuses a link
     except Timeout:
         return "a process works on this run"
     except OSError as error:
@@ -175,8 +175,6 @@ def _reason_to_keep(run: Found, path: Path) -> str:
     time = result.stat().st_mtime if result.exists() else None
     if time != (None if run.record is None else run.time):
         return "the run has changed meanwhile"
-    if path.is_symlink():
-        return "is a link"
     if Path.cwd().is_relative_to(path.resolve()):
         return "contains the current folder"
     if [other for other in runs_below(path) if other.path != run.path]:

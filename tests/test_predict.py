@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from deepfake_cls import evaluate, predict
-from deepfake_cls.answers import Answers, table_text
+from deepfake_cls.answers import Answers, check_output, table_text
 from deepfake_cls.config import EvaluateConfig, PredictConfig
 from deepfake_cls.errors import IncompleteError, InputError
 from deepfake_cls.inference import logits_of
@@ -379,3 +379,9 @@ def test_evaluate_on_photos_prints_a_command_that_labels_them(split: str, checkp
         command = shlex.split(str(caught.value).partition("label its images with ")[2])
         assert command[:2] == ["deepfake-cls", "predict"]
         assert "1.png" in call("deepfake_cls", *command[1:]).stdout
+
+
+def test_a_table_with_other_columns_is_not_replaced() -> None:
+    Path("mine.csv").write_text("image_ids,label\na,1\n")
+    with pytest.raises(InputError, match="output=mine.csv: exists and is not a CSV that predict wrote"):
+        check_output("mine.csv")
