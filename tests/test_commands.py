@@ -135,7 +135,8 @@ def test_the_report_after_a_training_finds_its_run(printed: Printed) -> None:
     assert config.plugins == ["my_plugin"]
 
 
-def test_commands_of_experiments_keep_the_settings(printed: Printed) -> None:
+def test_commands_of_experiments_keep_the_settings(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(printed.folder)  # data.root is relative to it
     arguments = overrides_of("train", asdict(composed(line(printed.train, "next"), printed.folder)))
     study = declared(arguments)
     starts = [experiment.command(arguments) for experiment in study.experiments.values()]

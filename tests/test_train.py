@@ -333,7 +333,6 @@ def test_a_run_with_a_damaged_last_checkpoint_resumes_from_its_best_one(
     assert_equal(outcome(out), before)
 
 
-@pytest.mark.usefixtures("out")
 def test_a_checkpoint_without_the_state_of_the_training_is_refused(out: Path) -> None:
     checkpoint = read_checkpoint(out / "checkpoints" / "last.ckpt")
     del checkpoint["optimizer_states"]
@@ -342,6 +341,7 @@ def test_a_checkpoint_without_the_state_of_the_training_is_refused(out: Path) ->
         fit("run_dir=other", *FINISHED, "checkpoint=weights.ckpt")
 
 
+@pytest.mark.usefixtures("out")
 def test_a_folder_with_other_content_is_refused() -> None:
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
