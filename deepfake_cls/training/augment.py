@@ -25,6 +25,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator, to_device
 from deepfake_cls.registry import Registry, check_arguments
 from deepfake_cls.schema import check, number, one_of
+from deepfake_cls.training.pixels import flip, rotate, shift
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Batch:
         targets: float64 (B, classes), class probabilities; float64 loses no precision when labels are mixed.
         indices: int64 (B,), the index of each image in its split.
         image_features: float32 (B, E), of the unaugmented images; None where the network has none.
+        epoch: Number of the epoch, from 0.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
     image_features: Tensor | None = None
+    epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -50,7 +53,7 @@ class Batch:
         """Some rows of the batch: int64 (R,)."""
         device_rows = to_device(rows, self.images.device)
         features = None if self.image_features is None else self.image_features[device_rows]
-        return Batch(self.images[device_rows], self.targets[device_rows], self.indices[rows], features)
+        return Batch(self.images[device_rows], self.targets[device_rows], self.indices[rows], features, self.epoch)
 
 
 class Augmentation(Protocol):
@@ -93,6 +96,53 @@ class Flip:
 
     def select(self, drawn: Tensor, rows: Tensor) -> Tensor:
         """The flags of some rows."""
+        return drawn[rows]
+
+
+@augmentation("alternating_flip")
+@dataclass(frozen=True)
+class AlternatingFlip:
+    """Mirror one half of the images in even epochs and the other half in odd ones (Jordan 2024, arXiv 2404.00498).
+
+    So two epochs show each image and its mirror image once, where a random flip repeats one of them half of the time.
+    """
+
+    def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Tensor:
+        """Which images are mirrored: bool (B,); the half of an image depends only on its index."""
+        # Knuth's multiplicative hash: neighbouring indices, which often have one class, fall into both halves.
+        half = (batch.indices * 2_654_435_761 >> 16) % 2
+        return half == batch.epoch % 2
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Mirror the selected images."""
+        return replace(batch, images=flip(batch.images, drawn))
+
+    def select(self, drawn: Tensor, rows: Tensor) -> Tensor:
+        """The flags of some rows."""
+        return drawn[rows]
+
+
+@augmentation("shift")
+@dataclass(frozen=True)
+class Shift:
+    """Shift each image by whole pixels, and fill the empty edge by reflection; no pixel is interpolated.
+
+    Attributes:
+        pixels: Largest shift in each direction.
+    """
+
+    pixels: int = number(least=0, expected="0 or more pixels")
+
+    def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Tensor:
+        """Shifts down and right, uniform in ±pixels: int64 (B, 2)."""
+        return torch.randint(-self.pixels, self.pixels + 1, (len(batch), 2), generator=rng)
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Shift each image."""
+        return batch if self.pixels == 0 else replace(batch, images=shift(batch.images, drawn))
+
+    def select(self, drawn: Tensor, rows: Tensor) -> Tensor:
+        """The shifts of some rows."""
         return drawn[rows]
 
 
@@ -152,15 +202,17 @@ class CutMix:
     Attributes:
         p: Probability that a batch is mixed.
         alpha: Both parameters of the Beta distribution.
+        until: Share of the training after which no batch is mixed.
     """
 
     p: float = number(least=0, most=1, expected="a probability")
     alpha: float = number(above=0)
+    until: float = number(1.0, least=0, most=1, expected="a share of the training, 0 to 1")
 
     def draw(self, rng: torch.Generator, batch: Batch, progress: float) -> Mix | None:
         """The box and the partners; None for a batch that is not mixed."""
         # All random numbers are drawn for each batch, so that p changes only which batches are mixed.
-        mixed = bool(torch.rand((), generator=rng) < self.p)
+        mixed = bool(torch.rand((), generator=rng) < self.p) and progress < self.until
         # Beta(α, α) is the share of one of two Gamma(α) variables. For small α both may underflow to 0.
         gammas = torch._standard_gamma(torch.full((2,), self.alpha, dtype=torch.float64), generator=rng)
         gammas.clamp_(min=torch.finfo(torch.float64).tiny)
@@ -206,51 +258,6 @@ class CutMix:
         return rows if drawn is None else torch.unique(torch.cat([rows, drawn.partner[rows]]))
 
 
-def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the selected images left to right: uint8 (B, H, W, C), bool (B,)."""
-    # On a CPU this is several times as fast as torch.where with a mask over all pixels.
-    count = len(images)
-    rows = torch.arange(count, device=images.device) + count * to_device(flipped, images.device)
-    return torch.cat([images, images.flip(2)]).index_select(0, rows)
-
-
-def rotate(images: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
-    """Rotate each image about its centre by its own angle, with nearest-neighbour interpolation.
-
-    It equals torchvision's ``rotate(interpolation=NEAREST, expand=False)``, which takes one angle for all images:
-    positive angles turn counter-clockwise, and pixels from outside the image are ``fill``.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        degrees: float32 (B,).
-        fill: uint8 (C,), the value of empty corners.
-
-    Returns:
-        uint8 (B, H, W, C).
-    """
-    count, height, width, channels = images.shape
-    device = images.device
-    angle = torch.deg2rad(to_device(degrees, device).float())[:, None, None]
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2)[None, :, None]
-    x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2)[None, None, :]
-    column = (cos * x - sin * y).add_((width - 1) / 2).round_()  # (B, H, W), the pixel that each output pixel reads
-    row = (sin * x + cos * y).add_((height - 1) / 2).round_()
-    # A border of one pixel holds the fill: coordinates outside the image are clamped to it.
-    padded = images.new_empty((count, height + 2, width + 2, channels))
-    padded[:, 1:-1, 1:-1] = images
-    border = to_device(fill, device)
-    padded[:, 0], padded[:, -1], padded[:, :, 0], padded[:, :, -1] = border, border, border, border
-    # Indices into the padded pixels; int32 halves the memory traffic, and a batch has far fewer than 2³¹ pixels.
-    origin = torch.arange(count, device=device) * ((height + 2) * (width + 2)) + (width + 3)
-    index = row.clamp_(-1, height).to(torch.int32).mul_(width + 2)
-    index.add_(column.clamp_(-1, width).to(torch.int32)).add_(origin.to(torch.int32)[:, None, None])
-    pixels = padded.view(-1, channels)
-    if channels == 4:
-        pixels = pixels.view(torch.int32)  # one int32 is read 2.5 times as fast as four bytes
-    return pixels.index_select(0, index.view(-1)).view(torch.uint8).view(count, height, width, channels)
-
-
 def _build(name: str, strengths: Mapping[str, Any]) -> Augmentation:
     """Build an augmentation, or raise an error that names the wrong key."""
     factory = augmentation[name]
@@ -283,7 +290,7 @@ class Pipeline:
     def draw(self, batch: Batch, epoch: int, step: int, progress: float) -> list[Any]:
         """Draw the random numbers of each augmentation for the global batch, whose pixels are not read."""
         shape = (len(batch), *batch.images.shape[1:])
-        shapes = replace(batch, images=torch.empty(shape, dtype=torch.uint8, device="meta"))
+        shapes = replace(batch, images=torch.empty(shape, dtype=torch.uint8, device="meta"), epoch=epoch)
         return [
             part.draw(generator(self.seed, name, epoch, step), shapes, progress) for name, part in self.parts.items()
         ]
@@ -302,18 +309,21 @@ class Pipeline:
                 rows = part.needed(part_drawn, rows)
         return rows.sort().values
 
-    def apply(self, batch: Batch, drawn: list[Any], rows: Tensor | None = None) -> Batch:
+    def apply(self, batch: Batch, drawn: list[Any], rows: Tensor | None = None, mix: bool = True) -> Batch:
         """Augment a batch.
 
         Args:
             batch: The global batch, or some rows of it.
             drawn: From :meth:`draw`, for the global batch.
             rows: int64 (R,), the rows of the global batch that ``batch`` has; None for all.
+            mix: False omits augmentations that change targets, such as CutMix.
         """
         count = len(batch)
         for part, part_drawn in zip(self.parts.values(), drawn, strict=True):
             selected = part_drawn if rows is None else part.select(part_drawn, rows)  # type: ignore[attr-defined]
-            batch = part.apply(batch, selected)
+            before, batch = batch, part.apply(batch, selected)
+            if not mix and not torch.equal(before.targets, batch.targets):
+                batch = before
             if len(batch) != count or len(batch.images) != count or batch.images.dtype != torch.uint8:
                 raise InputError(
                     f"{type(part).__name__}.apply returned {len(batch.images)} images of {batch.images.dtype} and"

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import functional as torchvision_functional
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator
-from deepfake_cls.training.augment import Batch, CutMix, Flip, Mix, Pipeline, Rotation, flip, rotate
+from deepfake_cls.training.augment import Batch, CutMix, Flip, Mix, Pipeline, Rotation, Shift
+from deepfake_cls.training.pixels import flip, rotate, shift
 
 BLACK = torch.zeros(4, dtype=torch.uint8)
 
@@ -149,3 +151,60 @@ def test_an_augmentation_that_returns_wrong_images_is_named(
     monkeypatch.setattr(Flip, "apply", lambda _, batch, drawn: replace(batch, images=fault(batch.images)))
     with pytest.raises(InputError, match=r"Flip.apply returned . images of torch.* expected 6 of torch.uint8 and 6"):
         Pipeline({"flip": {"p": 0.5}}, 0).apply(batch(images()), [None])
+
+
+def test_a_shift_equals_a_crop_of_the_image_padded_by_reflection() -> None:
+    x = images(7, 12, 15)
+    offsets = torch.tensor([[0, 0], [3, -4], [-5, 6], [6, 6], [-6, -6], [0, 5], [2, 0]])
+    padded = F.pad(x.permute(0, 3, 1, 2).float(), (6, 6, 6, 6), mode="reflect").to(torch.uint8).permute(0, 2, 3, 1)
+    for row, (down, right) in enumerate(offsets.tolist()):
+        expected = padded[row, 6 - down : 18 - down, 6 - right : 21 - right]
+        assert torch.equal(shift(x, offsets)[row], expected)
+
+
+def test_a_shift_larger_than_the_image_stays_within_it() -> None:
+    x = torch.arange(3, dtype=torch.uint8).view(1, 1, 3, 1)
+    assert shift(x, torch.tensor([[9, 4]])).flatten().tolist() == [0, 1, 2]  # reflected twice: a period of 4
+
+
+def test_shifts_are_uniform_whole_pixels_in_both_directions() -> None:
+    drawn = Shift(2).draw(generator(0, "s"), shapes(20_000), 0.0)
+    values, counts = torch.unique(drawn, return_counts=True)
+    assert values.tolist() == [-2, -1, 0, 1, 2]
+    assert (counts / drawn.numel() - 0.2).abs().max() < 0.01
+    assert abs(float(torch.corrcoef(drawn.T.float())[0, 1])) < 0.03
+    x = batch(images())
+    assert Shift(0).apply(x, drawn[:6]) is x
+
+
+def test_two_epochs_show_each_image_and_its_mirror_image_once() -> None:
+    pipeline = Pipeline({"alternating_flip": {}}, 0)
+    x = replace(batch(images(64)), indices=torch.randperm(10_000, generator=generator(0, "i"))[:64])
+    first, second, third = (pipeline.draw(x, epoch, 5, 0.0)[0] for epoch in range(3))
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert torch.equal(pipeline.apply(x, [first]).images, flip(x.images, first))
+    large = pipeline.draw(shapes(20_000, 8, 8), 0, 0, 0.0)[0]
+    assert abs(float(large.float().mean()) - 0.5) < 0.01
+    for classes in (2, 5, 8):  # images in order of their classes, or in turn
+        assert abs(float(large[::classes].float().mean()) - 0.5) < 0.02
+
+
+def test_cutmix_stops_after_a_share_of_the_training_and_changes_nothing_before() -> None:
+    def mixes(until: float, progress: float) -> list[bool]:
+        cutmix = CutMix(0.5, 1.0, until)
+        return [cutmix.draw(generator(0, "c", i), shapes(8), progress) is not None for i in range(100)]
+
+    assert mixes(0.8, 0.79) == mixes(1.0, 0.79)
+    assert any(mixes(0.8, 0.79))
+    assert not any(mixes(0.8, 0.8))
+
+
+def test_without_mixing_only_the_images_that_no_augmentation_mixes_change() -> None:
+    pipeline = Pipeline({"flip": {"p": 1.0}, "cutmix": {"p": 1.0, "alpha": 1.0}}, 0)
+    x = batch(images())
+    drawn = pipeline.draw(x, 0, 0, 0.0)
+    plain = pipeline.apply(x, drawn, mix=False)
+    assert torch.equal(plain.images, x.images.flip(2))
+    assert torch.equal(plain.targets, x.targets)
+    assert not torch.equal(pipeline.apply(x, drawn).targets, x.targets)
