@@ -20,7 +20,7 @@ from typing import ClassVar
 from deepfake_cls.config import DataConfig, ImageFilesConfig
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
 from deepfake_cls.data.readers import Files, Reader
-from deepfake_cls.data.splits import with_validation
+from deepfake_cls.data.splits import with_train_fraction, with_validation
 from deepfake_cls.errors import InputError
 from deepfake_cls.registry import Registry
 from deepfake_cls.schema import check
@@ -122,6 +122,7 @@ class FileSource(Source):
         for split in listed:
             _check(split, classes)
         splits = with_validation({split.name: split for split in listed}, self.config)
+        splits = with_train_fraction(splits, self.config)
         standard = [name for name in STANDARD_SPLITS if name in splits]
         names = standard + sorted(splits.keys() - {*standard})
         return Manifest(self.config.name, classes, {name: splits[name] for name in names})

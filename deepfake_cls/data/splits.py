@@ -1,6 +1,6 @@
-"""The validation split of data that has none: a part of the training split, or one of several folds.
+"""The validation split of data that has none, a part of the training split or one of several folds; fewer training images.
 
-Both are stratified by class. They depend on a seed and on the ids, and not on the order of the images.
+All are stratified by class. They depend on a seed and on the ids, and not on the order of the images.
 """
 
 from __future__ import annotations
@@ -32,6 +32,20 @@ def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[
     if "train" in splits and "validation" not in splits:
         return {**splits, **_hold_out_fraction(splits["train"], config)}
     return splits
+
+
+def with_train_fraction(splits: dict[str, Split], config: ImageFilesConfig) -> dict[str, Split]:
+    """Keep ``data.train_fraction`` of the training images of each class, rounded, and at least one.
+
+    Images without a label are treated as one more class.
+    """
+    if config.train_fraction == 1 or "train" not in splits:
+        return splits
+    train = splits["train"]
+    kept = np.zeros(len(train), bool)
+    for rows in _shuffled_rows_by_class(train, config.val_seed):
+        kept[rows[: max(1, round(config.train_fraction * len(rows)))]] = True
+    return {**splits, "train": replace(_subset(train, "train", kept), note=train.note)}
 
 
 def _hold_out_fraction(train: Split, config: ImageFilesConfig) -> dict[str, Split]:

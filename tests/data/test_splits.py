@@ -168,3 +168,24 @@ def test_a_class_smaller_than_the_folds_is_refused(labelled: Path) -> None:
 def test_folds_need_labels(tmp_path: Path) -> None:
     images(tmp_path / "test", "1.png")
     assert "data.fold=0: needs labelled images in train; the data has test" in refusal(tmp_path, "folder", fold=0)
+
+
+def test_smaller_shares_of_the_training_images_are_parts_of_larger_ones(no_validation: Path) -> None:
+    whole = read(no_validation, "folder", val_fraction=0.2)
+    kept: list[set[str]] = []
+    for share, counts in ((0.25, [8, 2]), (0.5, [16, 4]), (0.01, [1, 1]), (1.0, [32, 8])):
+        manifest = read(no_validation, "folder", val_fraction=0.2, train_fraction=share)
+        train = manifest.split("train")
+        assert np.bincount(train.labels).tolist() == counts
+        assert manifest.split("validation").ids == whole.split("validation").ids
+        assert list(train.ids) == sorted(train.ids)
+        assert all((label == 0) == name.startswith("gan/") for name, label in content(train).items())
+        kept.append(set(train.ids))
+    quarter, half, least, everything = kept
+    assert least < quarter < half < everything == set(whole.split("train").ids)
+
+
+def test_a_share_of_the_training_images_with_folds(no_validation: Path) -> None:
+    manifest = read(no_validation, "folder", fold=1, folds=5, fold_of="train", train_fraction=0.5)
+    assert np.bincount(manifest.split("validation").labels).tolist() == [8, 2]
+    assert np.bincount(manifest.split("train").labels).tolist() == [16, 4]
