@@ -1,6 +1,6 @@
 """The classifiers: networks by name, and exact KNN."""
 
-from deepfake_cls.models import resnet, timm
+from deepfake_cls.models import resnet, texturenet, timm
 from deepfake_cls.models.registry import build, network
 
-__all__ = ["build", "network", "resnet", "timm"]
+__all__ = ["build", "network", "resnet", "texturenet", "timm"]
