@@ -16,6 +16,7 @@ from deepfake_cls.errors import LONGEST_REASON, InputError, reason
 from deepfake_cls.models import build
 
 SETTINGS = ("model", "classes", "size", "channels", "width", "dropout", "seed")  # what load_model needs
+_PREFIX = "network."  # of the network's weights in a state_dict
 _ZIP = b"PK\x03\x04"  # the first bytes of a zip file
 _FOLDER = 0x10  # the attribute of a record in a zip file that says that it is a folder
 
@@ -139,9 +140,14 @@ def _load(file: Path) -> dict[str, Any]:
 
 def weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The network's parameters and buffers by name."""
-    prefix = "network."
     state = checkpoint["state_dict"]
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
+
+
+def with_weights(checkpoint: dict[str, Any], network: nn.Module) -> dict[str, Any]:
+    """The checkpoint with the weights of this network; the state of the training stays."""
+    state = {f"{_PREFIX}{name}": value.cpu() for name, value in network.state_dict().items()}
+    return {**checkpoint, "state_dict": {**checkpoint["state_dict"], **state}}
 
 
 def load_model(path: str | Path) -> Model:

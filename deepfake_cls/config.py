@@ -60,8 +60,9 @@ class ImageFilesConfig(DataConfig):
         size: Height and width of an image; null takes those of the first image.
         resize: Resize images of another size, which changes the traces; false refuses them.
         on_error: raise refuses bad files; skip lists and omits them.
+        train_fraction: Share of the training images of each class that is used; smaller shares are parts of larger ones.
         val_fraction: Share of the training split that becomes the validation split if there is none.
-        val_seed: Seed of that split, and of the folds.
+        val_seed: Seed of that split, of the folds, and of the share of the training images.
         fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed
             its own validation images.
         fold_of: The images that are split into folds. train: the training split; the data's own validation split is not
@@ -80,6 +81,7 @@ class ImageFilesConfig(DataConfig):
     )
     resize: bool = False
     on_error: str = one_of("raise", "skip")
+    train_fraction: float = number(1.0, above=0, most=1, expected="a share above 0, up to 1")
     val_fraction: float = number(0.1, above=0, below=1, expected="a share between 0 and 1")
     val_seed: int = 0
     fold: int | None = number(None, least=0)
@@ -122,11 +124,19 @@ class RecipeConfig:
         label_smoothing: Label smoothing of the cross-entropy.
         weight_decay: Decoupled weight decay of AdamW.
         warmup: Share of the steps in which the learning rate rises.
+        decay_all: Apply the weight decay to biases and normalisation layers too.
+        ema: Decay of the moving average of the weights that is validated, scored and saved; 0 uses the last weights.
+        batch_norm: Statistics of batch normalisation that are scored and saved in last.ckpt. running: those of the last
+            batches. augmented or clean: computed after the training from 2,500 training images, with all augmentations
+            that change no target, or with none.
     """
 
     label_smoothing: float = number(0.1, least=0, below=1)
     weight_decay: float = number(1e-4, least=0)
     warmup: float = number(0.1, above=0, below=1, expected="a share between 0 and 1")
+    decay_all: bool = True
+    ema: float = number(0.0, least=0, below=1, expected="0, or a decay below 1, such as 0.99")
+    batch_norm: str = one_of("running", "augmented", "clean")
 
 
 @dataclass

@@ -34,12 +34,14 @@ class Outputs:
         probs: float32 (N, classes), the softmax of the logits.
         features: float32 (N, D), the input of the last ``nn.Linear``; None where the network has none.
         probs_flip: float32 (N, classes), the mean over each image and its mirror image; None without flip TTA.
+        probs_recomputed: float32 (N, classes), with recomputed statistics of batch normalisation, which train adds.
     """
 
     logits: NDArray[np.float32]
     probs: NDArray[np.float32]
     features: NDArray[np.float32] | None
     probs_flip: NDArray[np.float32] | None = None
+    probs_recomputed: NDArray[np.float32] | None = None
 
     @property
     def final_probs(self) -> NDArray[np.float32]:

@@ -47,7 +47,7 @@ def test_a_comment_in_the_package_repeats_nothing() -> None:
 class LaterRecipe(RecipeConfig):
     """A recipe of a later version, with a key that the present one does not have."""
 
-    ema: float = 0.0
+    later: float = 0.0
 
 
 @dataclass
@@ -67,7 +67,7 @@ def test_a_later_key_at_its_default_repeats_nothing(
     fit(schema=LaterConfig)
     assert capsys.readouterr().out.count("already done") == 1
     assert run_key.run_key_of(first) == first.identity
-    for override in ("+mixup=0.2", "+recipe.ema=0.9"):
+    for override in ("+mixup=0.2", "+recipe.later=0.9"):
         fit(override, schema=LaterConfig)
     assert "already done" not in capsys.readouterr().out
     assert len({read_record(file.parent).identity for file in results()}) == 3

@@ -13,9 +13,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchvision.utils import make_grid
 
 from deepfake_cls import distributed
@@ -99,6 +100,19 @@ class LastCheckpoint(Checkpoint):
         self.saved_epoch = trainer.current_epoch
         self._saved_at = time.monotonic()
         self._duration = self._saved_at - started
+
+
+class AveragedWeights(WeightAveraging):
+    """The exponential moving average of all weights and buffers over the steps, which is validated and saved.
+
+    A checkpoint has the averaged weights in ``state_dict``, and those of the last step in ``current_model_state``.
+
+    Args:
+        decay: Weight of the previous average in each step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 class StopCleanly(L.Callback):

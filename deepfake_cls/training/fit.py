@@ -7,7 +7,7 @@ import statistics
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,19 @@ import torch
 from numpy.typing import NDArray
 
 from deepfake_cls import distributed
-from deepfake_cls.checkpoints import load_model, read_checkpoint, weights
+from deepfake_cls.checkpoints import load_model, read_checkpoint, weights, with_weights
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.errors import InputError, writing
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
-from deepfake_cls.records import Record, write_atomically, write_record
+from deepfake_cls.records import Record, read_predictions, write_atomically, write_record
 from deepfake_cls.run_folders import Run
 from deepfake_cls.stats.metrics import score
+from deepfake_cls.training.batch_norm import layers, recompute, statistics_kept
 from deepfake_cls.training.callbacks import (
+    AveragedWeights,
     Checkpoint,
     CheckpointFiles,
     Curves,
@@ -71,11 +73,12 @@ def fit_and_score(
     model.to(torch.device(hardware.device)).eval()
     # Scores are those of evaluate and predict, which compile nothing.
     with torch.compiler.set_stance("force_eager") if config.trainer.compile else nullcontext():
-        validation, clean = score_all(config, data, model, hardware)
+        set_final_weights(config, data, hardware, run, model)
+        validation, clean, recomputed = score_all(config, data, model, hardware)
     if distributed.rank() != 0:
         return None
     seconds = {"setup": setup, **_fit_seconds(model), "evaluate": time.perf_counter() - evaluate_started}
-    record = write_results(config, data, hardware, run, model.history, validation, clean)
+    record = write_results(config, data, hardware, run, model.history, validation, clean, recomputed)
     record.digests = digests
     record.seconds = {"total": time.perf_counter() - started, **seconds}
     assert trainer.logger is not None
@@ -185,6 +188,8 @@ def build_trainer(config: TrainConfig, hardware: Hardware, run: Run, steps: int,
         Checkpoint(dirpath=run.best.parent, filename="best", monitor="val_acc", mode="max", **options),
         last,
     ]
+    if config.recipe.ema > 0:
+        callbacks.insert(0, AveragedWeights(config.recipe.ema))  # updates the average before a checkpoint is saved
     if config.trainer.progress:
         callbacks.append(ProgressBar())
     return L.Trainer(
@@ -234,11 +239,39 @@ def _fit_seconds(model: Classifier) -> dict[str, float]:
     return seconds
 
 
-def score_all(config: TrainConfig, data: ImageData, model: Classifier, hardware: Hardware) -> tuple[Outputs, Outputs]:
-    """Outputs for the validation images, and for the training images without augmentation."""
+def set_final_weights(config: TrainConfig, data: ImageData, hardware: Hardware, run: Run, model: Classifier) -> None:
+    """Set the network to the weights that the recipe scores: averaged ones, statistics of batch normalisation.
+
+    ``last.ckpt`` gets the same weights. A run that is killed in between repeats this step and gets the same result.
+    """
+    if config.recipe.ema > 0:  # a fit that only resumes a finished training ends with the last weights
+        model.network.load_state_dict(weights(read_checkpoint(run.last)))
+    source = config.recipe.batch_norm
+    if source != "running" and layers(model.network):
+        recompute(model, data.train_pixels, config.batch_size, hardware.precision, augmented=source == "augmented")
+        if distributed.rank() == 0:
+            saved = with_weights(read_checkpoint(run.last), model.network)
+            CheckpointFiles(run.last.parent).save_checkpoint(saved, run.last)
+
+
+def score_all(
+    config: TrainConfig, data: ImageData, model: Classifier, hardware: Hardware
+) -> tuple[Outputs, Outputs, Outputs | None]:
+    """Run the network on the validation images, and on the training images without augmentation.
+
+    Returns:
+        The outputs of both, and those of the validation images with recomputed statistics of batch normalisation; the
+        last is None if the network has no such statistics, or they are recomputed anyway.
+    """
     device, precision = hardware.device, hardware.precision
     validation = predict_all(model.network, data.full_val_dataloader(), device, precision, flip=config.tta == "flip")
-    return validation, predict_all(model.network, data.clean_train_dataloader(), device, precision)
+    clean = predict_all(model.network, data.clean_train_dataloader(), device, precision)
+    recomputed = None
+    if config.recipe.batch_norm == "running" and layers(model.network):
+        with statistics_kept(model.network):
+            recompute(model, data.train_pixels, config.batch_size, precision, augmented=True)
+            recomputed = predict_all(model.network, data.full_val_dataloader(), device, precision)
+    return validation, clean, recomputed
 
 
 def add_flip(data: ImageData, hardware: Hardware, run: Run) -> Record:
@@ -261,6 +294,9 @@ def add_flip(data: ImageData, hardware: Hardware, run: Run) -> Record:
         assert outputs.probs_flip is not None
         labels = data.validation.labels
         record.metrics["val_acc_flip"] = score(labels, outputs.probs_flip).metrics["acc"]
+        if "val_acc_recomputed" in record.metrics:
+            recomputed = read_predictions(run.path / "predictions.npz", "probs_recomputed")[2]
+            outputs = replace(outputs, probs_recomputed=recomputed)
         write_outputs(run.path / "predictions.npz", data.validation.ids, labels, outputs)
         write_record(run.path, record)
     return record

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from deepfake_cls.data.batches import Batches, Pixels
-from deepfake_cls.records import write_atomically
+from deepfake_cls.records import RESULT_VERSION, write_atomically
 
 
 def prepare(
@@ -53,7 +53,7 @@ def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, 
         return _compute(network, pixels)
     source = inspect.getsourcefile(type(network))
     code = b"" if source is None else Path(source).read_bytes()  # after an edit the features are computed again
-    parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest()]
+    parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest(), RESULT_VERSION]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     file = Path(images_file).with_name(f"image_features-{key[:32]}.npy")
     if force or not file.is_file():

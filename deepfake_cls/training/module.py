@@ -44,7 +44,7 @@ class Classifier(L.LightningModule):
         steps: Optimiser steps in an epoch.
         seed: Seed of the weights and of all random numbers.
         augment: Strengths of each augmentation, in order.
-        recipe: Weight decay, warm-up and label smoothing (``RecipeConfig``).
+        recipe: The optimisation (``RecipeConfig``).
         identity: The run key.
         resize: The training's ``data.resize``; None for a layout without this key.
     """
@@ -233,9 +233,14 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with OneCycleLR: cosine warm-up from lr/25, then cosine decay (the paper's table 3)."""
-        optimiser = torch.optim.AdamW(
-            self.parameters(), lr=self.lr, weight_decay=self.recipe["weight_decay"], fused=True
-        )
+        decay = self.recipe["weight_decay"]
+        parameters: Any = self.parameters()
+        if not self.recipe.get("decay_all", True):
+            # Biases, and weights of normalisation layers, are vectors.
+            vectors = [p for p in self.parameters() if p.ndim < 2]
+            matrices = [p for p in self.parameters() if p.ndim >= 2]
+            parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=decay, fused=True)
         warmup, total = self.recipe["warmup"], self.epochs * self.steps
         if abs(warmup * total - 1) < 1e-6:
             warmup *= 1 + 1e-6  # torch divides by (steps of warm-up − 1)

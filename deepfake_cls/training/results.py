@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,12 @@ def write_results(
     history: list[dict[str, float]],
     validation: Outputs,
     clean: Outputs,
+    recomputed: Outputs | None = None,
 ) -> Record:
-    """Write the outputs of validation and of clean (unaugmented) training images; return a record without times."""
+    """Write the outputs of validation and of clean (unaugmented) training images; return a record without times.
+
+    ``recomputed`` are those of validation with recomputed statistics of batch normalisation.
+    """
     labels = data.validation.labels
     scores = score(labels, validation.probs)
     metrics = scores.prefixed("validation")
@@ -36,6 +41,9 @@ def write_results(
     metrics["train_acc"] = score(data.train.labels, clean.probs).metrics["acc"]
     if validation.probs_flip is not None:
         metrics["val_acc_flip"] = score(labels, validation.probs_flip).metrics["acc"]
+    if recomputed is not None:
+        metrics["val_acc_recomputed"] = score(labels, recomputed.probs).metrics["acc"]
+        validation = replace(validation, probs_recomputed=recomputed.probs)
     write_outputs(run.path / "predictions.npz", data.validation.ids, labels, validation)
     rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:TRAIN_FEATURES])
     ids = [data.train.ids[row] for row in rows]
@@ -60,7 +68,7 @@ def write_outputs(
         outputs: Of all images.
         rows: int64 (R,), which images are written.
     """
-    features, probs_flip = outputs.features, outputs.probs_flip
+    features, probs_flip, probs_recomputed = outputs.features, outputs.probs_flip, outputs.probs_recomputed
     write_predictions(
         path,
         ids,
@@ -69,4 +77,5 @@ def write_outputs(
         logits=outputs.logits[rows],
         features=None if features is None else features[rows],
         probs_flip=None if probs_flip is None else probs_flip[rows],
+        probs_recomputed=None if probs_recomputed is None else probs_recomputed[rows],
     )
