@@ -60,7 +60,7 @@ class ImageFilesConfig(DataConfig):
         size: Height and width of an image; null takes those of the first image.
         resize: Resize images of another size, which changes the traces; false refuses them.
         on_error: raise refuses bad files; skip lists and omits them.
-        train_fraction: Share of the training images of each class that is used; smaller shares are parts of larger ones.
+        train_fraction: Share of the training images of each class that is used; smaller shares are within larger ones.
         val_fraction: Share of the training split that becomes the validation split if there is none.
         val_seed: Seed of that split, of the folds, and of the share of the training images.
         fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed

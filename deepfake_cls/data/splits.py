@@ -1,4 +1,4 @@
-"""The validation split of data that has none, a part of the training split or one of several folds; fewer training images.
+"""Parts of the training split: the validation split of data that has none, folds, or fewer training images.
 
 All are stratified by class. They depend on a seed and on the ids, and not on the order of the images.
 """
