@@ -42,8 +42,8 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     if "val_acc_flip" in record.metrics:
         table.add_row("accuracy with flip TTA", f"{100 * record.metrics['val_acc_flip']:.1f} %")
     for name, value in record.metrics.items():
-        if name.endswith(("_best", "macro_f1", "nll", "ece")) or name == "train_acc":
-            percent = name.endswith(("_best", "_acc"))
+        if name.endswith(("_best", "_recomputed", "macro_f1", "nll", "ece")) or name == "train_acc":
+            percent = name.endswith(("_best", "_recomputed", "_acc"))
             table.add_row(name, f"{100 * value:.1f} %" if percent else f"{value:.3f}")
     for k, metrics in record.by_k.items():
         table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")

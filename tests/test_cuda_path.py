@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.inference import logits_of
 from deepfake_cls.models import resnet
-from deepfake_cls.training import augment, dropout, module
+from deepfake_cls.training import augment, dropout, module, pixels
 from deepfake_cls.training.module import Classifier
 from tests.builders import classifier
 
@@ -43,7 +43,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 
     original = augment.Pipeline.draw
     monkeypatch.setattr(augment.Pipeline, "draw", draw)
-    for user in (augment, module, dropout):
+    for user in (augment, module, dropout, pixels):
         monkeypatch.setattr(user, "to_device", to_device)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
@@ -96,6 +96,19 @@ def test_training_validation_and_prediction_never_wait_for_the_gpu(
         logits = logits_of(model.network, batch.images, "bf16-mixed" if bf16 else "32-true")
         assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (6, 3))
     assert dtypes == {torch.bfloat16 if bf16 else torch.float32}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_best_arm_never_waits_for_the_gpu(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    moves = {"alternating_flip": {}, "shift": {"pixels": 6}, "cutmix": {"p": 1.0, "alpha": 1.0, "until": 0.8}}
+    model = classifier(augment=moves, model={"name": "texturenet", "args": {}}, dropout=0.3, decay_all=False)
+    with fake_cuda(monkeypatch):
+        batch = a_batch()._replace(image_features=torch.empty((6, 444), device=CUDA))
+        on_cuda(model)
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            assert model.train().training_step(batch, 0).device == CUDA
+        logits = logits_of(model.network.eval(), batch.images, "32-true", batch.image_features)
+        assert (logits.device, logits.dtype, logits.shape) == (CUDA, torch.float32, (6, 3))
 
 
 @pytest.mark.parametrize("fault", [lambda x: x * float(x.mean()), lambda x: x + torch.nonzero(x).sum(), Tensor.cpu])

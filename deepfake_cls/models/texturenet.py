@@ -118,7 +118,8 @@ class TextureNet(nn.Module):
 
         Args:
             images: uint8 (B, C, H, W), any memory layout.
-            image_features: float32 (B, 444), the statistics of the images before augmentation.
+            image_features: float32 (B, 444), the statistics of the images before augmentation; None computes those of
+                ``images``.
 
         Returns:
             Logits (B, num_classes), float32 or float64.
@@ -135,8 +136,9 @@ class TextureNet(nn.Module):
                 inputs = [self._normalised(torch.cat(pooled, dim=1), self.norm)]
             else:
                 inputs = [x.to(dtype).mean(dim=(2, 3))]
-            if self.branch is not None and image_features is not None:
-                inputs.append(self.branch(image_features.to(dtype)))
+            if self.branch is not None:
+                statistics = self._statistics(images) if image_features is None else image_features
+                inputs.append(self.branch(statistics.to(dtype)))
             logits: Tensor = self.fc2(self.dropout(F.relu(self.fc1(torch.cat(inputs, dim=1)))))
         return logits
 

@@ -25,20 +25,18 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
         images: uint8 (B, H, W, C).
         offsets: int64 (B, 2), rows and columns.
     """
-    count, height, width, _ = images.shape
-    rows, columns = (
-        _reflected(torch.arange(side)[None] - offsets[:, axis, None], side) for axis, side in enumerate((height, width))
-    )
-    first = height * torch.arange(count)[:, None]  # of each image, among the rows of the batch
+    count, height, width, channels = images.shape
+    offsets = to_device(offsets, images.device)
+    rows, columns = (_reflected(offsets[:, axis], side) for axis, side in enumerate((height, width)))
+    first = height * torch.arange(count, device=images.device)[:, None]  # of each image, among the rows of the batch
     index = ((rows + first) * width).to(torch.int32)[:, :, None] + columns.to(torch.int32)[:, None, :]
-    pixels = images.reshape(-1, images.shape[3])
-    return pixels.index_select(0, to_device(index.flatten(), images.device)).view_as(images)
+    return images.reshape(-1, channels).index_select(0, index.flatten()).view_as(images)
 
 
-def _reflected(positions: Tensor, side: int) -> Tensor:
-    """Positions within 0 to side − 1 after reflection at the first and the last pixel."""
+def _reflected(offsets: Tensor, side: int) -> Tensor:
+    """The pixel, 0 to ``side`` − 1, that each pixel of a shifted line shows: int64 (B,) to (B, side)."""
     period = max(2 * side - 2, 1)
-    positions = positions.remainder(period)
+    positions = (torch.arange(side, device=offsets.device) - offsets[:, None]).remainder(period)
     return torch.minimum(positions, period - positions)
 
 

@@ -69,6 +69,13 @@ def test_statistics_are_standardised_and_clipped() -> None:
     assert torch.isfinite(seen[1]).all()
 
 
+def test_without_features_the_network_computes_them() -> None:
+    network = TextureNet(3, 2, 4).eval()
+    images = random_images()
+    assert torch.equal(network(images), network(images, network.image_features(images)))
+    assert not torch.equal(network(images), network(images, network.image_features(images.flip(0))))
+
+
 def test_mean_and_deviation_travel_with_the_weights() -> None:
     network = TextureNet(3, 2, 4)
     network.fit_image_features(network.image_features(random_images(10)))
