@@ -10,7 +10,7 @@ from typing import Any
 
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import Summary
-from deepfake_cls.stats.verdict import points
+from deepfake_cls.stats.verdict import ClaimVerdict, points
 
 DASH = "–"
 LATEX = str.maketrans(
@@ -63,6 +63,11 @@ def mean_text(summary: Summary | None) -> str:
 def interval_text(difference: Difference) -> str:
     """``+0.4 (−1.2 to +2.0)``, in points."""
     return f"{points(difference.estimate)} ({points(difference.low)} to {points(difference.high)})"
+
+
+def claim_text(verdict: ClaimVerdict) -> str:
+    """``excluded``, ``compatible``, ``compatible, as is 0``, ``not tested``."""
+    return f"{verdict.word}, as is 0" if verdict.undecided else verdict.word
 
 
 def plural(count: int, noun: str) -> str:

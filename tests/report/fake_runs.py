@@ -31,6 +31,7 @@ from tests.conftest import configure
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
 TINY = ("scale=tiny",)
+COMPETITION = (*TINY, "data=unibuc", "data.root=x")
 FOLDS = (*TINY, "data=unibuc", "data.root=x", "data.fold=${seed}", "trainer.curve_images=100")
 CPU = ("some cpu", "32-true", 2)
 CURVE = (0.3, 0.6, 0.55, 0.8)
