@@ -136,9 +136,9 @@ def gather(experiment: Experiment) -> Evidence:
     # Holm's family is all declared arms: without those that have no runs, the correction would grow with the runs.
     p_values = holm([differences[index].p if index in differences else 1.0 for index in others])
     claims = {index: claim for index in others if (claim := experiment.claim(index)) is not None}
-    claim_p = dict(zip(claims, holm([_claim_p(differences.get(i), claim) for i, claim in claims.items()]), strict=True))
+    p_claims = dict(zip(claims, holm([claim_p(differences.get(i), claim) for i, claim in claims.items()]), strict=True))
     comparisons = {
-        index: _compare(pairs[index], differences[index], p_adjusted, claims.get(index), claim_p.get(index, 1.0))
+        index: _compare(pairs[index], differences[index], p_adjusted, claims.get(index), p_claims.get(index, 1.0))
         for index, p_adjusted in zip(others, p_values, strict=True)
         if index in pairs
     }
@@ -149,9 +149,11 @@ def gather(experiment: Experiment) -> Evidence:
     return Evidence(experiment, rows, problems)
 
 
-def _claim_p(difference: Difference | None, claim: Claim) -> float:
-    """The p value of a claimed difference; 1 for an arm without runs or with one seed."""
-    return 1.0 if difference is None or difference.seeds_ignored else difference.p_of(claim.low, claim.high)
+def claim_p(difference: Difference | None, claim: Claim | None) -> float:
+    """The p value of a claimed difference; 1 for an arm without runs or with one seed, and without a claim."""
+    if difference is None or difference.seeds_ignored or claim is None:
+        return 1.0
+    return difference.p_of(claim.low, claim.high)
 
 
 def _compare(

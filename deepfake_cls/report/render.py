@@ -25,7 +25,7 @@ class Table:
     """A table as text for readers, and its values as data.
 
     Attributes:
-        number: Number in the paper; 10 and those of plugins are not in the paper.
+        number: Number in the paper; 10 and those of plugins are not in the paper. None for tables about the paper.
         name: Identifier in files and links.
         title: Heading.
         columns: Column headings.
@@ -36,7 +36,7 @@ class Table:
         filled: Whether it has runs to show; a table without is made only on request.
     """
 
-    number: int
+    number: int | None
     name: str
     title: str
     columns: list[str]
@@ -45,6 +45,11 @@ class Table:
     data: list[dict[str, Any]] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     filled: bool = True
+
+    @property
+    def heading(self) -> str:
+        """``Table 4: Learning rate``."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def percent(value: float | None) -> str:
@@ -85,7 +90,7 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rows, notes = markdown_rows(table.columns, table.rows), "".join(f"\n- {note}" for note in table.notes)
-        parts.append(f"### Table {table.number}: {table.title}\n\n{rows}\n{notes}\n")
+        parts.append(f"### {table.heading}\n\n{rows}\n{notes}\n")
     return "\n".join(parts)
 
 

@@ -191,7 +191,8 @@ def arm(study: Study, experiment: str, label: str) -> Arm:
 def write_all(root: Path, seeds: int = 3, overrides: Sequence[str] = TINY) -> None:
     """Write runs of every arm of every experiment, as sweeps leave them."""
     written: set[str] = set()
-    for experiment in declared(overrides).experiments.values():
+    study = declared(overrides)
+    for experiment in filter(study.includes, study.experiments.values()):
         kind = "knn" if experiment.entry == "knn" else "cnn"
         shared = [override for override in overrides if kind == "cnn" or override.startswith("data")]
         for index, one in enumerate(experiment.arms):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from deepfake_cls.report import paper
-from deepfake_cls.report.claims import Finding, findings, one_cycle
 from deepfake_cls.report.study import Study, declared
+from deepfake_cls.report.tables.discrepancies import Finding, findings, one_cycle
 from tests.report.fake_runs import CURVE, TINY, random_correct, study_of, write
 
 
