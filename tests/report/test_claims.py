@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -12,6 +13,8 @@ from deepfake_cls.report.render import DASH, Table, interval_text
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import all_tables
 from deepfake_cls.report.tables.claims import ARM_CLAIMS, claims_tables
+from deepfake_cls.stats.verdict import points
+from tests.conftest import ROOT
 from tests.report.fake_runs import COMPETITION, TINY, arm, make, random_correct, render, study_of, write, write_all
 
 SEEDS = 3
@@ -157,3 +160,26 @@ def test_the_report_shows_claims_first(runs: Path, tmp_path: Path, monkeypatch: 
     assert lines[1].startswith(",claims,accuracy of the network,")
     make(f"runs={runs}", *TINY, "output=other")
     assert "Claims of the paper" not in Path("other/tables.md").read_text()
+
+
+def committed() -> list[dict[str, str]]:
+    with (ROOT / "experiments" / "results" / "unibuc_small_tables.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["experiment"] == "claims"]
+
+
+@pytest.mark.parametrize(("page", "least"), [("experiments/README.md", 12), ("README.md", 6)])
+def test_the_documents_have_the_committed_verdicts(page: str, least: int) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    text_rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if "|" in line]
+    found = 0
+    for claim in committed():
+        cells = next((cells for cells in text_rows if cells[0] == claim["arm"]), None)
+        if cells is None:
+            continue
+        found += 1
+        words = {claim["claim"], f"{claim['claim']}, as is 0"}
+        assert words & {*cells}, f"{page}: {claim['arm']}: expected {words}"
+        if claim["difference"]:
+            interval = [points(float(claim[name])) for name in ("difference", "low", "high")]
+            assert any("{} ({} to {})".format(*interval) in cell for cell in cells), f"{page}: {claim['arm']}"
+    assert found >= least
