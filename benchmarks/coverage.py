@@ -1,9 +1,13 @@
-"""Simulated coverage of the 95 % intervals of ``deepfake_cls.stats.compare`` and of common alternatives.
+"""Simulated coverage of the 95 % intervals of ``deepfake_cls.stats.compare``, of alternatives, and of claims.
 
 Claim: the two-way interval covers 95 to 97 % at 3, 5 and 10 seeds, for any mixture of seed noise and image noise. Each
 alternative (t over seeds, images only, percentile bootstrap) undercovers for some noise. Each row counts 2,000
 simulated experiments with a known true difference (``tests/stats/simulation.py``); 1,000 for the bootstrap over seeds
 and images, which is simulated for two kinds of noise.
+
+The rows of claims simulate two arms and one baseline, with a claimed difference for each arm, as in tables 4 and 5.
+Their coverage is the share of experiments in which no claim is excluded (both are true: at least 95 %), or in which the
+first claim, wrong by 1, 2 or 3 points, is not excluded (1 minus the power), while the second one is true.
 
     python -m benchmarks.coverage --output experiments/results/coverage.csv      # about a minute on one core
 """
@@ -40,6 +44,8 @@ NOISES = {
     "easy, seldom discordant": Noise(5000, accuracy=0.93, gap=0.01, seed_sd=0.003, difficulty=6),
 }
 FOLDS = Noise(1250, gap=0.01)
+CLAIM_NOISES = ("typical", "strong seeds", "weak seeds", "neither")
+WRONG = (0.01, 0.02, 0.03)
 
 Interval = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -98,14 +104,64 @@ def measure(name: str, noise: Noise, seeds: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for method, parts in simulated.items():
         low, high = (np.concatenate(side) for side in zip(*parts, strict=True))
-        covered = int(((low <= noise.gap) & (noise.gap <= high)).sum())
-        lower, upper = wilson(covered, len(low))
-        figures = {"coverage": covered / len(low), "low": lower, "high": upper, "half_width": (high - low).mean() / 2}
-        row: dict[str, object] = {"method": method, "seeds": seeds, "noise": name}
-        row |= {key: round(float(value), 4) for key, value in figures.items()}
-        row |= {"n": len(low), "images": noise.images, "accuracy": noise.accuracy, "seed_sd": noise.seed_sd}
-        row |= {"discordance": round(float(np.mean(discordant)), 3), "generator_seed": SEED, "numpy": np.__version__}
-        rows.append(row)
+        covered = (low <= noise.gap) & (noise.gap <= high)
+        half = float((high - low).mean() / 2)
+        rows.append(_row(method, seeds, name, noise, covered, half, float(np.mean(discordant))))
+    return rows
+
+
+def _row(
+    method: str, seeds: int, name: str, noise: Noise, covered: NDArray[np.bool_], half: float, discordance: float
+) -> dict[str, object]:
+    """A row of the CSV."""
+    lower, upper = wilson(int(covered.sum()), len(covered))
+    figures = {"coverage": covered.mean(), "low": lower, "high": upper, "half_width": half}
+    row: dict[str, object] = {"method": method, "seeds": seeds, "noise": name}
+    row |= {key: round(float(value), 4) for key, value in figures.items()}
+    row |= {"n": len(covered), "images": noise.images, "accuracy": noise.accuracy, "seed_sd": noise.seed_sd}
+    return row | {"discordance": round(discordance, 3), "generator_seed": SEED, "numpy": np.__version__}
+
+
+def excluded(d: NDArray[np.int8], claims: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of two claims are excluded after Holm's correction, for a stack of families.
+
+    Args:
+        d: (2, count, S, N), the differences of two arms from one baseline.
+        claims: (2,), the claimed differences.
+
+    Returns:
+        (2, count)
+    """
+    estimate, half = crossed(d)
+    distance = np.abs(estimate - claims[:, None])
+    first = distance > crossed(d, 0.975)[1]  # the smaller p value counts twice, the other once if that one is rejected
+    return np.asarray(first | ((distance > half) & first[::-1]))
+
+
+def measure_claims(name: str, seeds: int, runs: int = RUNS) -> list[dict[str, object]]:
+    """Simulate the claims of two arms for one kind of noise; one row for true claims, and one for each wrong one."""
+    noise, rng = NOISES[name], np.random.default_rng([SEED, seeds])
+    kept: dict[str, list[NDArray[np.bool_]]] = defaultdict(list)
+    halves, discordant = [], []
+    for _ in range(runs // BATCH):
+        d = noise.draw_family(2, seeds, BATCH, rng)
+        kept["claims, both true"].append(np.asarray(~excluded(d, np.array([noise.gap, noise.gap])).any(axis=0)))
+        for wrong in WRONG:
+            claims = np.array([noise.gap + wrong, noise.gap])
+            kept[f"claim wrong by {100 * wrong:.1f} points"].append(~excluded(d, claims)[0])
+        halves.append(float(crossed(d)[1].mean()))
+        discordant.append(float((d != 0).mean()))
+    return [
+        _row(method, seeds, name, noise, np.concatenate(parts), float(np.mean(halves)), float(np.mean(discordant)))
+        for method, parts in kept.items()
+    ]
+
+
+def _printed(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    for row in rows:
+        print(
+            f"{row['noise']:24} S = {row['seeds']:2}  {row['method']:32} {row['coverage']:.3f}  ± {row['half_width']}"
+        )
     return rows
 
 
@@ -113,13 +169,16 @@ def main() -> None:
     """Measure, print and append the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="append the rows to this CSV")
-    output = parser.parse_args().output
-    rows = []
-    for name, noise in {**NOISES, "folds": FOLDS}.items():
-        for seeds in (3, 5, 10):
-            rows += (measured := measure(name, noise, seeds))
-            for row in measured:
-                print(f"{name:24} S = {seeds:2}  {row['method']:32} {row['coverage']:.3f}  ± {row['half_width']}")
+    parser.add_argument("--claims", action="store_true", help="measure the claims only")
+    arguments = parser.parse_args()
+    output, rows = arguments.output, list[dict[str, object]]()
+    if not arguments.claims:
+        for name, noise in {**NOISES, "folds": FOLDS}.items():
+            for seeds in (3, 5, 10):
+                rows += _printed(measure(name, noise, seeds))
+    for name in CLAIM_NOISES:
+        for seeds in (3, 5):
+            rows += _printed(measure_claims(name, seeds))
     if output is not None:
         append_csv(output, rows)
 

@@ -15,7 +15,7 @@ from deepfake_cls.report.experiment import Arm, Experiment
 from deepfake_cls.stats.compare import Difference, difference, difference_folds
 from deepfake_cls.stats.diagnostics import McNemar, bootstrap, mcnemar, probability_better
 from deepfake_cls.stats.intervals import Summary, summarise
-from deepfake_cls.stats.verdict import Verdict, holm, judge
+from deepfake_cls.stats.verdict import Claim, Verdict, holm, judge
 
 Correct = NDArray[np.bool_]  # (N,), whether each prediction is correct
 
@@ -50,6 +50,9 @@ class Comparison:
         difference: Arm minus baseline; its interval decides.
         p_adjusted: p value after Holm's correction over the experiment's arms.
         verdict: Conclusion.
+        claim: The paper's difference; None if it has no number for the arm or the baseline.
+        claim_p: p value of the paper's difference, after Holm's correction over the experiment's claims; 1 for one
+            seed, and without a claim.
         bootstrap: Diagnostic: percentile interval over seeds and images; None for folds.
         probability: Diagnostic: P(arm > baseline) over seeds.
         mcnemar: Diagnostic: exact McNemar test for each seed's pair of models.
@@ -59,6 +62,8 @@ class Comparison:
     difference: Difference
     p_adjusted: float
     verdict: Verdict
+    claim: Claim | None
+    claim_p: float
     bootstrap: tuple[float, float] | None
     probability: float
     mcnemar: tuple[McNemar, ...]
@@ -130,8 +135,10 @@ def gather(experiment: Experiment) -> Evidence:
     differences = {index: pair.difference() for index, pair in pairs.items()}
     # Holm's family is all declared arms: without those that have no runs, the correction would grow with the runs.
     p_values = holm([differences[index].p if index in differences else 1.0 for index in others])
+    claims = {index: claim for index in others if (claim := experiment.claim(index)) is not None}
+    p_claims = dict(zip(claims, holm([claim_p(differences.get(i), claim) for i, claim in claims.items()]), strict=True))
     comparisons = {
-        index: _compare(pairs[index], differences[index], p_adjusted)
+        index: _compare(pairs[index], differences[index], p_adjusted, claims.get(index), p_claims.get(index, 1.0))
         for index, p_adjusted in zip(others, p_values, strict=True)
         if index in pairs
     }
@@ -142,13 +149,24 @@ def gather(experiment: Experiment) -> Evidence:
     return Evidence(experiment, rows, problems)
 
 
-def _compare(pairs: Pairs, difference: Difference, p_adjusted: float) -> Comparison:
+def claim_p(difference: Difference | None, claim: Claim | None) -> float:
+    """The p value of a claimed difference; 1 for an arm without runs or with one seed, and without a claim."""
+    if difference is None or difference.seeds_ignored or claim is None:
+        return 1.0
+    return difference.p_of(claim.low, claim.high)
+
+
+def _compare(
+    pairs: Pairs, difference: Difference, p_adjusted: float, claim: Claim | None, claim_p: float
+) -> Comparison:
     a, b = ([float(side.mean()) for side in sides] for sides in zip(*pairs.correct, strict=True))
     return Comparison(
         seeds=pairs.seeds,
         difference=difference,
         p_adjusted=p_adjusted,
         verdict=judge(difference, p_adjusted),
+        claim=claim,
+        claim_p=claim_p,
         bootstrap=None if pairs.folds else bootstrap(np.stack([a.astype(np.int8) - b for a, b in pairs.correct])),
         probability=probability_better(a, b),
         mcnemar=tuple(mcnemar(a, b) for a, b in pairs.correct),

@@ -19,6 +19,7 @@ from deepfake_cls.commands import command
 from deepfake_cls.config import conf_dir
 from deepfake_cls.overrides import key_of, to_hydra, varied_keys
 from deepfake_cls.report.collect import Finished
+from deepfake_cls.stats.verdict import Claim
 
 KNN_KEYS = ("plugins", "data", "trainer")  # overrides of train that mean the same for knn
 
@@ -69,6 +70,13 @@ class Experiment:
     arms: list[Arm]
     by_k: dict[int, float] = field(default_factory=dict)
     varied: set[str] = field(default_factory=set)
+
+    def claim(self, index: int) -> Claim | None:
+        """The paper's difference between an arm and the baseline; None for the baseline, and if a number is missing."""
+        reported, baseline = self.arms[index].reported, self.arms[self.baseline].reported
+        if index == self.baseline or reported is None or baseline is None:
+            return None
+        return Claim(*[round(reported - baseline, 6)] * 2)  # without the rounding noise of binary fractions
 
     def command(self, overrides: Sequence[str]) -> str:
         """The command that makes the runs of all arms; all share these overrides of ``train``."""

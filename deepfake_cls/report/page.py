@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
 from deepfake_cls.records import write_atomically
 from deepfake_cls.report import plots
-from deepfake_cls.report.claims import findings
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate
 from deepfake_cls.report.render import DASH, Table, hardware_text, plural
 from deepfake_cls.report.study import Study
+from deepfake_cls.report.tables.discrepancies import findings
 from deepfake_cls.settings import recipe_text
+from deepfake_cls.stats.verdict import ClaimWord, Word
 from deepfake_cls.summary import accuracy_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
@@ -37,6 +38,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["png"] = _data_uri
+    templates.filters["chip"] = _chip
     return templates
 
 
@@ -89,7 +91,8 @@ def study_context(study: Study, tables: Sequence[Table], sets: Sequence[DataSet]
         "scale": study.scale_text,
         "hardware": "; ".join(hardware),
         "omitted": plural(study.omitted, "run") if study.omitted else "",
-        "tables": [(table, plots.table_plots(table, study)) for table in tables],
+        "about": [table for table in tables if table.number is None],
+        "tables": [(table, plots.table_plots(table, study)) for table in tables if table.number is not None],
         "findings": findings(study),
     }
 
@@ -182,6 +185,13 @@ def _commands(chosen: Mapping[str, Finished]) -> list[str]:
         f"{label_command(run.path / 'checkpoints' / 'last.ckpt', run.record.config)}   # label your own images",
         f"{command('train', ['-m', *others, f'lr={rate / 2:g},{rate:g},{2 * rate:g}'])}   # a sweep",
     ]
+
+
+def _chip(cell: str) -> str:
+    """The CSS class of a cell that contains a verdict; empty for other cells."""
+    word, _, undecided = cell.partition(", ")
+    known = word in (*get_args(Word), *get_args(ClaimWord))
+    return "" if not known else "undecided" if undecided else word.replace(" ", "-")
 
 
 def _data_uri(figure: Figure) -> str:

@@ -20,7 +20,7 @@ from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
 from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
-from deepfake_cls.report.study import Study
+from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import correct_of
@@ -137,7 +137,7 @@ def _knn_plots(study: Study) -> list[Plot]:
             }
     if not curves:
         return []
-    if study.config.data.name == "unibuc":
+    if study.config.data.name == PAPER_DATA:
         curves["paper"] = {k: (value, value, value) for k, value in experiment.by_k.items()}
     return [(figures.knn_figure(curves), "KNN accuracy by k with 95 % Wilson intervals.")]
 

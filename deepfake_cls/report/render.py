@@ -10,7 +10,7 @@ from typing import Any
 
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import Summary
-from deepfake_cls.stats.verdict import points
+from deepfake_cls.stats.verdict import ClaimVerdict, points
 
 DASH = "–"
 LATEX = str.maketrans(
@@ -25,7 +25,7 @@ class Table:
     """A table as text for readers, and its values as data.
 
     Attributes:
-        number: Number in the paper; 10 and those of plugins are not in the paper.
+        number: Number in the paper; 10 and those of plugins are not in the paper. None for tables about the paper.
         name: Identifier in files and links.
         title: Heading.
         columns: Column headings.
@@ -36,7 +36,7 @@ class Table:
         filled: Whether it has runs to show; a table without is made only on request.
     """
 
-    number: int
+    number: int | None
     name: str
     title: str
     columns: list[str]
@@ -45,6 +45,11 @@ class Table:
     data: list[dict[str, Any]] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     filled: bool = True
+
+    @property
+    def heading(self) -> str:
+        """``Table 4: Learning rate``."""
+        return self.title if self.number is None else f"Table {self.number}: {self.title}"
 
 
 def percent(value: float | None) -> str:
@@ -65,6 +70,11 @@ def interval_text(difference: Difference) -> str:
     return f"{points(difference.estimate)} ({points(difference.low)} to {points(difference.high)})"
 
 
+def claim_text(verdict: ClaimVerdict) -> str:
+    """``excluded``, ``compatible``, ``compatible, as is 0``, ``not tested``."""
+    return f"{verdict.word}, as is 0" if verdict.undecided else verdict.word
+
+
 def plural(count: int, noun: str) -> str:
     """``1 seed``, ``3 seeds``."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
@@ -80,7 +90,7 @@ def markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rows, notes = markdown_rows(table.columns, table.rows), "".join(f"\n- {note}" for note in table.notes)
-        parts.append(f"### Table {table.number}: {table.title}\n\n{rows}\n{notes}\n")
+        parts.append(f"### {table.heading}\n\n{rows}\n{notes}\n")
     return "\n".join(parts)
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
 from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.overrides import key_of
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
 from deepfake_cls.report.evidence import Evidence, gather
@@ -33,7 +34,13 @@ from deepfake_cls.report.experiment import (
 )
 from deepfake_cls.report.render import plural
 from deepfake_cls.run_key import hashed_config
+from deepfake_cls.stats.compare import Difference
+from deepfake_cls.stats.verdict import Claim, ClaimVerdict, judge_claim
 from deepfake_cls.validation import validate
+
+PAPER_DATA = "unibuc"
+# Keys whose overrides leave the settings of the main arm those of the paper.
+PAPER_KEYS = ("data", "scale", "trainer", "logger", "plugins", "launcher", "tta")
 
 # Command: kind of its runs, schema of its configuration.
 KINDS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
@@ -78,6 +85,27 @@ class Study:
     def scale_caveat(self) -> str:
         """The sentence that limits a verdict to the scale of its runs; empty at the paper's own scale."""
         return "" if self.scale == "reference" else f" Verdicts hold at scale {self.scale}, not at the paper's scale."
+
+    @cached_property
+    def claims_untested(self) -> str:
+        """Why the paper's numbers say nothing about these runs; empty if they can be compared."""
+        if self.config.data.name != PAPER_DATA:
+            return f"the paper's numbers are those of data={PAPER_DATA}"
+        others = [text for text in self.overrides if key_of(text).split(".")[0] not in PAPER_KEYS]
+        return f"the paper's settings are not those of {shlex.join(others)}" if others else ""
+
+    def judge_claim(self, difference: Difference | None, claim: Claim | None, p: float | None = None) -> ClaimVerdict:
+        """The verdict on a claim of the paper, at the scale of the runs.
+
+        Args:
+            difference: Measured; None without runs.
+            claim: The paper's difference; None if the paper has none.
+            p: Its p value after correction; None for a single claim.
+        """
+        reason = self.claims_untested or ("the paper has no number" if claim is None else "no runs")
+        if self.claims_untested or difference is None or claim is None:
+            return ClaimVerdict("not tested", f"not tested: {reason}")
+        return judge_claim(difference, claim, p, f"at scale {self.scale}")
 
     @property
     def arms(self) -> list[Arm]:

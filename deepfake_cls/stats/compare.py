@@ -8,7 +8,7 @@ other seeds and other images, so the interval of :func:`difference` accounts for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
@@ -63,6 +63,7 @@ class Difference:
         shares: Shares of the components in the variance of the estimate; they sum to 1, or are all 0.
         detectable: Smallest true difference that is found with 80 % power at this standard error (alpha 0.05).
         seeds_ignored: The interval covers images only, since there is one seed.
+        spread: The variances behind the interval.
     """
 
     estimate: float
@@ -78,6 +79,21 @@ class Difference:
     shares: Components
     detectable: float
     seeds_ignored: bool = False
+    spread: Spread = field(kw_only=True)
+
+    def p_of(self, low: float, high: float | None = None) -> float:
+        """Two-sided p value of "the true difference is ``low``", or of "it lies between ``low`` and ``high``".
+
+        The spread is that of the interval, so the p value is below 1 − ``confidence`` exactly where the interval
+        contains no value of the range. ``p_of(0)`` is ``p``.
+
+        Args:
+            low: Fraction; may be −inf if ``high`` is given.
+            high: Fraction, ``low`` or more; may be inf. The p value is that of the nearest value of the range (a
+                composite hypothesis), 1 if the estimate lies in it.
+        """
+        nearest = min(max(self.estimate, low), low if high is None else high)
+        return _p_value(abs(self.estimate - nearest), self.spread)
 
     @property
     def alpha(self) -> float:
@@ -227,6 +243,28 @@ def difference_folds(
     return _with_interval(float(means.mean()), spread, components, seeds, images, confidence)
 
 
+def difference_of_metrics(a: Sequence[float], b: Sequence[float], images: int, confidence: float = 0.95) -> Difference:
+    """Difference of a metric that is no mean over images, such as a calibration error: a paired t test over seeds.
+
+    Its interval is about other seeds **on these images**; it does not cover other images.
+
+    Args:
+        a: The metric of arm A, one value for each seed.
+        b: Of arm B; same seeds, in the same order.
+        images: Images that the metric is computed from; at least 2.
+        confidence: Two-sided level.
+
+    Raises:
+        ValueError: If the lengths differ or there are fewer than two seeds.
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"expected as many values for both arms, and at least two; not {len(a)} and {len(b)}")
+    d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    variance = float(d.var(ddof=1))
+    spread = Spread(variance / d.size, 0.0, images**-2.0, d.size - 1, images - 1)
+    return _with_interval(float(d.mean()), spread, Components(variance, 0.0, 0.0), d.size, images, confidence)
+
+
 def _paired_differences(a: NDArray[np.bool_], b: NDArray[np.bool_], ndim: int) -> NDArray[np.int8]:
     if a.shape != b.shape:
         raise ValueError(f"the arms differ in shape: {a.shape} and {b.shape}")
@@ -277,6 +315,7 @@ def _with_interval(
         shares=Components(parts.seed / total, parts.image / total, parts.residual / total),
         detectable=error * float(nctdtrinc(df, 1 - POWER, critical(df, 0.05))),
         seeds_ignored=seeds == 1,
+        spread=spread,
     )
 
 

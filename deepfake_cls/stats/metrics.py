@@ -144,6 +144,15 @@ def calibration_error(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> 
     return float(np.abs(gaps).sum() / len(correct))
 
 
+@metric("overconfidence")
+def overconfidence(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float:
+    """Mean probability of the predicted class minus accuracy; negative for underconfident predictions.
+
+    The calibration error has no sign: label smoothing and CutMix make a network underconfident, which raises it too.
+    """
+    return float(probs.max(axis=1).mean(dtype=np.float64)) - accuracy(labels, probs)
+
+
 @metric("nll")
 def log_loss(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None:
     """Mean negative log-likelihood in nats; None where a true class has probability 0."""

@@ -1,10 +1,10 @@
-"""Turn the difference between two arms into a verdict, by fixed rules."""
+"""Turn the difference between two arms into a verdict, by fixed rules, and compare it with a claimed difference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isinf
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ MAX_SEEDS = 1_000  # no plan needs more
 MAX_IMAGES = 1_000_000
 
 Word = Literal["better", "worse", "equivalent", "inconclusive"]
+ClaimWord = Literal["excluded", "compatible", "not tested"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,50 @@ class Verdict:
     images_needed: int | None = None
     seeds_floor: float | None = None
     images_floor: float | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A difference that others claim, or a range of differences; fractions.
+
+    Attributes:
+        low: Smallest claimed difference; −inf if only "less" is claimed, with ``high`` 0.
+        high: Largest claimed difference; inf if only "more" is claimed, with ``low`` 0.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def direction(self) -> bool:
+        """Whether only the sign is claimed."""
+        return isinf(self.low) or isinf(self.high)
+
+    def __str__(self) -> str:
+        """``+2.2 points``, ``+0.3 to +0.5 points``, ``more than 0``, ``less than 0``."""
+        if self.direction:
+            return "more than 0" if self.high > 0 else "less than 0"
+        return f"{points(self.low) if self.low == self.high else f'{points(self.low)} to {points(self.high)}'} points"
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """Conclusion about a claimed difference.
+
+    Attributes:
+        word: ``excluded``, ``compatible`` or ``not tested``.
+        sentence: The verdict with its numbers or its reason.
+        undecided: Compatible, but the interval contains 0 too: the claim is neither excluded nor supported.
+        seeds_needed: If undecided: total number of seeds after which the interval cannot contain both 0 and the claim,
+            with the same estimate and variances; None if 1,000 are too few.
+        images_needed: The same for images per seed, up to 1,000,000.
+    """
+
+    word: ClaimWord
+    sentence: str
+    undecided: bool = False
+    seeds_needed: int | None = None
+    images_needed: int | None = None
 
 
 def points(fraction: float) -> str:
@@ -94,7 +139,7 @@ def judge(difference: Difference, p_adjusted: float | None = None, margin: float
     if p_adjusted is not None and not difference.p - 1e-12 <= p_adjusted <= 1:
         raise ValueError(f"adjustment cannot lower a p value or exceed 1: {difference.p:.3g} to {p_adjusted:.3g}")
     p = difference.p if p_adjusted is None else p_adjusted
-    numbers = f"{points(difference.estimate)} points ({points(difference.low)} to {points(difference.high)})"
+    numbers = _numbers(difference)
     if difference.seeds_ignored:
         return Verdict("inconclusive", f"inconclusive: {numbers}; the interval covers images only, since n = 1 seed")
     excludes_0 = difference.low > 0 or difference.high < 0
@@ -109,6 +154,51 @@ def judge(difference: Difference, p_adjusted: float | None = None, margin: float
     return _inconclusive(difference, p, margin, f"inconclusive: {numbers}{correction}")
 
 
+def judge_claim(difference: Difference, claim: Claim, p_adjusted: float | None = None, where: str = "") -> ClaimVerdict:
+    """Say whether a difference excludes a claimed one, by the first of these rules that applies.
+
+    1. One seed: **not tested**.
+    2. The interval contains no claimed value, and the p value of the nearest one (adjusted, if given) is below
+       ``difference.alpha``: **excluded**.
+    3. Else **compatible**, and ``undecided`` if the interval contains 0 too.
+
+    Args:
+        difference: From ``compare``.
+        claim: The claimed difference. It is taken as exact: a p value says nothing about the noise of the claim.
+        p_adjusted: From :func:`holm`, over the ``difference.p_of`` of all claims of the family.
+        where: Follows the word in the sentence, such as ``at scale small``.
+
+    Raises:
+        ValueError: If the adjusted p value is below the plain one.
+    """
+    plain = difference.p_of(claim.low, claim.high)
+    p = plain if p_adjusted is None else p_adjusted
+    if not plain - 1e-12 <= p <= 1:
+        raise ValueError(f"adjustment cannot lower a p value or exceed 1: {plain:.3g} to {p:.3g}")
+    if difference.seeds_ignored:
+        return ClaimVerdict("not tested", "not tested: it needs two seeds or more")
+    outside = claim.high < difference.low or claim.low > difference.high
+    interval = f"the interval of {_numbers(difference)}"
+    if outside and p < difference.alpha:
+        return ClaimVerdict("excluded", f"excluded{where and f' {where}'}: {claim} is outside {interval}, p = {p:.2g}")
+    inside = difference.low <= claim.low and claim.high <= difference.high
+    place = "outside" if outside else "inside" if inside else "partly inside"
+    text = f"compatible{where and f' {where}'}: {claim} is {place} {interval}"
+    if outside:
+        return ClaimVerdict("compatible", f"{text}, but not significantly after correction, adjusted p = {p:.2g}")
+    if not difference.low <= 0 <= difference.high or (claim.low <= 0 <= claim.high and not claim.direction):
+        return ClaimVerdict("compatible", text)
+    size = abs(difference.estimate)
+    nearest = min(max(difference.estimate, claim.low), claim.high)
+    reach = size if claim.direction else max(size, abs(difference.estimate - nearest))
+
+    def settles(seeds: int, images: int) -> bool:
+        return float(_planned(difference.components, seeds, images).half_width(difference.alpha)) < reach
+
+    text += "; the interval contains 0 too, so the claim is neither excluded nor supported"
+    return ClaimVerdict("compatible", text, True, *_needed(difference, settles))
+
+
 def _inconclusive(difference: Difference, p: float, margin: float, text: str) -> Verdict:
     alpha = difference.alpha
     size = abs(difference.estimate)
@@ -120,8 +210,7 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
     def decides(seeds: int, images: int) -> bool:
         return half_width(seeds, images, corrected_alpha) < size or half_width(seeds, images) < margin - size
 
-    seeds = _fewest(lambda count: decides(count, difference.images), difference.seeds + 1, MAX_SEEDS)
-    images = _fewest(lambda count: decides(difference.seeds, count), difference.images + 1, MAX_IMAGES)
+    seeds, images = _needed(difference, decides)
     seeds_floor, images_floor = half_width(inf, difference.images), half_width(difference.seeds, inf)
     if seeds is not None:
         outlook = f"about {seeds} seeds would decide it"
@@ -136,6 +225,13 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
             f" seed noise alone ±{_size(images_floor)})"
         )
     return Verdict("inconclusive", f"{text}; {outlook}", seeds, images, seeds_floor, images_floor)
+
+
+def _needed(difference: Difference, decides: Callable[[int, int], bool]) -> tuple[int | None, int | None]:
+    """Smallest numbers of seeds, and of images, that decide; each with the other number as it is."""
+    seeds = _fewest(lambda count: decides(count, difference.images), difference.seeds + 1, MAX_SEEDS)
+    images = _fewest(lambda count: decides(difference.seeds, count), difference.images + 1, MAX_IMAGES)
+    return seeds, images
 
 
 def _planned(components: Components, seeds: float, images: float) -> Spread:
@@ -154,6 +250,10 @@ def _fewest(decides: Callable[[int], bool], low: int, high: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle + 1, high)
     return low
+
+
+def _numbers(difference: Difference) -> str:
+    return f"{points(difference.estimate)} points ({points(difference.low)} to {points(difference.high)})"
 
 
 def _size(fraction: float) -> str:

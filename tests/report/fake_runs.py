@@ -31,6 +31,7 @@ from tests.conftest import configure
 IMAGES = 200
 CLASSES = ["a", "b", "c", "d", "e_<&>%#|$"]
 TINY = ("scale=tiny",)
+COMPETITION = (*TINY, "data=unibuc", "data.root=x")
 FOLDS = (*TINY, "data=unibuc", "data.root=x", "data.fold=${seed}", "trainer.curve_images=100")
 CPU = ("some cpu", "32-true", 2)
 CURVE = (0.3, 0.6, 0.55, 0.8)
@@ -190,7 +191,8 @@ def arm(study: Study, experiment: str, label: str) -> Arm:
 def write_all(root: Path, seeds: int = 3, overrides: Sequence[str] = TINY) -> None:
     """Write runs of every arm of every experiment, as sweeps leave them."""
     written: set[str] = set()
-    for experiment in declared(overrides).experiments.values():
+    study = declared(overrides)
+    for experiment in filter(study.includes, study.experiments.values()):
         kind = "knn" if experiment.entry == "knn" else "cnn"
         shared = [override for override in overrides if kind == "cnn" or override.startswith("data")]
         for index, one in enumerate(experiment.arms):

@@ -24,7 +24,7 @@ from deepfake_cls.report.tables.network import trace_network
 from deepfake_cls.stats.intervals import summarise, wilson
 from deepfake_cls.stats.verdict import points
 from tests.conftest import ROOT
-from tests.report.fake_runs import FOLDS, TINY, fold, random_correct, study_of, write
+from tests.report.fake_runs import COMPETITION, FOLDS, TINY, fold, random_correct, study_of, write
 
 
 def table(study: Study, name: str) -> Table:
@@ -35,17 +35,20 @@ def test_tables_without_runs_contain_dashes() -> None:
     study = declared(TINY)
     assert [table.number for table in all_tables(study)] == [2, 3]  # only these need no runs
     tables = [table for number in numbers(study) for table in tables_of(study, number)]
-    assert sorted({table.number for table in tables}) == list(range(1, 11))
-    assert [table.number for table in tables] == sorted(table.number for table in tables)
+    assert {table.number for table in tables} == {*range(1, 11)}
+    order = [table.number for table in tables if table.number is not None]
+    assert order == sorted(order)
     assert len({table.name for table in tables}) == len(tables)
     for one in tables:
         assert all(len(row) == len(one.columns) for row in one.rows), one.name
     arms = next(one for one in tables if one.name == "table4_lr")
-    assert arms.rows[0] == ["1/3 of the default", DASH, "91.2", DASH, DASH, DASH]
-    assert arms.rows[1] == ["default", DASH, "94.3", "baseline", DASH, DASH]
+    assert arms.rows[0] == ["1/3 of the default", DASH, "91.2", DASH, DASH, DASH, "−3.1", "not tested"]
+    assert arms.rows[1] == ["default", DASH, "94.3", "baseline", DASH, DASH, DASH, DASH]
+    assert "claim" not in next(one for one in tables if one.name == "table10_components").columns  # without numbers
     knn = next(one for one in tables if one.number == 1)
     assert knn.rows[0] == ["3", DASH, DASH, "29.8"]
-    assert next(one for one in tables if one.number == 9).rows == [[DASH, DASH, DASH, DASH, "+0.3 to +0.5"]]
+    flip = next(one for one in tables if one.number == 9)
+    assert flip.rows == [[DASH, DASH, DASH, DASH, "+0.3 to +0.5", "not tested"]]
     for one in tables:
         needs_runs = one.number not in (2, 3) and not one.name.endswith("_remarks")
         assert any(note.startswith("Runs with these settings are missing: ") for note in one.notes) == needs_runs
@@ -62,8 +65,8 @@ def test_cells_of_a_sweep(tmp_path: Path) -> None:
     one = table(study, "table5_dropout")
     # 100, 101, 102 and 180, 181, 182 of 200 are correct: means 50.5 and 90.5 %, standard deviation half a point.
     assert one.rows[0][:3] == ["dropout 0", "50.5 ± 0.5 (n = 3)", "91.5"]
-    assert one.rows[1] == ["dropout 0.3", "90.5 ± 0.5 (n = 3)", "94.3", "baseline", DASH, DASH]
-    assert one.rows[2] == ["dropout 0.5", DASH, "93.1", DASH, DASH, DASH]
+    assert one.rows[1] == ["dropout 0.3", "90.5 ± 0.5 (n = 3)", "94.3", "baseline", DASH, DASH, DASH, DASH]
+    assert one.rows[2] == ["dropout 0.5", DASH, "93.1", DASH, DASH, DASH, "−1.2", "not tested"]
     assert one.rows[0][3].startswith("−40.0 (−")
     assert one.rows[0][5] == "worse"
     assert f"{float(one.data[0]['p_holm']):.2g}" == one.rows[0][4]
@@ -83,6 +86,51 @@ def test_cells_of_a_sweep(tmp_path: Path) -> None:
     assert remarks.rows[0][5] == "+39.5"
     assert remarks.rows[0][7] == "high overfitting"
     assert remarks.rows[2] == ["dropout 0.5", DASH, DASH, DASH, "93.2", DASH, DASH, "low overfitting, learns slowly"]
+
+
+def test_the_paper_differences_are_tested_on_its_data(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        rng = np.random.default_rng(seed)
+        baseline = rng.random(1000) < 0.8
+        write(tmp_path, COMPETITION, seed, baseline, flipped=baseline | (np.arange(1000) < 500))
+        for dropout, change in (("0.0", 0.01), ("0.5", -0.012)):  # the paper: −2.8 and −1.2 points
+            arm = baseline ^ (rng.random(1000) < abs(change)) & (baseline == (change < 0))
+            write(tmp_path, [*COMPETITION, f"dropout={dropout}"], seed, arm)
+    study = study_of(tmp_path, COMPETITION)
+    one = table(study, "table5_dropout")
+    assert one.columns[6:] == ["paper's difference, points", "claim"]
+    assert [row[6:] for row in one.rows] == [["−2.8", "excluded"], [DASH, DASH], ["−1.2", "compatible"]]
+    # Holm over two claims: the smaller p value counts twice.
+    differences = [row.comparison.difference for row in study.evidence["table5_dropout"].rows if row.comparison]
+    p = [differences[0].p_of(-0.028), differences[1].p_of(-0.012)]
+    assert [one.data[0]["claim_p_holm"], one.data[2]["claim_p_holm"]] == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+    assert (one.data[0]["claimed_low"], one.data[0]["claim"]) == (-0.028, "excluded")
+    assert "claim" not in one.data[1]
+    assert ". Claim excluded at scale tiny: −2.8 points is outside the interval of " in one.notes[0]
+    assert any("taken as exact" in note for note in one.notes)
+    assert table(study, "table9_tta").rows[0][4:] == ["+0.3 to +0.5", "excluded"]
+    # Embedded data, other settings and single seeds test nothing.
+    for overrides, reason in (([*COMPETITION, "batch_size=16"], "batch_size=16"), (TINY, "data=unibuc")):
+        untested = study_of(tmp_path, overrides)
+        assert reason in untested.claims_untested
+        columns = next(one for one in tables_of(untested, 5) if one.name == "table5_dropout")
+        assert [row[7] for row in columns.rows] == ["not tested", DASH, "not tested"]
+        assert any(note.startswith("Claims are not tested: ") for note in columns.notes)
+
+
+def test_one_seed_tests_no_claim_and_does_not_correct_the_others(tmp_path: Path) -> None:
+    baseline = random_correct(0.8, 0, 1000)
+    for seed in (0, 1, 2):
+        write(tmp_path, COMPETITION, seed, baseline)
+        write(tmp_path, [*COMPETITION, "dropout=0.0"], seed, baseline | (np.arange(1000) == seed))
+    write(tmp_path, [*COMPETITION, "dropout=0.5"], 0, baseline)
+    study = study_of(tmp_path, COMPETITION)
+    assert [row[7] for row in table(study, "table5_dropout").rows] == ["excluded", DASH, "not tested"]
+    comparisons = [row.comparison for row in study.evidence["table5_dropout"].rows]
+    assert comparisons[0] is not None
+    assert comparisons[2] is not None
+    assert comparisons[2].claim_p == 1
+    assert comparisons[0].claim_p == 2 * comparisons[0].difference.p_of(-0.028)  # the family is all claims
 
 
 @pytest.mark.parametrize("name", ["table4_lr", "table9_tta"])
@@ -247,8 +295,9 @@ def test_registered_tables_are_ordered_by_number(full_study: Study) -> None:
     assert [one.name for one in tables_of(full_study, 4)] == ["a", "b", "table4_lr", "table4_lr_remarks"]
     everything = all_tables(full_study)
     assert everything[0].rows == [["3"]]
-    assert [one.number for one in everything] == sorted(one.number for one in everything)
-    assert len(everything) == 16 + 3
+    order = [one.number for one in everything if one.number is not None]
+    assert order == sorted(order)
+    assert len(order) == len(everything) == 16 + 3
 
 
 def test_evidence_is_computed_once(full_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

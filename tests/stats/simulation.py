@@ -37,10 +37,16 @@ class Noise:
 
     def draw(self, seeds: int, count: int, rng: np.random.Generator) -> NDArray[np.int8]:
         """Differences in correctness, int8 (count, seeds, images)."""
-        arms = [self._arm(accuracy, seeds, count) for accuracy in (self.accuracy + self.gap, self.accuracy)]
+        family: NDArray[np.int8] = self.draw_family(1, seeds, count, rng)[0]
+        return family
+
+    def draw_family(self, size: int, seeds: int, count: int, rng: np.random.Generator) -> NDArray[np.int8]:
+        """Differences of several arms from one baseline, int8 (size, count, seeds, images); each differs by ``gap``."""
+        accuracies = [self.accuracy + self.gap] * size + [self.accuracy]
+        arms = [self._arm(accuracy, seeds, count) for accuracy in accuracies]
         shared = self.difficulty * rng.standard_normal((count, 1, self.images), dtype=np.float32)
-        a, b = (arm(shared, rng) for arm in arms)
-        return a.astype(np.int8) - b.astype(np.int8)
+        *others, baseline = (arm(shared, rng).astype(np.int8) for arm in arms)
+        return np.stack([other - baseline for other in others])
 
     def _arm(self, accuracy: float, seeds: int, count: int) -> _Arm:
         sd = sqrt(1 + self.difficulty**2 + self.interaction**2)

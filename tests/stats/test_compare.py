@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from deepfake_cls.stats.compare import crossed, difference, difference_folds, mean_squares
+from deepfake_cls.stats.compare import crossed, difference, difference_folds, difference_of_metrics, mean_squares
 from tests.stats.simulation import Noise
 
 TYPICAL = Noise(1250, gap=0.01)
@@ -132,6 +132,37 @@ def test_the_p_value_agrees_with_the_interval(noise: Noise, seeds: int) -> None:
         assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0, abs=1e-6)
     else:
         assert at_p.estimate > 0.1
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_a_claim_is_rejected_exactly_where_it_is_outside_the_interval(seeds: int) -> None:
+    result = difference(*arms(TYPICAL, seeds, 2))
+    assert result.p_of(0) == result.p
+    assert result.p_of(result.estimate) == 1
+    for end, inward in ((result.low, 1e-6), (result.high, -1e-6)):
+        assert result.p_of(end - inward) < 0.05 < result.p_of(end + inward)
+    assert result.p_of(-1, result.low) == result.p_of(result.low)  # the nearest value of a range
+    assert result.p_of(result.low, np.inf) == result.p_of(-1, 1) == 1
+    assert result.p_of(-np.inf, result.low) == pytest.approx(0.05, abs=1e-6)
+
+
+def test_p_of_a_claim_equals_the_paired_t_test() -> None:
+    a, b = arms(NO_INTERACTION, 5, 4)
+    shifted = stats.ttest_1samp(a.mean(axis=1) - b.mean(axis=1), 0.02)
+    assert difference(a, b).p_of(0.02) == pytest.approx(shifted.pvalue)
+
+
+def test_metrics_equal_the_paired_t_test() -> None:
+    a, b = [0.1, 0.15, 0.13], [0.07, 0.06, 0.11]
+    result, oracle = difference_of_metrics(a, b, 1250), stats.ttest_rel(a, b)
+    assert result.estimate == pytest.approx(0.14 / 3)
+    assert (result.low, result.high) == pytest.approx(tuple(oracle.confidence_interval()))
+    assert result.p == pytest.approx(oracle.pvalue)
+    assert (result.df, result.seeds, result.shares.seed) == (2, 3, 1)
+    assert difference_of_metrics(b, b, 1250).high > 0
+    for arms_of_a in ([], [0.1], [0.1, 0.2]):
+        with pytest.raises(ValueError, match="at least two"):
+            difference_of_metrics(arms_of_a, b[:1], 1250)
 
 
 def test_swapping_the_arms_changes_the_sign() -> None:

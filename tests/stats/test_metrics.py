@@ -46,6 +46,9 @@ def test_scores_against_scikit_learn() -> None:
         abs((predicted == labels)[edges == b].sum() - probs.max(axis=1)[edges == b].sum()) for b in range(15)
     ) / len(labels)
     assert scores.metrics["ece"] == pytest.approx(ece, abs=1e-5)
+    sure = (probs.max(axis=1) - (predicted == labels)).mean()
+    assert scores.metrics["overconfidence"] == pytest.approx(sure, abs=1e-6)
+    assert abs(sure) > 0.01
 
 
 @pytest.mark.parametrize("votes", [False, True])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deepfake_cls.stats.compare import Components, Difference, difference, difference_folds
-from deepfake_cls.stats.verdict import holm, judge, points
+from deepfake_cls.stats.compare import Components, Difference, Spread, difference, difference_folds
+from deepfake_cls.stats.verdict import Claim, holm, judge, judge_claim, points
 from tests.stats.simulation import Noise
 
 NOTHING = Components(0, 0, 0)
@@ -15,7 +15,9 @@ NOTHING = Components(0, 0, 0)
 
 def make_difference(low: float, high: float, p: float, components: Components = NOTHING, seeds: int = 3) -> Difference:
     middle = (low + high) / 2
-    return Difference(middle, low, high, 0.95, p, 0.001, 5.0, seeds, 1250, components, NOTHING, 0.01)
+    error = (high - low) / 2 / stats.t.isf(0.025, 5)
+    spread = Spread(error**2, 0, 0, 5, 5)
+    return Difference(middle, low, high, 0.95, p, error, 5.0, seeds, 1250, components, NOTHING, 0.01, spread=spread)
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,82 @@ def test_holm_rejects_the_same_as_its_step_down_procedure() -> None:
 def test_invalid_p_values_are_refused(p: list[float]) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm(p)
+
+
+RGBA = Claim(0.022, 0.022)
+MORE, LESS = Claim(0, np.inf), Claim(-np.inf, 0)
+FLIP = Claim(0.003, 0.005)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "claim", "word", "undecided"),
+    [
+        (-0.011, 0.007, RGBA, "excluded", False),
+        (0.001, 0.0219, RGBA, "excluded", False),
+        (0.001, 0.022, RGBA, "compatible", False),  # touching the claim does not exclude it
+        (-0.011, 0.03, RGBA, "compatible", True),
+        (0.0, 0.03, RGBA, "compatible", True),  # touching 0 contains it
+        (0.023, 0.03, RGBA, "excluded", False),  # more than claimed
+        (-0.03, 0.0029, FLIP, "excluded", False),
+        (-0.03, 0.0031, FLIP, "compatible", True),  # only the whole range is excluded
+        (0.0049, 0.03, FLIP, "compatible", False),
+        (0.0051, 0.03, FLIP, "excluded", False),
+        (0.001, 0.03, MORE, "compatible", False),
+        (-0.001, 0.03, MORE, "compatible", True),
+        (-0.03, -0.001, MORE, "excluded", False),
+        (-0.03, -0.001, LESS, "compatible", False),
+        (-0.03, 0.001, LESS, "compatible", True),
+        (0.001, 0.03, LESS, "excluded", False),
+        (-0.001, 0.03, Claim(0, 0), "compatible", False),  # 0 is the claim
+    ],
+)
+def test_claims_at_their_limits(low: float, high: float, claim: Claim, word: str, undecided: bool) -> None:
+    verdict = judge_claim(make_difference(low, high, 0.5), claim)
+    assert (verdict.word, verdict.undecided) == (word, undecided)
+    assert verdict.sentence.startswith(f"{word}: {claim} is ")
+    assert ("neither excluded nor supported" in verdict.sentence) == undecided
+
+
+def test_the_adjusted_p_value_decides_about_a_claim() -> None:
+    d = make_difference(-0.011, 0.02, 0.5)
+    plain = d.p_of(0.022)
+    assert 0.02 < plain < 0.05
+    assert judge_claim(d, RGBA).word == "excluded"
+    assert judge_claim(d, RGBA, 0.0499, "at scale small").sentence == (
+        "excluded at scale small: +2.2 points is outside the interval of +0.5 points (−1.1 to +2.0), p = 0.05"
+    )
+    corrected = judge_claim(d, RGBA, 0.05)
+    assert corrected.word == "compatible"
+    assert corrected.sentence.endswith("but not significantly after correction, adjusted p = 0.05")
+    with pytest.raises(ValueError, match="cannot lower a p value"):
+        judge_claim(d, RGBA, 0.01)
+
+
+def test_one_seed_tests_no_claim() -> None:
+    d = replace(make_difference(-0.011, -0.007, 0.5), seeds=1, seeds_ignored=True)
+    assert judge_claim(d, RGBA).word == "not tested"
+
+
+def test_seeds_that_settle_a_claim() -> None:
+    components = Components(1e-4, 0.001, 0.02)
+    verdict = judge_claim(make_difference(-0.024, 0.006, 0.5, components), Claim(-0.015, -0.015))
+    needed = verdict.seeds_needed
+    assert needed is not None
+    # −0.9 points are 0.6 points from the claim and 0.9 from 0: below 0.9 the interval contains at most one of them.
+    assert half_width(components, needed, 1250) < 0.009 <= half_width(components, needed - 1, 1250)
+    direction = judge_claim(make_difference(-0.024, 0.016, 0.5, components), MORE).seeds_needed
+    assert direction is not None
+    assert half_width(components, direction, 1250) < 0.004 <= half_width(components, direction - 1, 1250)
+
+
+@pytest.mark.parametrize(
+    ("claim", "text"),
+    [
+        (RGBA, "+2.2 points"),
+        (FLIP, "+0.3 to +0.5 points"),
+        (MORE, "more than 0"),
+        (LESS, "less than 0"),
+    ],
+)
+def test_claims_as_text(claim: Claim, text: str) -> None:
+    assert str(claim) == text

@@ -9,6 +9,7 @@ from deepfake_cls.report import table
 from deepfake_cls.report.render import Table
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import knn, main_arm, network  # noqa: F401 (they register tables)
+from deepfake_cls.report.tables.claims import claims_tables
 from deepfake_cls.report.tables.sweeps import sweep_tables
 
 
@@ -24,5 +25,7 @@ def tables_of(study: Study, number: int) -> list[Table]:
 
 
 def all_tables(study: Study) -> list[Table]:
-    """Make all tables that have runs to show, in the order of their numbers."""
-    return [each for number in numbers(study) for each in tables_of(study, number) if each.filled]
+    """Make the tables about the claims of the paper, then all that have runs to show, in the order of their numbers."""
+    return claims_tables(study) + [
+        each for number in numbers(study) for each in tables_of(study, number) if each.filled
+    ]

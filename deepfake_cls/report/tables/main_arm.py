@@ -10,16 +10,16 @@ from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.evidence import over_seeds, pair_predictions
-from deepfake_cls.report.render import DASH, Table, interval_text, mean_text, percent, plural
-from deepfake_cls.report.study import Study
+from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
+from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import summarise
-from deepfake_cls.stats.verdict import judge, points
+from deepfake_cls.stats.verdict import Claim, judge
 
 
 def paper_recall(study: Study, classes: int) -> list[float | None]:
     """The paper's recall by class; None where the classes are not the paper's."""
-    if study.config.data.name != "unibuc":
+    if study.config.data.name != PAPER_DATA:
         return [None] * classes
     recall: list[float | None] = [correct / count for correct, count in paper.RECALL[:classes]]
     return recall + [None] * (classes - len(recall))
@@ -42,7 +42,7 @@ def recall_table(study: Study) -> Table:
         data.append({"arm": name, "accuracy": None if recall is None else recall.mean})
     notes = study.no_match(study.main)
     notes.append(f"Runs at {study.scale_text}: mean ± standard deviation over n seeds.")
-    if study.config.data.name != "unibuc":
+    if study.config.data.name != PAPER_DATA:
         notes.append("The paper's classes are those of data=unibuc, so its recall is not comparable with this data.")
     columns = ["class", "recall %", "paper %", "most often confused with"]
     return Table(8, "table8_recall", "Recall by class", columns, rows, notes, data, filled=bool(records))
@@ -76,16 +76,18 @@ def tta_table(study: Study) -> Table:
         difference = None
         notes.append(f"Omitted: {error}")
     plain, flipped = over_seeds(study.main, "val_acc"), over_seeds(study.main, "val_acc_flip")
-    low, high = (points(gain) for gain in paper.TTA_GAIN)
-    gain, word = DASH, DASH
+    gain, word, claim = DASH, DASH, Claim(*paper.TTA_GAIN)
+    claimed = study.judge_claim(difference, claim)
     data: dict[str, Any] = {"arm": "flip", "accuracy": None if flipped is None else flipped.mean}
+    data |= {"claimed_low": claim.low, "claimed_high": claim.high, "claim": claimed.word}
     if difference is not None:
         verdict = judge(difference)
         gain, word = interval_text(difference), verdict.word
         data |= {"difference": difference.estimate, "low": difference.low, "high": difference.high, "verdict": word}
         size = f"{plural(difference.seeds, 'seed')}, {difference.images:,} images each"
-        notes.append(f"flip TTA: {verdict.sentence} ({size}).{study.scale_caveat}")
-    cells = [mean_text(plain), mean_text(flipped), gain, word, f"{low} to {high}"]
-    columns = ["plain %", "flip TTA %", "gain, points (95 %)", "verdict", "paper's gain, points"]
+        notes.append(f"flip TTA: {verdict.sentence} ({size}). Claim {claimed.sentence}.{study.scale_caveat}")
+    cells = [mean_text(plain), mean_text(flipped), gain, word]
+    cells += [str(claim).removesuffix(" points"), claim_text(claimed)]
+    columns = ["plain %", "flip TTA %", "gain, points (95 %)", "verdict", "paper's gain, points", "claim"]
     filled = plain is not None
     return Table(9, "table9_tta", "Test-time augmentation", columns, [cells], notes, [data], filled=filled)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from deepfake_cls.report.evidence import Row
-from deepfake_cls.report.render import DASH, Table, interval_text, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import Study
-from deepfake_cls.stats.verdict import points
+from deepfake_cls.stats.verdict import Claim, ClaimVerdict, points
 
 
 def sweep_tables(study: Study, number: int) -> list[Table]:
@@ -25,11 +25,14 @@ def arms_table(study: Study, name: str) -> Table:
     evidence = study.evidence[name]
     experiment = evidence.experiment
     columns = ["arm", "accuracy %", "paper %", "difference, points (95 %)", "p (Holm)", "verdict"]
+    claims = [experiment.claim(index) for index in range(len(experiment.arms))]
     rows = [_arm_cells(row, index == experiment.baseline) for index, row in enumerate(evidence.rows)]
+    if any(claims):
+        columns += ["paper's difference, points", "claim"]
+        for index, (cells, row) in enumerate(zip(rows, evidence.rows, strict=True)):
+            cells += [DASH, DASH] if index == experiment.baseline else _claim_cells(study, row, claims[index])
     notes = study.no_match(*experiment.arms, experiment=experiment)
-    notes += [
-        f"{row.arm.label}: {row.comparison.verdict.sentence}" for row in evidence.rows if row.comparison is not None
-    ]
+    notes += [_verdicts(study, row) for row in evidence.rows if row.comparison is not None]
     notes += [
         f"Failed: {row.arm.label}, seed {seed}: {' '.join(error.split())}"
         for row in evidence.rows
@@ -40,7 +43,9 @@ def arms_table(study: Study, name: str) -> Table:
         f"Runs at {study.scale_text}.{study.scale_caveat} Accuracy after the last epoch: mean ± standard deviation over"
         " n seeds. Difference: 95 % interval over seeds and images. p: corrected for the number of arms (Holm)."
     )
-    data = [_arm_data(row) for row in evidence.rows]
+    if any(claims):
+        notes.append(_claim_note(study))
+    data = [_arm_data(row) | _claim_data(study, row, claim) for row, claim in zip(evidence.rows, claims, strict=True)]
     details = [_detail(row) for row in evidence.rows if row.comparison is not None]
     filled = study.shows(experiment)
     return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details, filled)
@@ -74,6 +79,48 @@ def _arm_cells(row: Row, baseline: bool) -> list[str]:
     if comparison is None:
         return [*cells, "baseline" if baseline else DASH, DASH, DASH]
     return [*cells, interval_text(comparison.difference), f"{comparison.p_adjusted:.2g}", comparison.verdict.word]
+
+
+def _claim_cells(study: Study, row: Row, claim: Claim | None) -> list[str]:
+    verdict = _claim_verdict(study, row, claim)
+    return [DASH if claim is None else points(claim.low), claim_text(verdict)]
+
+
+def _claim_verdict(study: Study, row: Row, claim: Claim | None) -> ClaimVerdict:
+    comparison = row.comparison
+    if comparison is None:
+        return study.judge_claim(None, claim)
+    return study.judge_claim(comparison.difference, claim, comparison.claim_p)
+
+
+def _verdicts(study: Study, row: Row) -> str:
+    """The verdict on the difference, and on the paper's claim if it is tested."""
+    comparison = row.comparison
+    assert comparison is not None
+    text = f"{row.arm.label}: {comparison.verdict.sentence}"
+    verdict = _claim_verdict(study, row, comparison.claim)
+    return text if verdict.word == "not tested" else f"{text}. Claim {verdict.sentence}"
+
+
+def _claim_note(study: Study) -> str:
+    if study.claims_untested:
+        return f"Claims are not tested: {study.claims_untested}."
+    return (
+        "Claim: the paper's difference is excluded if it lies outside our interval and its p value is below 0.05 after"
+        " correction for the number of claims (Holm); else it is compatible. The paper's difference comes from one run"
+        " of each arm and is taken as exact."
+    )
+
+
+def _claim_data(study: Study, row: Row, claim: Claim | None) -> dict[str, Any]:
+    """The columns of a claim in ``tables.csv``; none if the paper has no number."""
+    if claim is None:
+        return {}
+    verdict = _claim_verdict(study, row, claim)
+    data: dict[str, Any] = {"claimed_low": claim.low, "claimed_high": claim.high, "claim": verdict.word}
+    if row.comparison is not None and verdict.word != "not tested":
+        data["claim_p_holm"] = row.comparison.claim_p
+    return data
 
 
 def _detail(row: Row) -> str:
