@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from deepfake_cls.models import network
+from deepfake_cls.records import read_record, write_record
 from deepfake_cls.report import paper
 from deepfake_cls.report import study as study_module
 from deepfake_cls.report import table as registered
@@ -311,3 +312,19 @@ def test_evidence_is_computed_once(full_study: Study, monkeypatch: pytest.Monkey
     all_tables(full_study)
     all_tables(full_study)
     assert gathered == [*full_study.experiments]
+
+
+def test_accuracy_with_recomputed_statistics_is_a_column_where_runs_have_it(tmp_path: Path) -> None:
+    assert "accuracy with recomputed statistics %" not in table(declared(TINY), "table5_dropout_remarks").columns
+    for seed, accuracy in enumerate((0.8, 0.9)):
+        folder = write(tmp_path, seed=seed)
+        record = read_record(folder)
+        record.metrics["val_acc_recomputed"] = accuracy
+        write_record(folder, record)
+    study = study_of(tmp_path)
+    remarks = table(study, "table5_dropout_remarks")
+    column = remarks.columns.index("accuracy with recomputed statistics %")
+    assert [row[column] for row in remarks.rows] == ["–", "85.0 ± 7.1 (n = 2)", "–"]
+    assert len({len(row) for row in [remarks.columns, *remarks.rows]}) == 1
+    data = table(study, "table5_dropout").data[1]
+    assert (data["recomputed"], data["recomputed_sd"]) == (pytest.approx(0.85), pytest.approx(0.0707, abs=1e-4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepfake_cls.report.evidence import Row
+from deepfake_cls.report.evidence import Row, over_seeds
 from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, points
@@ -55,6 +55,7 @@ def remarks_table(study: Study, name: str) -> Table:
     """The training behaviour of the arms of an experiment, next to the paper's remarks."""
     evidence = study.evidence[name]
     rows = []
+    recomputed = [over_seeds(row.arm, "val_acc_recomputed") for row in evidence.rows]
     for row in evidence.rows:
         curve = row.curve
         cells = [row.arm.label, DASH if curve.epochs_to_95 is None else f"{curve.epochs_to_95:.1f}"]
@@ -68,6 +69,14 @@ def remarks_table(study: Study, name: str) -> Table:
         " standard deviation of the change in validation accuracy between epochs, second half of the training. Train:"
         " accuracy on training images without augmentation. ECE: expected calibration error."
     ]
+    if any(recomputed):
+        columns.insert(-1, "accuracy with recomputed statistics %")
+        for cells, accuracy in zip(rows, recomputed, strict=True):
+            cells.insert(-1, mean_text(accuracy))
+        notes.append(
+            "Accuracy with recomputed statistics: those of batch normalisation, from 2,500 training images after the last"
+            " epoch. The running statistics, which the other accuracies use, are those of the last twenty or so batches."
+        )
     title = f"{evidence.experiment.title}, training behaviour"
     filled = study.shows(evidence.experiment)
     return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes, filled=filled)
@@ -142,7 +151,8 @@ def _arm_data(row: Row) -> dict[str, Any]:
     data: dict[str, Any] = {"arm": arm.label, "words": " ".join(arm.overrides)}
     data |= {"runs": " ".join(arm.runs[seed].record.identity[:12] for seed in sorted(arm.runs))}
     data |= {"seeds": len(arm.runs), "failed": len(arm.failed), "reported": arm.reported}
-    for name, summary in (("accuracy", row.accuracy), ("train", row.train)):
+    recomputed = over_seeds(arm, "val_acc_recomputed")
+    for name, summary in (("accuracy", row.accuracy), ("train", row.train), ("recomputed", recomputed)):
         if summary is not None:
             data |= {name: summary.mean, f"{name}_sd": summary.sd, f"{name}_low": summary.low}
             data |= {f"{name}_high": summary.high}
