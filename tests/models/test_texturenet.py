@@ -6,7 +6,7 @@ from torch import Tensor
 
 from deepfake_cls.models import build
 from deepfake_cls.models.image_statistics import image_statistics
-from deepfake_cls.models.texturenet import GROUPS, TextureNet
+from deepfake_cls.models.texturenet import GROUPS, Moments, TextureNet
 
 
 def random_images(count: int = 3, side: int = 24, channels: int = 3) -> Tensor:
@@ -50,6 +50,22 @@ def test_the_head_sees_mean_and_deviation_of_every_stage() -> None:
         variance = (flat**2).mean(dim=2) - flat.mean(dim=2) ** 2
         expected += [flat.mean(dim=2), (variance + 1e-4).sqrt().log()]
     torch.testing.assert_close(seen[0], torch.cat(expected, dim=1))
+
+
+def test_moments_and_their_gradients_equal_var_mean() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+        values = torch.randn((3, 4, 6, 5), generator=rng).relu().to(dtype).to(memory_format=torch.channels_last)
+        ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+        weights = torch.randn((2, 3, 4), generator=rng, dtype=torch.promote_types(dtype, torch.float32))
+        mean, variance = Moments.apply(ours)
+        expected = torch.var_mean(theirs.to(weights.dtype), dim=(2, 3), correction=0)[::-1]
+        torch.testing.assert_close((mean, variance), expected, atol=tolerance, rtol=tolerance)
+        for a, b in ((mean, variance), expected):
+            (weights[0] * a + weights[1] * b).sum().backward()  # type: ignore[no-untyped-call]
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=tolerance)
+        assert ours.grad.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_statistics_are_standardised_and_clipped() -> None:

@@ -74,8 +74,9 @@ def remarks_table(study: Study, name: str) -> Table:
         for cells, accuracy in zip(rows, recomputed, strict=True):
             cells.insert(-1, mean_text(accuracy))
         notes.append(
-            "Accuracy with recomputed statistics: those of batch normalisation, from 2,500 training images after the last"
-            " epoch. The running statistics, which the other accuracies use, are those of the last twenty or so batches."
+            "Accuracy with recomputed statistics: those of batch normalisation, from 2,500 training images after the"
+            " last epoch. The running statistics, which the other accuracies use, are those of the last twenty or so"
+            " batches."
         )
     title = f"{evidence.experiment.title}, training behaviour"
     filled = study.shows(evidence.experiment)
