@@ -146,7 +146,7 @@ class TextureNet(nn.Module):
 
     @staticmethod
     def _normalised(moments: Tensor, norm: nn.BatchNorm1d) -> Tensor:
-        if norm.training and len(moments) == 1:  # one image has no variance, as in a last batch of one image
+        if norm.training and len(moments) < 2:  # no variance: a last batch, or a process's share of it, may be so small
             return F.batch_norm(moments, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
         normalised: Tensor = norm(moments)
         return normalised
@@ -165,15 +165,15 @@ class Moments(torch.autograd.Function):
         mean = x.mean(dim=(2, 3), dtype=dtype)
         norm = torch.linalg.vector_norm(x, dim=(2, 3), dtype=dtype)
         ctx.save_for_backward(x, mean)
-        return mean, (norm.square() / x[0, 0].numel() - mean.square()).clamp(min=0)
+        return mean, (norm.square() / x.shape[2:].numel() - mean.square()).clamp(min=0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_mean: Tensor, grad_variance: Tensor) -> Tensor:
         """d(variance)/dx = 2 (x − mean) / pixels."""
         x, mean = ctx.saved_tensors
-        scale = 2 * grad_variance / x[0, 0].numel()
-        offset = grad_mean / x[0, 0].numel() - scale * mean
+        scale = 2 * grad_variance / x.shape[2:].numel()
+        offset = grad_mean / x.shape[2:].numel() - scale * mean
         return torch.addcmul(offset.to(x.dtype)[..., None, None], x, scale.to(x.dtype)[..., None, None])
 
 

@@ -103,12 +103,14 @@ def test_mean_and_deviation_travel_with_the_weights() -> None:
     assert torch.equal(copy.branch.sd, network.branch.sd)
 
 
-def test_a_batch_of_one_image_can_be_trained_on() -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_batch_of_one_image_or_none_can_be_trained_on(count: int) -> None:
     network = TextureNet(3, 2, 4)
-    images = random_images(1)
-    logits: Tensor = network(images, network.image_features(images))
+    images = random_images(2)
+    logits: Tensor = network(images[:count], network.image_features(images)[:count])
     logits.sum().backward()  # type: ignore[no-untyped-call]
-    assert torch.isfinite(logits).all()
+    assert logits.shape == (count, 2)
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_the_head_computes_in_float32_under_autocast() -> None:

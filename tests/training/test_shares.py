@@ -102,12 +102,14 @@ AUGMENTS: list[dict[str, Any]] = [
     PAPER,
     {"cutmix": PAPER["cutmix"], "cutmix twice": PAPER["cutmix"], "flip": PAPER["flip"]},
     {**PAPER, "brightest": {}},
+    {"alternating_flip": {}, "shift": {"pixels": 6}, "cutmix": {"p": 1.0, "alpha": 1.0, "until": 0.8}},
     {},
 ]
+NAMES = ["paper", "mixed twice", "without select", "best", "none"]
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-@pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
+@pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)
 def test_shares_of_all_ranks_are_the_batch_of_one_process(augment: dict[str, Any], size: int) -> None:
     complete, _ = batches(None)
     single = [classifier(augment=augment).augmented(batch, 0, step) for step, batch in enumerate(complete)]
@@ -136,7 +138,7 @@ def test_a_rank_reads_its_images_and_their_partners(size: int) -> None:
             assert read == [16, 16, 13]
 
 
-@pytest.mark.parametrize("augment", AUGMENTS, ids=["paper", "mixed twice", "without select", "none"])
+@pytest.mark.parametrize("augment", AUGMENTS, ids=NAMES)
 def test_losses_and_gradients_equal_those_of_a_rank_that_reads_complete_batches(augment: dict[str, Any]) -> None:
     for rank in range(2):
         with as_rank(rank, 2):
