@@ -59,6 +59,9 @@ class Experiment:
         baseline: Index of the baseline among the arms.
         arms: In the order of the declaration.
         by_k: The paper's accuracy for each k.
+        note: A sentence below the table.
+        grid: Whether its table has a row for each value of the first key that it varies, and a column for each value of
+            the second. Such a table is optional: the command for all tables does not need it.
         varied: The keys that it varies, see :func:`deepfake_cls.overrides.varied_keys`.
     """
 
@@ -69,6 +72,8 @@ class Experiment:
     baseline: int
     arms: list[Arm]
     by_k: dict[int, float] = field(default_factory=dict)
+    note: str = ""
+    grid: bool = False
     varied: set[str] = field(default_factory=set)
 
     def claim(self, index: int) -> Claim | None:
@@ -100,8 +105,9 @@ def hydra_ready() -> Iterator[None]:
 def read_experiments(base: DictConfig) -> dict[str, Experiment]:
     """Read all declarations in ``conf/experiment``.
 
-    The arms of an experiment are the product of its sweeper's parameters without the seed. A declaration may refer to
-    ``base``, the configuration of the main arm, as in ``${sweep.lr}``.
+    The arms of an experiment are the product of its sweeper's parameters without the seed; arms that are not declared
+    are named by their overrides. A declaration may refer to ``base``, the configuration of the main arm, as in
+    ``${sweep.lr}``.
     """
     return {file.stem: _read(file, base) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
 
@@ -117,10 +123,9 @@ def _read(file: Path, base: DictConfig) -> Experiment:
             override = OverridesParser.create().parse_overrides([f"{key}={value}"])[0]
             assert override.is_sweep_override()
             swept.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-    arms = [
-        Arm(overrides=overrides, **arm)
-        for overrides, arm in zip(itertools.product(*swept), values.pop("arms"), strict=True)
-    ]
+    products = [*itertools.product(*swept)]
+    declared = values.pop("arms", None) or [{"label": " ".join(overrides)} for overrides in products]
+    arms = [Arm(overrides=overrides, **arm) for overrides, arm in zip(products, declared, strict=True)]
     return Experiment(name=file.stem, arms=arms, varied=varied_keys(file), **values)
 
 

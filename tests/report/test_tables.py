@@ -152,6 +152,31 @@ def test_the_csv_has_all_seeds_and_the_paired_ones(tmp_path: Path) -> None:
     assert len(str(one.data[0]["runs"]).split()) == 3
 
 
+def test_the_best_learning_rate_is_shown_for_each_number_of_epochs(tmp_path: Path) -> None:
+    rates = {"0.0013": 0.6, "0.004": 0.8, "0.013": 0.7}
+    for rate in ("0.0013", "0.004", "0.013"):
+        write(tmp_path, [*TINY, "epochs=15", f"lr={rate}"], 0, np.arange(200) < (150 if rate != "0.004" else 100))
+    for epochs, order in (("5", 1), ("30", -1)):
+        for rate, share in zip(rates, [*rates.values()][::order], strict=True):
+            if (epochs, rate) != ("5", "0.0013"):
+                write(tmp_path, [*TINY, f"epochs={epochs}", f"lr={rate}"], 0, np.arange(200) < 200 * share)
+    study = study_of(tmp_path)
+    one = table(study, "lr_by_budget_grid")
+    assert (one.number, one.columns[1]) == (4, "lr=0.0013, accuracy %")
+    assert one.rows == [
+        ["epochs=5", DASH, "80.0 (n = 1)", "70.0 (n = 1)", DASH],  # the best rate is unknown
+        ["epochs=15", "75.0 (n = 1)", "50.0 (n = 1)", "75.0 (n = 1)", "lr=0.0013, lr=0.013"],
+        ["epochs=30", "70.0 (n = 1)", "80.0 (n = 1)", "60.0 (n = 1)", "lr=0.004"],
+    ]
+    assert [row["words"] for row in one.data][3:5] == ["epochs=15 lr=0.0013", "epochs=15 lr=0.004"]
+    assert not any("lr_by_budget" in text for text in [*study.missing(2), *study.notes()])  # optional
+
+
+def test_the_learning_rates_of_one_number_of_epochs_are_no_grid(full_study: Study) -> None:
+    assert not any(one.name == "lr_by_budget_grid" for one in all_tables(full_study))
+    assert "experiment=lr_by_budget compares 5, 15 and 30 epochs" in table(full_study, "table4_lr").notes[-1]
+
+
 def test_layers_and_parameters_of_the_network(full_study: Study) -> None:
     layers, parameters = trace_network("resnet", "{}", 4, 5, 64, (100, 100))
     assert parameters == 11_087_749
@@ -293,7 +318,9 @@ def test_registered_tables_are_ordered_by_number(full_study: Study) -> None:
     def shared(study: Study) -> list[Table]:
         return [Table(4, "a", "A", [], []), Table(4, "b", "B", [], [])]
 
-    assert [one.name for one in tables_of(full_study, 4)] == ["a", "b", "table4_lr", "table4_lr_remarks"]
+    assert [one.name for one in tables_of(full_study, 4)] == [
+        *("a", "b", "table4_lr", "table4_lr_remarks", "lr_by_budget_grid")
+    ]
     everything = all_tables(full_study)
     assert everything[0].rows == [["3"]]
     order = [one.number for one in everything if one.number is not None]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from deepfake_cls.report.evidence import Row, over_seeds
 from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import Study
+from deepfake_cls.stats.intervals import Summary
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, points
 
 
 def sweep_tables(study: Study, number: int) -> list[Table]:
     """Make the tables of all trained experiments with a table number."""
-    return [
-        make(study, name)
-        for name, experiment in study.experiments.items()
-        if experiment.table == number and experiment.entry == "train" and study.includes(experiment)
-        for make in (arms_table, remarks_table)
+    experiments = [
+        each
+        for each in study.experiments.values()
+        if each.table == number and each.entry == "train" and study.includes(each)
     ]
+    tables = [make(study, e.name) for e in experiments if not e.grid for make in (arms_table, remarks_table)]
+    return tables + [grid_table(study, each.name) for each in experiments if each.grid]
 
 
 def arms_table(study: Study, name: str) -> Table:
@@ -45,6 +48,8 @@ def arms_table(study: Study, name: str) -> Table:
     )
     if any(claims):
         notes.append(_claim_note(study))
+    if experiment.note:
+        notes.append(experiment.note)
     data = [_arm_data(row) | _claim_data(study, row, claim) for row, claim in zip(evidence.rows, claims, strict=True)]
     details = [_detail(row) for row in evidence.rows if row.comparison is not None]
     filled = study.shows(experiment)
@@ -81,6 +86,30 @@ def remarks_table(study: Study, name: str) -> Table:
     title = f"{evidence.experiment.title}, training behaviour"
     filled = study.shows(evidence.experiment)
     return Table(evidence.experiment.table, f"{name}_remarks", title, columns, rows, notes, filled=filled)
+
+
+def grid_table(study: Study, name: str) -> Table:
+    """Accuracies by two settings, and which value of the second is best for each value of the first."""
+    evidence = study.evidence[name]
+    experiment = evidence.experiment
+    cells: dict[str, dict[str, Summary | None]] = {}
+    for row in evidence.rows:
+        first, second = row.arm.overrides
+        cells.setdefault(first, {})[second] = row.accuracy
+    rows = []
+    for first, by_second in cells.items():
+        means = {second: summary.mean for second, summary in by_second.items() if summary is not None}
+        best = [second for second, mean in means.items() if mean == max(means.values())]
+        complete = len(means) == len(by_second)
+        rows.append([first, *map(mean_text, by_second.values()), ", ".join(best) if complete else DASH])
+    columns = ["", *(f"{second}, accuracy %" for second in next(iter(cells.values()))), "best"]
+    notes = study.no_match(*experiment.arms, experiment=experiment)
+    notes.append(
+        "Accuracy after the last epoch. The best value has the highest mean, which with few seeds is no verdict."
+    )
+    data = [_arm_data(replace(row, comparison=None)) for row in evidence.rows]  # a grid has no baseline
+    filled = sum(any(summary is not None for summary in each.values()) for each in cells.values()) > 1
+    return Table(experiment.table, f"{name}_grid", experiment.title, columns, rows, notes, data, filled=filled)
 
 
 def _arm_cells(row: Row, baseline: bool) -> list[str]:
