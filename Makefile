@@ -25,7 +25,7 @@ SWEEP = $(BIN)/python -m deepfake_cls.train launcher=$(LAUNCHER) $(ARGS) 'seed=r
 KNN = $(BIN)/python -m deepfake_cls.knn experiment=table1_knn $(DATA_ARGS)
 RENDER = $(BIN)/python -m deepfake_cls.report $(ARGS) output=reports/tables
 
-.PHONY: help setup demo checks test test-fast test-all coverage test-gpu test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10)
+.PHONY: help setup demo checks test test-fast test-all coverage test-gpu test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10 11)
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -65,7 +65,7 @@ ALPHA := table6_alpha $(CONTROLS)
 tables: $(STAMP)  ## all tables and figures of the paper: reports/tables/index.html (DATA=PATH SCALE=small SEEDS=3)
 	$(call TABLE,,$(knn_runs) $(call sweeps,$(ALPHA) table10_components table4_lr table5_dropout))
 
-table1: $(STAMP)  ## one table; also table2 to table10
+table1: $(STAMP)  ## one table; also table2 to table11
 	$(call TABLE,table=1,$(knn_runs))
 table2 table3: $(STAMP)
 	@$(RENDER) table=$(@:table%=%)
@@ -81,6 +81,9 @@ table8 table9: $(STAMP)
 	$(call TABLE,table=$(@:table%=%),$(main_runs))
 table10: $(STAMP)
 	$(call TABLE,table=10,$(call sweeps,table10_components))
+
+table11: $(STAMP)
+	$(call TABLE,table=11,$(call sweeps,table11_best))
 
 report: $(STAMP)  ## one page about all runs: reports/index.html
 	$(BIN)/python -m deepfake_cls.report

@@ -119,7 +119,7 @@ def test_the_report_has_the_metric_and_the_table(project: tuple[Path, list[str]]
     records = [read_record(file.parent) for file in sorted((folder / "runs" / "cnn").glob("*/result.json"))]
     expected = {str(record.seed): f"{100 * record.metrics['val_worst_recall']:.1f}" for record in records}
     lines = outputs[2].splitlines()
-    assert lines[0] == "### Table 11: Accuracy and worst recall"
+    assert lines[0] == "### Table 12: Accuracy and worst recall"
     assert lines[2] == "| seed | accuracy % | worst recall % |"
     assert {cells[1]: cells[3] for cells in (re.split(r" ?\| ?", line) for line in lines[4:6])} == expected
     with (folder / "reports" / "runs.csv").open(newline="") as file:

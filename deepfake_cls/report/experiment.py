@@ -61,7 +61,8 @@ class Experiment:
         by_k: The paper's accuracy for each k.
         note: A sentence below the table.
         grid: Whether its table has a row for each value of the first key that it varies, and a column for each value of
-            the second. Such a table is optional: the command for all tables does not need it.
+            the second. Such a table is optional.
+        optional: Whether its table is shown only if it has runs, or if it is asked for by its number.
         varied: The keys that it varies, see :func:`deepfake_cls.overrides.varied_keys`.
     """
 
@@ -74,6 +75,7 @@ class Experiment:
     by_k: dict[int, float] = field(default_factory=dict)
     note: str = ""
     grid: bool = False
+    optional: bool = False
     varied: set[str] = field(default_factory=set)
 
     def claim(self, index: int) -> Claim | None:

@@ -162,7 +162,7 @@ class Study:
             for experiment in self.experiments.values()
             for arm in experiment.arms
             if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
-            if self.includes(experiment) and not experiment.grid
+            if self.includes(experiment) and not experiment.grid and not (experiment.optional and table is None)
         ]
         if table in (None, 7, 8, 9):
             required.append(("main arm", "train", self.main))
@@ -213,7 +213,8 @@ class Study:
         notes = []
         if self.other_root is not None:
             notes.append(f"No run is on data.root={self.root}. The tables show runs on a folder {self.other_root}.")
-        experiments = [e for e in self.experiments.values() if self.includes(e) and not (e.grid or self.shows(e))]
+        needed = [e for e in self.experiments.values() if self.includes(e) and not (e.grid or e.optional)]
+        experiments = [experiment for experiment in needed if not self.shows(experiment)]
         experiments.sort(key=lambda experiment: experiment.table)
         names = [experiment.name for experiment in experiments]
         if not self.main.runs:

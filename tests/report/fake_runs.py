@@ -193,7 +193,7 @@ def write_all(root: Path, seeds: int = 3, overrides: Sequence[str] = TINY) -> No
     written: set[str] = set()
     study = declared(overrides)
     for experiment in filter(study.includes, study.experiments.values()):
-        if experiment.grid:  # optional
+        if experiment.grid or experiment.optional:
             continue
         kind = "knn" if experiment.entry == "knn" else "cnn"
         shared = [override for override in overrides if kind == "cnn" or override.startswith("data")]

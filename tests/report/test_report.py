@@ -67,9 +67,9 @@ def test_the_network_table_needs_no_runs() -> None:
     assert sorted(file.name for file in Path("output").iterdir()) == ["tables.csv", "tables.md", "tables.tex"]
 
 
-@pytest.mark.parametrize("number", [0, 11])
+@pytest.mark.parametrize("number", [0, 12])
 def test_an_unknown_table_is_refused(number: int) -> None:
-    known = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10"
+    known = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     hint = "A table of your own needs plugins=[MODULE]."
     with pytest.raises(InputError) as error:
         make(f"table={number}")
@@ -78,27 +78,27 @@ def test_an_unknown_table_is_refused(number: int) -> None:
 
 @pytest.mark.usefixtures("no_images", "registries")
 def test_a_registered_table_is_printed_and_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    @table(11)
+    @table(12)
     def seeds_table(study: Study) -> list[Table]:
         seeds = [[one.label, str(len(one.runs))] for one in study.experiments["table5_dropout"].arms]
         return [
-            Table(11, "seeds", "Seeds", ["arm", "seeds"], seeds, data=[{"arm": arm} for arm, _ in seeds]),
-            Table(11, "second", "Second", ["arm"], [["none"]]),
+            Table(12, "seeds", "Seeds", ["arm", "seeds"], seeds, data=[{"arm": arm} for arm, _ in seeds]),
+            Table(12, "second", "Second", ["arm"], [["none"]]),
         ]
 
     for override in ("dropout=0.3", "dropout=0.5"):
         write(Path("runs"), [*TINY, override])
-    make("table=11", "scale=tiny")
+    make("table=12", "scale=tiny")
     output = capsys.readouterr().out
     assert output.startswith(
-        "### Table 11: Seeds\n\n| arm | seeds |\n|---|---|\n| dropout 0 | 0 |\n| dropout 0.3 | 1 |\n"
+        "### Table 12: Seeds\n\n| arm | seeds |\n|---|---|\n| dropout 0 | 0 |\n| dropout 0.3 | 1 |\n"
     )
-    assert "### Table 11: Second\n" in output
-    assert '<h2 id="seeds">Table 11: Seeds</h2>' in Path("reports/index.html").read_text()
+    assert "### Table 12: Second\n" in output
+    assert '<h2 id="seeds">Table 12: Seeds</h2>' in Path("reports/index.html").read_text()
     make("scale=tiny", "output=all")
-    assert "### Table 11: Seeds" in Path("all/tables.md").read_text()
-    assert '<h2 id="seeds">Table 11: Seeds</h2>' in Path("all/index.html").read_text()
-    assert Path("all/tables.csv").read_text().splitlines()[-1].startswith("11,")
+    assert "### Table 12: Seeds" in Path("all/tables.md").read_text()
+    assert '<h2 id="seeds">Table 12: Seeds</h2>' in Path("all/index.html").read_text()
+    assert Path("all/tables.csv").read_text().splitlines()[-1].startswith("12,")
 
 
 @pytest.mark.usefixtures("no_images")

@@ -55,6 +55,15 @@ def test_every_arm_changes_one_key_at_every_scale(scale: str) -> None:
         if experiment.name == "table6_controls":  # these also remove the traces from R, G and B
             assert all(keys - {"channels"} == {"data.strength", "data.alpha"} for keys in changes)
             continue
+        if experiment.name == "table11_best":
+            best = config_of(kind, *shared, "arm=best")
+            parts = [changed_keys(kind, config_of(kind, *shared, *one.overrides), best) for one in experiment.arms]
+            assert [not keys for keys in parts] == [True] + [False] * (len(parts) - 1)
+            # The second arm is the paper's; each other one differs from the best in one group.
+            groups = [{key.split(".")[0] for key in keys} for keys in parts[2:]]
+            assert all(len(group) == 1 for group in groups)
+            assert not changes[1]
+            continue
         if experiment.grid:
             assert {key for keys in changes for key in keys} <= {"epochs", "lr"}
             continue
@@ -67,7 +76,7 @@ def test_every_arm_changes_one_key_at_every_scale(scale: str) -> None:
 def test_number_of_arms() -> None:
     counts = {name: len(experiment.arms) for name, experiment in declared(TINY).experiments.items()}
     expected = {"table1_knn": 2, "table4_lr": 3, "table5_dropout": 3, "table6_alpha": 3, "table6_controls": 3}
-    assert counts == {**expected, "table10_components": 6, "lr_by_budget": 9}
+    assert counts == {**expected, "table10_components": 6, "lr_by_budget": 9, "table11_best": 8}
 
 
 def test_a_declaration_with_too_many_arms_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,7 +130,8 @@ def test_runs_are_assigned_by_configuration_wherever_they_are(tmp_path: Path) ->
     assert list(arm(study, "table10_components", "without CutMix").runs) == [2]
     assert list(arm(study, "table1_knn", "shifted").runs) == [0]
     assert not arm(study, "table1_knn", "original").runs
-    assert sum(len(one.runs) for experiment in study.experiments.values() for one in experiment.arms) == 2 + 4 + 1 + 1
+    others = [experiment for experiment in study.experiments.values() if not experiment.optional]
+    assert sum(len(one.runs) for experiment in others for one in experiment.arms) == 2 + 4 + 1 + 1
     assert study.omitted == 0
     assert study.hardware == {"cnn": CPU, "knn": CPU}
 
@@ -371,7 +381,7 @@ def test_missing_runs_of_a_table(tmp_path: Path) -> None:
     write_all(tmp_path, seeds=2)
     complete = study_of(tmp_path)
     assert complete.missing(2) == []
-    trained = [e for e in complete.experiments.values() if e.entry == "train" and not e.grid]
+    trained = [e for e in complete.experiments.values() if e.entry == "train" and not (e.grid or e.optional)]
     assert len(complete.missing(3)) == sum(len(e.arms) for e in trained) + 1
     shutil.rmtree(arm(complete, "table6_alpha", "RGB").runs[1].path)
     one_less = study_of(tmp_path)
