@@ -25,7 +25,7 @@ SWEEP = $(BIN)/python -m deepfake_cls.train launcher=$(LAUNCHER) $(ARGS) 'seed=r
 KNN = $(BIN)/python -m deepfake_cls.knn experiment=table1_knn $(DATA_ARGS)
 RENDER = $(BIN)/python -m deepfake_cls.report $(ARGS) output=reports/tables
 
-.PHONY: help setup demo checks test test-fast test-all coverage test-gpu test-cluster bench dashboard report tables clean $(addprefix table,1 2 3 4 5 6 7 8 9 10 11)
+.PHONY: help setup demo checks test test-fast test-all coverage test-gpu test-cluster bench dashboard report tables reference clean $(addprefix table,1 2 3 4 5 6 7 8 9 10 11)
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -84,6 +84,15 @@ table10: $(STAMP)
 
 table11: $(STAMP)
 	$(call TABLE,table=11,$(call sweeps,table11_best))
+
+# 270 MB: two checkpoints of the network with its optimiser state. A finished run is skipped, an interrupted one resumes.
+EXTRA ?=
+REFERENCE := scale=reference $(DATA_ARGS) $(EXTRA)
+reference: $(STAMP)  ## arms of tables 4 to 6 at the paper's scale, for a GPU: reports/reference (DATA=PATH SEEDS=3 EXTRA=OVERRIDES)
+	@echo "$$((7 * $(SEEDS))) runs one after another, about $$((7 * $(SEEDS) * 270)) MB in runs/"
+	@status=0; $(knn_runs) seed=0; while [ $$seed -lt $(SEEDS) ]; do for experiment in table6_alpha table5_dropout table4_lr; do \
+	$(BIN)/python -m deepfake_cls.train experiment=$$experiment seed=$$seed $(REFERENCE) || status=1; done; seed=$$((seed + 1)); done; \
+	$(BIN)/python -m deepfake_cls.report $(REFERENCE) output=reports/reference || status=1; exit $$status
 
 report: $(STAMP)  ## one page about all runs: reports/index.html
 	$(BIN)/python -m deepfake_cls.report

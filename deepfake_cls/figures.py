@@ -87,12 +87,18 @@ def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
     return figure
 
 
-def forest_figure(rows: Sequence[Estimate], baseline: str) -> Figure:
-    """Differences of arms from the baseline with their intervals; the grey band, one point, counts as equivalent."""
+def forest_figure(rows: Sequence[Estimate], baseline: str, claims: Sequence[tuple[float, float] | None] = ()) -> Figure:
+    """Differences of arms from the baseline with their intervals; the grey band, one point, counts as equivalent.
+
+    A black cross is the claimed difference of a row, fractions; a range has two, joined by a line.
+    """
     colours = [PALETTE[2] if low > 0 else PALETTE[1] if high < 0 else PALETTE[0] for _, _, low, high in rows]
     figure, axes = _estimates(rows, colours)
     axes.axvspan(-1, 1, color="#e6eaee", lw=0, zorder=0)
     axes.axvline(0, color="grey", lw=1, zorder=1)
+    for y, claim in enumerate(claims):
+        if claim is not None:
+            axes.plot([100 * value for value in claim], [y, y], "x-", color="black", ms=7, mew=2)
     label = f"difference from {baseline}, points; 95 % interval over seeds and images"
     axes.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6))
     return figure

@@ -16,6 +16,7 @@ from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record, read_predictions
+from deepfake_cls.report import paper
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
 from deepfake_cls.report.evidence import Evidence
@@ -30,6 +31,7 @@ Plot = tuple[Figure, str]  # figure and caption
 SPECTRUM_IMAGES = 200  # images of a class for its mean spectrum
 CONFUSED_PAIRS, MISTAKES_PER_PAIR = 5, 6
 CONFIGURATIONS = 30  # in one figure
+CROSS = "Cross: the paper's difference."
 SHEET = "Most confident mistakes of seed {}, with the probability of the wrong class."
 
 
@@ -94,26 +96,34 @@ def table_plots(table: Table, study: Study) -> list[Plot]:
     if table.number == 1:
         return _knn_plots(study)
     if table.name in study.experiments:
-        return arm_figures(study.evidence[table.name])
+        return arm_figures(study.evidence[table.name], claims=not study.claims_untested)
     if table.number == 8 and study.main.runs:
         return _main_arm_plots(study, list(study.main.runs.values()))
     if table.number == 9:
         with suppress(InputError):  # the table's notes contain the error
             if (d := compare_tta(study)) is not None:
-                figure = figures.forest_figure([("flip TTA", d.estimate, d.low, d.high)], "plain")
-                return [(figure, "Gain from flip TTA. Grey band: within one point (equivalent).")]
+                claims = [] if study.claims_untested else [paper.TTA_GAIN]
+                figure = figures.forest_figure([("flip TTA", d.estimate, d.low, d.high)], "plain", claims)
+                caption = "Gain from flip TTA. Grey band: within one point (equivalent)."
+                return [(figure, f"{caption} {CROSS}" if claims else caption)]
     return []
 
 
-def arm_figures(evidence: Evidence) -> list[Plot]:
-    """An experiment's figures: differences from the baseline, and learning curves; only those that have runs."""
+def arm_figures(evidence: Evidence, claims: bool = False) -> list[Plot]:
+    """An experiment's figures: differences from the baseline, and learning curves; only those that have runs.
+
+    With ``claims``, the differences of the paper too.
+    """
     plots = []
-    differences = [(row.arm.label, row.comparison.difference) for row in evidence.rows if row.comparison is not None]
-    if differences:
+    compared = [(row.arm.label, row.comparison) for row in evidence.rows if row.comparison is not None]
+    if compared:
         baseline = evidence.experiment.arms[evidence.experiment.baseline].label
+        differences = [(label, comparison.difference) for label, comparison in compared]
         rows = [(label, d.estimate, d.low, d.high) for label, d in differences]
+        claimed = [(c.low, c.high) if claims and (c := each.claim) is not None else None for _, each in compared]
         caption = "Differences from the baseline with 95 % intervals. Grey band: within one point (equivalent)."
-        plots.append((figures.forest_figure(rows, baseline), caption))
+        caption = f"{caption} {CROSS}" if any(claimed) else caption
+        plots.append((figures.forest_figure(rows, baseline, claimed), caption))
     curves = {
         row.arm.label: [[line["val_acc"] for line in run.record.history] for run in row.arm.runs.values()]
         for row in evidence.rows

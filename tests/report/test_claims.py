@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from deepfake_cls.report import paper
+from deepfake_cls.report.plots import table_plots
 from deepfake_cls.report.render import DASH, Table, interval_text
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables import all_tables
@@ -104,6 +106,28 @@ def test_knn_is_judged_over_images(study: Study) -> None:
     assert shifted["verdict"] != "not tested"  # though KNN has one run: it has no randomness
     assert shifted["scale"] == DASH
     assert "reference" not in shifted["to settle it"]
+
+
+def test_the_accuracy_of_knn_is_compatible_inside_its_interval(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracy = study.experiments["table1_knn"].arms[0].runs[0].record.metrics["val_acc"]
+    for reported, verdict in ((accuracy + 0.04, "compatible"), (accuracy - 0.04, "compatible"), (0.297, "excluded")):
+        monkeypatch.setattr(paper, "KNN_ACCURACY", reported)
+        assert rows(study)["accuracy of KNN on pixels, k = 5"]["verdict"] == verdict
+
+
+def test_figures_mark_the_differences_of_the_paper(study: Study, full_study: Study) -> None:
+    def crosses(one: Study, name: str) -> list[list[float]]:
+        table = next(table for table in all_tables(one) if table.name == name)
+        figure, caption = table_plots(table, one)[0]
+        lines = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+        assert ("Cross: the paper's difference." in caption) == bool(lines)
+        return [[round(float(x), 6) for x in np.asarray(line.get_xdata())] for line in lines]
+
+    assert crosses(study, "table5_dropout") == [[-2.8, -2.8], [-1.2, -1.2]]
+    assert crosses(study, "table6_alpha") == [[2.2, 2.2]]
+    assert crosses(study, "table9_tta") == [[0.3, 0.5]]
+    assert crosses(study, "table10_components") == []
+    assert crosses(full_study, "table5_dropout") == crosses(full_study, "table9_tta") == []
 
 
 def test_the_accuracy_is_tested_at_its_own_scale(study: Study) -> None:

@@ -101,6 +101,13 @@ def test_the_paper_differences_are_tested_on_its_data(tmp_path: Path) -> None:
     one = table(study, "table5_dropout")
     assert one.columns[6:] == ["paper's difference, points", "claim"]
     assert [row[6:] for row in one.rows] == [["−2.8", "excluded"], [DASH, DASH], ["−1.2", "compatible"]]
+    error = np.sqrt((0.915 * 0.085 + 0.943 * 0.057) / 1250)
+    comparison = study.evidence["table5_dropout"].rows[0].comparison
+    assert comparison is not None
+    distance = (comparison.difference.estimate + 0.028) / np.hypot(error, comparison.difference.standard_error)
+    assert f"standard error of about {100 * error:.1f} points" in one.details[2]
+    assert f"It is {distance:.1f} standard errors" in one.details[2]
+    assert len(one.details) == 4
     # Holm over two claims: the smaller p value counts twice.
     differences = [row.comparison.difference for row in study.evidence["table5_dropout"].rows if row.comparison]
     p = [differences[0].p_of(-0.028), differences[1].p_of(-0.012)]

@@ -102,6 +102,8 @@ def claims_tables(study: Study) -> list[Table]:
         " the claim is neither excluded nor supported.",
         "Intervals: over seeds and images; for overfitting and overconfidence, paired t over seeds on the same images;"
         " for KNN, which has no randomness, over images.",
+        "To settle it: scale=reference is the paper's own scale (make reference DATA=PATH, on a GPU); experiment=NAME"
+        f" stands for its runs at scale {study.scale}.",
     ]
     discrepancies = [[finding.claim, finding.finding] for finding in findings(study)]
     return [

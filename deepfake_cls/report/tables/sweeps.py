@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import hypot, sqrt
 from typing import Any
 
+from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import Row, over_seeds
 from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import Study
@@ -52,6 +54,9 @@ def arms_table(study: Study, name: str) -> Table:
         notes.append(experiment.note)
     data = [_arm_data(row) | _claim_data(study, row, claim) for row, claim in zip(evidence.rows, claims, strict=True)]
     details = [_detail(row) for row in evidence.rows if row.comparison is not None]
+    if not study.claims_untested:
+        baseline = experiment.arms[experiment.baseline].reported
+        details += [_paper_noise(row, baseline) for row in evidence.rows if row.comparison and row.comparison.claim]
     filled = study.shows(experiment)
     return Table(experiment.table, name, experiment.title, columns, rows, notes, data, details, filled)
 
@@ -173,6 +178,24 @@ def _detail(row: Row) -> str:
         f" {100 * d.shares.residual:.0f} % residual."
         f" A true difference of {100 * d.detectable:.1f} points would be found with a probability of 80 %."
         f" P(arm > baseline) = {comparison.probability:.2f}."
+    )
+
+
+def _paper_noise(row: Row, baseline: float | None) -> str:
+    """How far our difference and the paper's are apart, in standard errors of both."""
+    comparison, reported = row.comparison, row.arm.reported
+    assert comparison is not None
+    assert comparison.claim is not None
+    assert reported is not None
+    assert baseline is not None
+    images = sum(count for _, count in paper.RECALL)
+    error = sqrt(sum(share * (1 - share) for share in (reported, baseline)) / images)
+    difference = comparison.difference
+    distance = abs(difference.estimate - comparison.claim.low) / hypot(error, difference.standard_error)
+    return (
+        f"{row.arm.label}: the paper's difference of two runs on {images:,} images has a standard error of about"
+        f" {100 * error:.1f} points from the images alone. It is {distance:.1f} standard errors of the two differences"
+        " away from ours."
     )
 
 
