@@ -21,7 +21,7 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
         Such as ``{"scale": "tiny", "lr": "0.001", "augment.cutmix": "null"}``; the name of the layout is left out.
     """
     # Of these files the run key contains the content, not the name.
-    files = {"evaluate": {"checkpoint"}, "cnn": {"init"}}.get(kind, set())
+    files = {"evaluate": {"checkpoint", "fuse"}, "cnn": {"init"}}.get(kind, set())
     excluded = (EXCLUDED[""] | EXCLUDED_BY_KIND.get(kind, set())) - files
     kept = {key: value for key, value in config.items() if key not in excluded}
     for group in EXCLUDED.keys() & kept.keys():

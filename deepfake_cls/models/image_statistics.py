@@ -156,9 +156,9 @@ def cooccurrences(rgb: Tensor) -> Tensor:
     """Joint histograms of adjacent residuals of uint8 (B, 3, H, W): square roots of shares, float32 (B, 392).
 
     A small form of the features of Fridrich and Kodovsky (2012), "Rich models for steganalysis of digital images". The
-    4 residuals dx, floor(dxx / 2), dy, floor(dyy / 2), each clipped to -3 ... 3, have two histograms of 7 × 7 bins each:
-    pairs of a residual and its right neighbour, and pairs of a residual and its lower neighbour. Pairs of R, G and B
-    are counted together. The first residual of a pair changes slowest.
+    4 residuals dx, floor(dxx / 2), dy, floor(dyy / 2), each clipped to -3 ... 3, have two histograms of 7 × 7 bins:
+    of the pairs of a residual and its right neighbour, and of the pairs of a residual and its lower neighbour. Pairs of
+    R, G and B are counted together. The first residual of a pair changes slowest.
     """
     pixels, histograms = rgb.to(torch.int16), []
     for direction in (3, 2):
