@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.config import KnnConfig, StatisticsConfig, TrainConfig
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
 from deepfake_cls.report.evidence import Evidence, gather
@@ -36,7 +36,11 @@ from deepfake_cls.run_key import hashed_config
 from deepfake_cls.validation import validate
 
 # Command: kind of its runs, schema of its configuration.
-KINDS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+KINDS: dict[str, tuple[str, type]] = {
+    "train": ("cnn", TrainConfig),
+    "knn": ("knn", KnnConfig),
+    "statistics": ("statistics", StatisticsConfig),
+}
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Study:
         return self.config.data.name == "synthetic" or not experiment.name.endswith("_controls")
 
     def shows(self, experiment: Experiment) -> bool:
-        """Whether an experiment has runs to show: of one KNN arm, or of two trained arms; failed runs count."""
+        """Whether an experiment has runs to show: of two trained arms, or of one other arm; failed runs count."""
         arms = [arm for arm in experiment.arms if arm.runs or arm.failed]
         return len(arms) >= (2 if experiment.entry == "train" else 1)
 
@@ -126,14 +130,14 @@ class Study:
         """Names of the runs that a table still needs.
 
         Args:
-            seeds: Required for every trained arm; KNN needs one run.
+            seeds: Required for every trained arm; KNN and image statistics need one run.
             table: Its number; None for all tables.
         """
         required = [
             (f"{experiment.name} ({arm.label})", experiment.entry, arm)
             for experiment in self.experiments.values()
             for arm in experiment.arms
-            if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
+            if table in (None, experiment.table) or (table == 7 and experiment.entry != "train")
             if self.includes(experiment)
         ]
         if table in (None, 7, 8, 9):
