@@ -32,7 +32,7 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     So a key that is added later changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration of the current schema, as nested dicts.
     """
     excluded = EXCLUDED[""] | EXCLUDED_BY_KIND.get(kind, set())
@@ -109,7 +109,7 @@ def result_key(kind: str, config: Mapping[str, Any], fingerprint: str, version: 
     """Digest of what a result depends on, hardware and software excluded: 64 hex digits.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration as nested dicts.
         fingerprint: Of the data.
         version: ``RESULT_VERSION`` of the code that made the result.

@@ -14,7 +14,7 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
     """The values of a configuration that can change a result and differ from the command's defaults, by their key.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration as nested dicts.
 
     Returns:
