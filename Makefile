@@ -23,6 +23,7 @@ CONTROLS :=
 endif
 SWEEP = $(BIN)/python -m deepfake_cls.train launcher=$(LAUNCHER) $(ARGS) 'seed=range($(SEEDS))'
 KNN = $(BIN)/python -m deepfake_cls.knn experiment=table1_knn $(DATA_ARGS)
+STATISTICS = $(BIN)/python -m deepfake_cls.statistics experiment=table1_statistics $(DATA_ARGS)
 RENDER = $(BIN)/python -m deepfake_cls.report $(ARGS) output=reports/tables
 
 .PHONY: help setup demo checks test test-fast test-all coverage test-gpu test-cluster bench dashboard report tables reference clean $(addprefix table,1 2 3 4 5 6 7 8 9 10 11)
@@ -57,7 +58,7 @@ define TABLE
 @$(RENDER) $(1) require=$(SEEDS) 2>/dev/null && exit 0; \
 status=0; $(2) $(RENDER) $(1) || status=1; exit $$status
 endef
-knn_runs = $(KNN) || status=1;
+knn_runs = $(KNN) || status=1; $(STATISTICS) || status=1;
 main_runs = $(SWEEP) -m || status=1;
 sweeps = for experiment in $(1); do $(SWEEP) experiment=$$experiment || status=1; done;
 ALPHA := table6_alpha $(CONTROLS)

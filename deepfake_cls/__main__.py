@@ -11,6 +11,7 @@ from deepfake_cls.errors import closed_pipe_allowed
 COMMANDS = {
     "train": "train a network; with -m a sweep",
     "knn": "score exact k-nearest neighbours",
+    "statistics": "classify image statistics",
     "evaluate": "score a trained model on a labelled split",
     "predict": "label images with a trained model",
     "report": "make tables, figures and a page from finished runs",
@@ -29,7 +30,7 @@ def main() -> None:
 
 def _run(command: str, *arguments: str) -> None:
     if command in ("-h", "--help"):
-        print(USAGE, "", *(f"  {name:10}{text}" for name, text in COMMANDS.items()), sep="\n")
+        print(USAGE, "", *(f"  {name:12}{text}" for name, text in COMMANDS.items()), sep="\n")
     elif command == "--version":
         print(f"deepfake-cls {__version__}")
     elif command in COMMANDS:

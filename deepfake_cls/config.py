@@ -264,18 +264,52 @@ class KnnConfig(RunConfig):
     channels: str = one_of("RGB", "RGBA")
 
 
+# Groups of models.image_statistics, in their order there.
+STATISTICS = ("colours", "derivatives", "covariance", "spectrum", "cooccurrences")
+
+
+@dataclass
+class StatisticsConfig(RunConfig):
+    """``python -m deepfake_cls.statistics``.
+
+    Attributes:
+        seed: Seed of the folds of the cross-validation and of the landmarks of the kernel.
+        features: Groups of image statistics: colours, derivatives, covariance, spectrum, cooccurrences.
+        classifier: kernel or linear ridge regression.
+        fusion: A CNN run and a statistics run on one fold of the training split (data.fold_of=train). The weight of
+            evaluate fuse=RUN is fitted on them.
+    """
+
+    features: list[str] = field(
+        default_factory=lambda: [*STATISTICS],
+        metadata={
+            "rule": Rule(
+                lambda names: bool(names) and len({*names}) == len(names) and {*names} <= {*STATISTICS},
+                f"different names among {', '.join(STATISTICS)}, such as 'features=[colours,covariance]'",
+            )
+        },
+    )
+    classifier: str = one_of("kernel", "linear")
+    fusion: list[str] = field(
+        default_factory=list,
+        metadata={"rule": Rule(lambda runs: len(runs) in (0, 2), "a CNN run and a statistics run: 'fusion=[RUN,RUN]'")},
+    )
+
+
 @dataclass
 class EvaluateConfig(RunConfig):
     """``python -m deepfake_cls.evaluate``.
 
     Attributes:
         checkpoint: File of the trained model.
+        fuse: Folder of a statistics run, whose probabilities are combined with the network's in additional metrics.
         split: A labelled split.
         tta: Test-time augmentation: none, or flip, the mean over each image and its mirror image.
         batch_size: Images in a batch.
     """
 
     checkpoint: str = "???"
+    fuse: str | None = None
     split: str = "validation"
     tta: str = one_of("none", "flip")
     batch_size: int = number(256, least=1)
@@ -333,6 +367,7 @@ class ReportConfig(TrainConfig):
 SCHEMAS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "knn": KnnConfig,
+    "statistics": StatisticsConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "report": ReportConfig,

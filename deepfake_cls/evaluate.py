@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import EvaluateConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepfake_cls.data.images import SplitImages
+    from deepfake_cls.hardware import Hardware
+    from deepfake_cls.statistics_model import StatisticsModel
 
 
 def run(config: EvaluateConfig, sweep: bool) -> None:
@@ -19,6 +29,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.records import digest_of, write_predictions, write_record
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
+    from deepfake_cls.statistics_model import FILE, open_fusion
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import print_run
 
@@ -30,6 +41,10 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     split = open_scored_split(config, model, manifest)
     splits = {config.split: split}
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
+    statistics = None
+    if config.fuse is not None:
+        statistics = open_fusion(Path(config.fuse), model.classes, split.store.images)
+        digests["fuse"] = digest_of("fuse", str(Path(config.fuse, FILE)))
     key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)
     with claim("evaluate", key, config, sweep=sweep) as run:
         record = run.done
@@ -41,17 +56,44 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             outputs = predict_split(config, model, split, hardware)
             probs = outputs.final_probs
             scores = score(split.labels, probs)
-            metrics = scores.prefixed(config.split)
+            fused, added = fuse(config, statistics, split, hardware, probs)
+            metrics = scores.prefixed(config.split) | added
             record = run.result(
                 config, manifest, splits, hardware, scores, seed=model.seed, metrics=metrics, digests=digests
             )
             ended = time.perf_counter()
             record.seconds = {"total": ended - started, "setup": opened - started, "evaluate": ended - opened}
             path = run.path / "predictions.npz"
-            write_predictions(path, split.ids, split.labels, probs, logits=outputs.logits, features=outputs.features)
+            others = {"logits": outputs.logits, "features": outputs.features, "probs_fused": fused}
+            write_predictions(path, split.ids, split.labels, probs, **others)
             write_record(run.path, record)
         label = label_command(config.checkpoint, asdict(config))
         print_run(record, run.path, {} if sweep else {"label images": label})
+
+
+def fuse(
+    config: EvaluateConfig,
+    statistics: StatisticsModel | None,
+    split: SplitImages,
+    hardware: Hardware,
+    probs: NDArray[np.float32],
+) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
+    """Combine the network's probabilities (N, C) with those of a statistics run, if there is one.
+
+    Returns:
+        The combined probabilities, float32 (N, C), and their metrics by their name in a record.
+    """
+    if statistics is None:
+        return None, {}
+    from deepfake_cls.statistics_model import statistics_of
+    from deepfake_cls.stats.metrics import score
+
+    progress = config.trainer.progress
+    values = statistics_of(split.store.images, statistics.groups, hardware.threads, progress=progress)
+    assert statistics.fusion is not None  # open_fusion has checked it
+    fused = statistics.fusion.probs(probs, statistics.classifier.logits(values))
+    metrics = score(split.labels, fused).prefixed(config.split)
+    return fused, {f"{name}_fused": value for name, value in metrics.items()}
 
 
 if __name__ == "__main__":

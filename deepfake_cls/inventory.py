@@ -19,7 +19,7 @@ from deepfake_cls.records import Record, read_record
 from deepfake_cls.run_folders import lock_of
 
 SHORTEST = 8  # digits of an id that are shown
-KINDS = ("cnn", "knn", "evaluate")
+KINDS = ("cnn", "knn", "statistics", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Found:
 
     Attributes:
         path: The folder.
-        kind: ``cnn``, ``knn``, ``evaluate``; empty if unknown.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``; empty if unknown.
         identity: The run key, 64 hex digits; empty if unknown.
         status: ``ok``, ``failed``, ``running``, ``unfinished``, or ``unreadable`` (a damaged ``result.json``).
         time: When it ended, or when it was started: seconds since the epoch.

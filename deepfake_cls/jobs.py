@@ -36,6 +36,7 @@ PRELOADED = {
     "train": ["deepfake_cls.training.fit"],
     "evaluate": ["deepfake_cls.inference"],
     "knn": ["deepfake_cls.data.images", "deepfake_cls.models.knn"],
+    "statistics": ["deepfake_cls.data.images", "deepfake_cls.statistics_model"],
 }
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

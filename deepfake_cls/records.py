@@ -34,7 +34,7 @@ class Record:
     """The result of a run; accuracies are fractions, times are in seconds.
 
     Attributes:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         status: ``ok`` or ``failed``.
         identity: The run key, 64 hex digits; the first 12 name the folder.
         config: The resolved configuration.
@@ -50,10 +50,12 @@ class Record:
         threads: CPU threads.
         processes: Number of devices that shared the job.
         by_k: For KNN: metrics for each k.
+        importance: For image statistics: a row for each group of features, see
+            :func:`deepfake_cls.models.statistics_importance.importance`.
         history: For the CNN: a row for each epoch.
         skipped: Id and reason of each skipped file.
         error: The error of a failed run.
-        digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``.
+        digests: SHA-256 of files that the result depends on: ``checkpoint``, ``init``, ``fuse``.
         result_version: ``RESULT_VERSION`` of the code that made the result.
         versions: Of Python and the packages.
         git: Commit of the sources, and whether they have changes.
@@ -75,6 +77,7 @@ class Record:
     threads: int = 0
     processes: int = 1
     by_k: dict[str, dict[str, float]] = field(default_factory=dict)
+    importance: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
     error: str | None = None

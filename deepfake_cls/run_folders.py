@@ -29,7 +29,7 @@ class Run:
     """A run that this process has claimed.
 
     Attributes:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         path: The run's folder.
         identity: The run key, 64 hex digits.
         done: The record of a finished run; None if the run must be started or resumed.

@@ -16,10 +16,10 @@ from deepfake_cls.records import RESULT_VERSION, Record
 if TYPE_CHECKING:
     from deepfake_cls.hardware import Hardware
 
-# Keys that cannot change a result. In training, tta adds a score and changes none. KNN is exact on any hardware. A seed
-# of knn or evaluate matters only through data.fold, which is a key of its own.
+# Keys that cannot change a result. In training, tta adds a score and changes none; so does fusion in statistics. KNN is
+# exact on any hardware. A seed of knn or evaluate matters only through data.fold, which is a key of its own.
 EXCLUDED = {
-    "": {"run_dir", "force", "checkpoint", "init", "output", "plugins", "logger"},
+    "": {"run_dir", "force", "checkpoint", "init", "fuse", "fusion", "output", "plugins", "logger"},
     "data": {"root", "cache", "workers", "verify"},
     "trainer": {"device", "precision", "threads", "progress"},
 }
@@ -32,7 +32,7 @@ def hashed_config(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     So a key that is added later changes no old run's key. A changed default needs a new ``RESULT_VERSION``.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration of the current schema, as nested dicts.
     """
     excluded = EXCLUDED[""] | EXCLUDED_BY_KIND.get(kind, set())
@@ -109,11 +109,11 @@ def result_key(kind: str, config: Mapping[str, Any], fingerprint: str, version: 
     """Digest of what a result depends on, hardware and software excluded: 64 hex digits.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration as nested dicts.
         fingerprint: Of the data.
         version: ``RESULT_VERSION`` of the code that made the result.
-        digests: Of files that the result depends on: ``checkpoint``, ``init``.
+        digests: Of files that the result depends on: ``checkpoint``, ``init``, ``fuse``.
     """
     parts = {"kind": kind, "config": hashed_config(kind, config), "data": fingerprint, "version": version, **digests}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

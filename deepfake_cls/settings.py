@@ -14,14 +14,14 @@ def settings(kind: str, config: Mapping[str, Any]) -> dict[str, str]:
     """The values of a configuration that can change a result and differ from the command's defaults, by their key.
 
     Args:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         config: A configuration as nested dicts.
 
     Returns:
         Such as ``{"scale": "tiny", "lr": "0.001", "augment.cutmix": "null"}``; the name of the layout is left out.
     """
     # Of these files the run key contains the content, not the name.
-    files = {"evaluate": {"checkpoint"}, "cnn": {"init"}}.get(kind, set())
+    files = {"evaluate": {"checkpoint", "fuse"}, "cnn": {"init"}}.get(kind, set())
     excluded = (EXCLUDED[""] | EXCLUDED_BY_KIND.get(kind, set())) - files
     kept = {key: value for key, value in config.items() if key not in excluded}
     for group in EXCLUDED.keys() & kept.keys():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -32,6 +33,15 @@ def time_text(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
+def importance_text(row: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """``alone 78.3 %, drop 1.2 points, hardest pair a / b 70.1 %`` of a row of ``Record.importance``."""
+    alone = f"alone {100 * row['acc']:.1f} %, drop {100 * row['drop']:.1f} points" if "drop" in row else "together"
+    if not row["pairs"]:
+        return alone
+    first, second, accuracy = min(row["pairs"], key=lambda pair: pair[2])
+    return f"{alone}, hardest pair {classes[int(first)]} / {classes[int(second)]} {100 * accuracy:.1f} %"
+
+
 def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None:
     """Print the results of a run, and commands with what they are for, such as ``next``; a sweep's jobs have none."""
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
@@ -42,8 +52,11 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     if "val_acc_flip" in record.metrics:
         table.add_row("accuracy with flip TTA", f"{100 * record.metrics['val_acc_flip']:.1f} %")
     for name, value in record.metrics.items():
-        if name.endswith(("_best", "_recomputed", "macro_f1", "nll", "ece")) or name == "train_acc":
-            percent = name.endswith(("_best", "_recomputed", "_acc"))
+        if (
+            name.endswith(("_best", "_recomputed", "macro_f1", "nll", "ece", "_fused", "_weight", "_temperature"))
+            or name == "train_acc"
+        ):
+            percent = name.endswith(("_best", "_recomputed", "_acc", "acc_fused"))
             table.add_row(name, f"{100 * value:.1f} %" if percent else f"{value:.3f}")
     for k, metrics in record.by_k.items():
         table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")
@@ -57,6 +70,10 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     if record.skipped:
         table.add_row("skipped", f"{len(record.skipped)} files, listed in result.json")
     table.add_row("folder", str(folder))
+    if record.importance:
+        names = [printable(name) for name in record.data["classes"]]
+        for each in record.importance:
+            table.add_row(f"importance, {each['group']}", importance_text(each, names))
     # Wide enough that a folder or command is not wrapped if the output is a file.
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     console.print(table)

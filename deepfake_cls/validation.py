@@ -24,7 +24,7 @@ from deepfake_cls.notation import literal, override
 from deepfake_cls.schema import Rule, check
 
 Schema = TypeVar("Schema")
-PATHS = ("run_dir", "checkpoint", "init", "output", "runs")
+PATHS = ("run_dir", "checkpoint", "init", "fuse", "output", "runs")
 GROUPS = {"data", "model", "augment", "recipe", "trainer", "logger"}
 
 

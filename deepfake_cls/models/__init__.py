@@ -1,4 +1,4 @@
-"""The classifiers: networks by name, and exact KNN."""
+"""The classifiers: networks by name, exact KNN, image statistics."""
 
 from deepfake_cls.models import resnet, texturenet, timm
 from deepfake_cls.models.registry import build, network

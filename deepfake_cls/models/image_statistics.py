@@ -1,6 +1,6 @@
-"""Statistics of the pixels of an image: colours, differences of neighbours, covariance, power spectrum; plain torch.
+"""Statistics of the pixels of an image: colours, differences of neighbours, covariance, spectrum, co-occurrences.
 
-They are the features of ``deepfake-cls statistics`` and of the network ``best``. Nothing is learned here.
+Plain torch. They are the features of ``deepfake-cls statistics`` and of the network ``best``. Nothing is learned here.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ HSV_BINS = 6  # of each of hue, saturation and value in the joint histogram
 MARGINAL_BINS = 16  # of each of the three marginal histograms
 QUANTILES = (0.25, 0.5, 0.9, 0.99)
 RINGS = 51  # of the power spectrum: 0, 0.01, ..., 0.5 cycles per pixel, for images of any size
+RESIDUALS = 7  # of co-occurrences: -3 to 3
 GRADIENT_FACTOR = 4  # gradients are smaller than colours
 _SIZES = {
     "colours": HSV_BINS**3 + 3 * MARGINAL_BINS,
     "derivatives": 5 * 3 * (2 + len(QUANTILES)),
     "covariance": 12 * 13 // 2 + 12,
     "spectrum": 3 * RINGS,
+    "cooccurrences": 8 * RESIDUALS**2,
 }
 GROUPS = tuple(_SIZES)
 _CHUNK_PIXELS = 200_000  # images are processed in chunks of so many pixels, which fit the cache
@@ -51,9 +53,10 @@ def image_statistics(images: Tensor, groups: Sequence[str] = GROUPS) -> Tensor:
     - ``derivatives`` (90): see :func:`derivatives`.
     - ``covariance`` (90): see :func:`covariance`.
     - ``spectrum`` (153): see :func:`spectrum`.
+    - ``cooccurrences`` (392): see :func:`cooccurrences`.
 
     Args:
-        images: uint8 (B, C, H, W) on any device, C at least 3, H and W at least 3; the first three channels are R, G
+        images: uint8 (B, C, H, W) on any device, C at least 3, H and W at least 4; the first three channels are R, G
             and B, the others are ignored.
         groups: Groups in the order of the columns; :func:`group_slices` says which columns each has.
 
@@ -64,9 +67,11 @@ def image_statistics(images: Tensor, groups: Sequence[str] = GROUPS) -> Tensor:
         ValueError: If the images have another type or shape, or a group is unknown.
     """
     group_slices(groups)
-    if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[1:]) < 3:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] < 3 or min(images.shape[2:]) < 4:
         shape = tuple(images.shape)
-        raise ValueError(f"images are {images.dtype} {shape}: expected uint8 (B, C, H, W) with C, H and W at least 3.")
+        raise ValueError(
+            f"images are {images.dtype} {shape}: expected uint8 (B, C, H, W), C at least 3, H and W at least 4."
+        )
     count = max(1, _CHUNK_PIXELS // (images.shape[2] * images.shape[3]))
     chunks = [chunk[:, :3].contiguous() for chunk in torch.split(images, count)]
     return torch.cat([torch.cat([_COMPUTE[group](rgb) for group in groups], dim=1) for rgb in chunks])
@@ -147,6 +152,27 @@ def spectrum(rgb: Tensor) -> Tensor:
     return (means + 0.01).log().flatten(1)
 
 
+def cooccurrences(rgb: Tensor) -> Tensor:
+    """Joint histograms of adjacent residuals of uint8 (B, 3, H, W): square roots of shares, float32 (B, 392).
+
+    A small form of the features of Fridrich and Kodovsky (2012), "Rich models for steganalysis of digital images". The
+    4 residuals dx, floor(dxx / 2), dy, floor(dyy / 2), each clipped to -3 ... 3, have two histograms of 7 × 7 bins:
+    of the pairs of a residual and its right neighbour, and of the pairs of a residual and its lower neighbour. Pairs of
+    R, G and B are counted together. The first residual of a pair changes slowest.
+    """
+    pixels, histograms = rgb.to(torch.int16), []
+    for direction in (3, 2):
+        first = pixels.diff(dim=direction)
+        for residuals in (first, first.diff(dim=direction) >> 1):
+            values = residuals.clamp(-(RESIDUALS // 2), RESIDUALS // 2) + RESIDUALS // 2
+            for right, down in ((1, 0), (0, 1)):
+                height, width = values.shape[2] - down, values.shape[3] - right
+                pairs = values[..., :height, :width] * RESIDUALS + values[..., down:, right:]
+                counts = _counts(pairs.flatten(1), RESIDUALS**2)
+                histograms.append((counts / (3 * height * width)).sqrt())
+    return torch.cat(histograms, dim=1)
+
+
 def _ring_weights(height: int, width: int) -> Tensor:
     """Weight of each frequency of ``rfft2`` in each ring's mean: float32 (H·(W // 2 + 1), 51)."""
     y, x = torch.fft.fftfreq(height, dtype=torch.float64), torch.fft.rfftfreq(width, dtype=torch.float64)
@@ -198,4 +224,5 @@ _COMPUTE: dict[str, Callable[[Tensor], Tensor]] = {
     "derivatives": derivatives,
     "covariance": covariance,
     "spectrum": spectrum,
+    "cooccurrences": cooccurrences,
 }

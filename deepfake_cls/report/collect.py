@@ -20,7 +20,19 @@ from deepfake_cls.stats.metrics import compute, metric, record_name
 
 _log = logging.getLogger(__name__)
 
-SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "batch_size", "features", "shift", "tta", "split")
+SETTINGS = (
+    "channels",
+    "width",
+    "epochs",
+    "lr",
+    "dropout",
+    "batch_size",
+    "features",
+    "classifier",
+    "shift",
+    "tta",
+    "split",
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,8 @@ def _row(run: Finished) -> dict[str, Any]:
         "data_fingerprint": str(record.data.get("fingerprint", ""))[:12],
         "classes": len(record.data.get("classes", [])),
     }
-    row |= {key: record.config[key] for key in SETTINGS if key in record.config}
+    settings = {key: record.config[key] for key in SETTINGS if key in record.config}
+    row |= {key: "+".join(value) if isinstance(value, list) else value for key, value in settings.items()}
     for group in ("model", "augment", "recipe"):
         row |= _flatten(record.config.get(group, {}), f"{group}.")
     data = record.config.get("data", {})

@@ -25,7 +25,7 @@ from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
 from deepfake_cls.summary import correct_of
 
-MODELS = ("cnn", "knn")  # kinds of runs that a section shows; evaluations only if it has neither
+MODELS = ("cnn", "knn", "statistics")  # kinds of runs that a section shows; evaluations only if it has neither
 COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
 INTERVALS = (
     "One run: 95 % Wilson interval over images. Several seeds: on each side the wider of the 95 % t interval over seeds"
@@ -42,7 +42,7 @@ class Configuration:
     """The runs of one configuration on a data set: equal settings and hardware.
 
     Attributes:
-        kind: ``cnn``, ``knn``, ``evaluate``.
+        kind: ``cnn``, ``knn``, ``statistics``, ``evaluate``.
         runs: One for each seed and fold, in their order.
         reason: Why it stands for its kind; empty for the others.
     """
@@ -212,7 +212,7 @@ def notes(sets: Sequence[DataSet], study: Study, folder: str) -> list[str]:
 
 
 def _priority(group: Sequence[Finished], study: Study) -> tuple[Any, ...]:
-    kinds = ("cnn", "knn", "evaluate")
+    kinds = ("cnn", "knn", "statistics", "evaluate")
     times = [max((run.time for run in group if run.record.kind == kind), default=-1.0) for kind in kinds]
     return max(study.selection(run) for run in group), *times
 

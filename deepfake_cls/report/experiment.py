@@ -21,7 +21,7 @@ from deepfake_cls.overrides import key_of, to_hydra, varied_keys
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.stats.verdict import Claim
 
-KNN_KEYS = ("plugins", "data", "trainer")  # overrides of train that mean the same for knn
+SHARED_KEYS = ("plugins", "data", "trainer")  # overrides of train that mean the same for every command
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Experiment:
         name: File name in ``conf/experiment``, without its suffix.
         table: Number of its table.
         title: Heading.
-        entry: ``train`` or ``knn``.
+        entry: ``train``, ``knn`` or ``statistics``.
         baseline: Index of the baseline among the arms.
         arms: In the order of the declaration.
         by_k: The paper's accuracy for each k.
@@ -135,7 +135,7 @@ def overrides_for(entry: str, overrides: Sequence[str]) -> list[str]:
     """Select the overrides of ``train`` that another entry point has too."""
     if entry == "train":
         return [*overrides]
-    return [override for override in overrides if key_of(override).split(".")[0] in KNN_KEYS]
+    return [override for override in overrides if key_of(override).split(".")[0] in SHARED_KEYS]
 
 
 def compose_main(overrides: Sequence[str]) -> tuple[DictConfig, str]:

@@ -23,7 +23,7 @@ from deepfake_cls.settings import recipe_text
 from deepfake_cls.stats.verdict import ClaimWord, Word
 from deepfake_cls.summary import accuracy_text, time_text
 
-NAMES = {"cnn": "CNN", "knn": "KNN", "evaluate": "Evaluation"}
+NAMES = {"cnn": "CNN", "knn": "KNN", "statistics": "Image statistics", "evaluate": "Evaluation"}
 BOTH = " (the wider of that over seeds and that over images)"
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
 
@@ -108,6 +108,7 @@ def _section(data: DataSet) -> dict[str, Any]:
         "models": [_title(headline) for headline in data.headlines],
         "recall": _recall(data),
         "columns": COLUMNS,
+        "importance": _importance(data),
         "configurations": configuration_rows(data, NAMES) if len(data.configurations) > len(data.headlines) else [],
     }
 
@@ -157,9 +158,31 @@ def _recall(data: DataSet) -> list[tuple[str, list[tuple[str, str]]]]:
     return rows
 
 
+def _importance(data: DataSet) -> dict[str, Any] | None:
+    """Importance of the groups of image statistics, of the first seed; None without such a run."""
+    runs = [headline.runs[0] for headline in data.headlines if headline.kind == "statistics"]
+    if not runs or not runs[0].record.importance:
+        return None
+    rows = runs[0].record.importance
+    pairs = [(int(a), int(b)) for a, b, _ in rows[0]["pairs"]]
+    cells = [
+        [
+            row["group"],
+            f"{100 * row['acc']:.1f}",
+            f"{100 * row['drop']:.1f}" if "drop" in row else DASH,
+            *(f"{100 * accuracy:.1f}" for *_, accuracy in row["pairs"]),
+        ]
+        for row in rows
+    ]
+    names = [f"{data.classes[a]} / {data.classes[b]}" for a, b in pairs]
+    return {"columns": ["group", "alone %", "drop, points", *names], "rows": cells}
+
+
 def _run(run: Finished) -> dict[str, str]:
     record = run.record
     settings = [f"{key}={record.config[key]}" for key in RUN_SETTINGS if key in record.config]
+    if record.kind == "statistics":
+        settings = [recipe_text(record.kind, record.config) or "the defaults"]
     layout = record.config.get("data", {}).get("name", DASH)
     data = layout if run.root is None else f"{run.root.name} ({layout})"
     fingerprint = f", fingerprint {record.data['fingerprint'][:12]}" if "fingerprint" in record.data else ""

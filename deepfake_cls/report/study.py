@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
-from deepfake_cls.config import KnnConfig, TrainConfig
+from deepfake_cls.config import KnnConfig, StatisticsConfig, TrainConfig
 from deepfake_cls.overrides import key_of
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
@@ -43,7 +43,11 @@ PAPER_DATA = "unibuc"
 PAPER_KEYS = ("data", "scale", "trainer", "logger", "plugins", "launcher", "tta")
 
 # Command: kind of its runs, schema of its configuration.
-KINDS: dict[str, tuple[str, type]] = {"train": ("cnn", TrainConfig), "knn": ("knn", KnnConfig)}
+KINDS: dict[str, tuple[str, type]] = {
+    "train": ("cnn", TrainConfig),
+    "knn": ("knn", KnnConfig),
+    "statistics": ("statistics", StatisticsConfig),
+}
 
 
 @dataclass
@@ -117,7 +121,7 @@ class Study:
         return self.config.data.name == "synthetic" or not experiment.name.endswith("_controls")
 
     def shows(self, experiment: Experiment) -> bool:
-        """Whether an experiment has runs to show: of one KNN arm, or of two trained arms; failed runs count."""
+        """Whether an experiment has runs to show: of two trained arms, or of one other arm; failed runs count."""
         arms = [arm for arm in experiment.arms if arm.runs or arm.failed]
         return len(arms) >= (2 if experiment.entry == "train" else 1)
 
@@ -154,14 +158,14 @@ class Study:
         """Names of the runs that a table still needs.
 
         Args:
-            seeds: Required for every trained arm; KNN needs one run.
+            seeds: Required for every trained arm; KNN and image statistics need one run.
             table: Its number; None for all tables.
         """
         required = [
             (f"{experiment.name} ({arm.label})", experiment.entry, arm)
             for experiment in self.experiments.values()
             for arm in experiment.arms
-            if table in (None, experiment.table) or (table == 7 and experiment.entry == "knn")
+            if table in (None, experiment.table) or (table == 7 and experiment.entry != "train")
             if self.includes(experiment) and not experiment.grid and not (experiment.optional and table is None)
         ]
         if table in (None, 7, 8, 9):

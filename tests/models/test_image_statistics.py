@@ -75,11 +75,23 @@ def spectrum_oracle(image: Image) -> list[float]:
     return numbers
 
 
+def cooccurrence_oracle(image: Image) -> list[float]:
+    dx, dy, dxx, dyy, _ = differences(image)
+    numbers: list[float] = []
+    for residuals in (dx, np.floor(dxx / 2), dy, np.floor(dyy / 2)):
+        clipped = np.minimum(np.maximum(residuals, -3), 3)
+        for first, second in ((clipped[:, :-1], clipped[:, 1:]), (clipped[:-1], clipped[1:])):
+            counts, *_ = np.histogram2d(first.ravel(), second.ravel(), bins=np.arange(-3.5, 4))
+            numbers += list(np.sqrt(counts / counts.sum()).ravel())
+    return numbers
+
+
 ORACLES: dict[str, Callable[[Image], list[float]]] = {
     "colours": colour_oracle,
     "derivatives": derivative_oracle,
     "covariance": covariance_oracle,
     "spectrum": spectrum_oracle,
+    "cooccurrences": cooccurrence_oracle,
 }
 
 
@@ -123,7 +135,7 @@ def test_columns_are_in_the_order_of_the_groups() -> None:
     some, every = image_statistics(images, ["spectrum", "colours"]), image_statistics(images)
 
     assert slices == {"spectrum": slice(0, 153), "colours": slice(153, 417)}
-    assert every.shape == (1, 597)
+    assert every.shape == (1, 989)
     for group, columns in slices.items():
         assert torch.equal(some[:, columns], every[:, group_slices()[group]])
 
@@ -134,7 +146,7 @@ def test_alpha_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 77, 255])
-@pytest.mark.parametrize("size", [(3, 3), (8, 8), (100, 100)])
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (100, 100)])
 def test_constant_images_have_finite_statistics(value: int, size: tuple[int, int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -145,7 +157,8 @@ def test_constant_images_have_finite_statistics(value: int, size: tuple[int, int
     ("images", "groups", "message"),
     [
         (torch.zeros(1, 3, 8, 8), GROUPS, r"images are torch.float32 \(1, 3, 8, 8\): expected uint8 \(B, C, H, W\)"),
-        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), GROUPS, "with C, H and W at least 3"),
+        (torch.zeros(1, 1, 8, 8, dtype=torch.uint8), GROUPS, "C at least 3"),
+        (torch.zeros(1, 3, 8, 3, dtype=torch.uint8), GROUPS, "H and W at least 4"),
         (natural(), ["colors"], r"groups=\['colors'\]: expected different names among colours, derivatives"),
         (natural(), ["colours", "colours"], "expected different names"),
         (natural(), [], "expected different names"),

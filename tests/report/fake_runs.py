@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake_cls.config import KnnConfig, ReportConfig, TrainConfig, conf_dir
+from deepfake_cls.config import KnnConfig, ReportConfig, StatisticsConfig, TrainConfig, conf_dir
 from deepfake_cls.records import Record, read_record, write_predictions, write_record
 from deepfake_cls.report import __main__ as report
 from deepfake_cls.report.collect import collect
@@ -68,7 +68,9 @@ def cached_validate(config: DictConfig, schema: type[Any]) -> Any:
 
 @cache
 def _plain(kind: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    entry, schema = ("knn", KnnConfig) if kind == "knn" else ("train", TrainConfig)
+    entry, schema = {"knn": ("knn", KnnConfig), "statistics": ("statistics", StatisticsConfig)}.get(
+        kind, ("train", TrainConfig)
+    )
     return asdict(validate(cached_compose(entry, overrides), schema))
 
 
@@ -148,6 +150,10 @@ def _add_scores(
     record.recall, record.confusion = scores.recall, scores.confusion
     if flipped is not None:
         record.metrics["val_acc_flip"] = score(labels, flipped).metrics["acc"]
+    if record.kind == "statistics":
+        pairs = [[0, 1, 0.75], [0, 2, 0.85], [1, 2, 0.95]]
+        record.importance = [{"group": "all", "acc": 0.8, "pairs": pairs}]
+        record.importance.append({"group": "colours", "acc": 0.7, "drop": 0.123, "pairs": pairs})
     if record.kind == "knn":
         record.by_k = {str(k): {"val_acc": record.metrics["val_acc"] - 0.01 * k} for k in record.config["k"]}
         record.metrics["contrast"] = 1.25
@@ -195,7 +201,7 @@ def write_all(root: Path, seeds: int = 3, overrides: Sequence[str] = TINY) -> No
     for experiment in filter(study.includes, study.experiments.values()):
         if experiment.grid or experiment.optional:
             continue
-        kind = "knn" if experiment.entry == "knn" else "cnn"
+        kind = "cnn" if experiment.entry == "train" else experiment.entry
         shared = [override for override in overrides if kind == "cnn" or override.startswith("data")]
         for index, one in enumerate(experiment.arms):
             for seed in range(seeds if kind == "cnn" else 1):

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepfake_cls import statistics
+from deepfake_cls.config import STATISTICS, StatisticsConfig
+from deepfake_cls.data.images import open_images
+from deepfake_cls.data.sources import read_manifest
+from deepfake_cls.errors import InputError
+from deepfake_cls.models.image_statistics import GROUPS, image_statistics
+from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.statistics_model import read_model, statistics_of
+from tests.conftest import SMALL_DATA, configure
+
+SMALL = [*SMALL_DATA, "data.image_size=24", "trainer.progress=false", "trainer.threads=1"]
+
+
+def fit(*overrides: str) -> None:
+    statistics.run(configure("statistics", StatisticsConfig, *SMALL, *overrides), False)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    fit(f"run_dir={folder / 'out'}", f"data.cache={folder}")
+    return folder / "out"
+
+
+@pytest.fixture
+def finished(shared: Path) -> Path:
+    """The folder of a finished run in the test's folder."""
+    return Path(shutil.copytree(shared, "out"))
+
+
+def test_a_run_writes_a_complete_record_and_a_model_that_gives_its_predictions(finished: Path) -> None:
+    record, model = read_record(finished), read_model(finished)
+    config = configure("statistics", StatisticsConfig, *SMALL)
+    validation = open_images(read_manifest(config.data), "validation", config.data, False)
+    assert (record.kind, record.status, record.device != "") == ("statistics", "ok", True)
+    assert set(record.seconds) == {"total", "setup", "extract", "fit", "evaluate", "importance"}
+    assert np.trace(record.confusion) / 20 == pytest.approx(record.metrics["val_acc"])
+    assert [row["group"] for row in record.importance] == ["all", *GROUPS]
+    assert record.importance[0]["acc"] == pytest.approx(record.metrics["val_acc"])
+    assert len(record.importance[0]["pairs"]) == 10
+    assert list(model.classes) == record.data["classes"]
+    images = torch.from_numpy(np.array(validation.store.images)).permute(0, 3, 1, 2)
+    logits = model.classifier.logits(image_statistics(images, model.groups).numpy())
+    ids, labels, probs = read_predictions(finished / "predictions.npz")
+    assert (tuple(ids), labels.tolist()) == (validation.ids, validation.labels.tolist())
+    np.testing.assert_allclose(torch.from_numpy(logits).softmax(dim=1).numpy(), probs, atol=1e-5)
+    np.testing.assert_array_equal(read_predictions(finished / "predictions.npz", "logits")[2].shape, (20, 5))
+
+
+def test_a_finished_run_is_skipped_and_equal_runs_have_equal_predictions(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    fit("run_dir=out")
+    assert "out: already done; force=true repeats it." in capsys.readouterr().out
+    fit("run_dir=again")
+    assert read_record(Path("again")).identity == read_record(finished).identity
+    for name in ("probs", "logits"):
+        first, second = (read_predictions(Path(run, "predictions.npz"), name)[2] for run in ("out", "again"))
+        assert np.array_equal(first, second)
+
+
+def test_settings_that_change_the_result_make_another_run(finished: Path) -> None:
+    identities = {read_record(finished).identity}
+    for index, override in enumerate(["classifier=linear", "features=[covariance]", "seed=1"]):
+        fit(f"run_dir=out{index}", override)
+        identities.add(read_record(Path(f"out{index}")).identity)
+    assert len(identities) == 4
+    assert [row["group"] for row in read_record(Path("out1")).importance] == ["all", "covariance"]
+    assert not len(read_model(Path("out0")).classifier.landmarks)
+
+
+def test_statistics_do_not_depend_on_the_number_of_threads() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70, 16, 16, 4), dtype=np.uint8)
+    one, three = (statistics_of(images, GROUPS, threads, progress=False) for threads in (1, 3))
+    assert np.array_equal(one, three)
+    expected = image_statistics(torch.from_numpy(images).permute(0, 3, 1, 2), GROUPS)
+    np.testing.assert_allclose(one, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_configuration_knows_all_groups() -> None:
+    assert STATISTICS == GROUPS
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features=[]", r"features=\[\]: expected different names among colours, derivatives"),
+        ("features=[deep]", r"features=\[deep\]: expected different names"),
+        ("classifier=tree", "classifier=tree: expected kernel or linear"),
+        ("fusion=[a]", r"fusion=\[a\]: expected a CNN run and a statistics run"),
+        ("trainer.device=cuda", "trainer.device=cuda: statistics runs on the CPU"),
+        ("data.train_size=12", r"Too few training images of pixel diffusion \(2\).* needs 3 or more of each class"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(override)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_damaged_model_is_refused(finished: Path, content: bytes) -> None:
+    (finished / "model.npz").write_bytes(content)
+    with pytest.raises(InputError, match="out/model.npz: no model of deepfake-cls statistics"):
+        read_model(finished)
+
+
+def test_pickles_in_a_model_are_refused(finished: Path) -> None:
+    np.savez(finished / "model.npz", groups=np.array([object()]), allow_pickle=True)
+    with pytest.raises(InputError, match="no model of deepfake-cls statistics"):
+        read_model(finished)
+
+
+def test_the_command_prints_the_importance_and_imports_no_lightning() -> None:
+    code = (
+        f"import sys; sys.argv[1:] = {[*SMALL, 'run_dir=out']};"
+        "import runpy; runpy.run_module('deepfake_cls.statistics', run_name='__main__');"
+        "assert 'lightning' not in sys.modules, 'imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "importance, cooccurrences" in done.stdout
+    assert "hardest pair" in done.stdout
+    assert "next: deepfake-cls report data.workers=1 data.train_size=40 " in done.stdout
