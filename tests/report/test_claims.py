@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from deepfake_cls.report import paper
+from deepfake_cls.report.page import environment
 from deepfake_cls.report.plots import table_plots
 from deepfake_cls.report.render import DASH, Table, interval_text
 from deepfake_cls.report.study import Study
@@ -184,6 +185,22 @@ def test_the_report_shows_claims_first(runs: Path, tmp_path: Path, monkeypatch: 
     assert lines[1].startswith(",claims,accuracy of the network,")
     make(f"runs={runs}", *TINY, "output=other")
     assert "Claims of the paper" not in Path("other/tables.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cell", "chip"),
+    [
+        ("excluded", "excluded"),
+        ("compatible", "compatible"),
+        ("compatible, as is 0", "undecided"),  # no colour, unlike a claim that is supported
+        ("not tested", "not-tested"),
+        ("better", "better"),
+        ("baseline", ""),
+        ("94.3", ""),
+    ],
+)
+def test_verdicts_have_chips(cell: str, chip: str) -> None:
+    assert environment().filters["chip"](cell) == chip
 
 
 def committed() -> list[dict[str, str]]:
