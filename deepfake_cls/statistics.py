@@ -85,6 +85,7 @@ def classify(
     """Extract, fit and score; write model, predictions and record. ``started`` is a ``time.perf_counter``."""
     import torch
     from rich.progress import Progress
+    from threadpoolctl import threadpool_limits
 
     from deepfake_cls.models.statistics_classifier import fit
     from deepfake_cls.models.statistics_importance import importance
@@ -96,7 +97,7 @@ def classify(
     opened = time.perf_counter()
     train_x, validation_x = (extract(config, splits[name], name, hardware) for name in ("train", "validation"))
     extracted = time.perf_counter()
-    with Progress(transient=True, disable=not config.trainer.progress) as bar:
+    with threadpool_limits(hardware.threads), Progress(transient=True, disable=not config.trainer.progress) as bar:
         bar.add_task("cross-validation and importance", total=None)
         classifier = fit(train_x, train.labels, classes, kernel=config.classifier == "kernel", seed=config.seed)
         fitted = time.perf_counter()

@@ -103,7 +103,7 @@ def test_the_best_arm_never_waits_for_the_gpu(bf16: bool, monkeypatch: pytest.Mo
     moves = {"alternating_flip": {}, "shift": {"pixels": 6}, "cutmix": {"p": 1.0, "alpha": 1.0, "until": 0.8}}
     model = classifier(augment=moves, model={"name": "texturenet", "args": {}}, dropout=0.3, decay_all=False)
     with fake_cuda(monkeypatch):
-        batch = a_batch()._replace(image_features=torch.empty((6, 444), device=CUDA))
+        batch = a_batch()._replace(image_features=torch.empty((6, 989), device=CUDA))
         on_cuda(model)
         with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
             assert model.train().training_step(batch, 0).device == CUDA

@@ -2,7 +2,7 @@
 
 The kernel is a Gaussian, approximated by landmarks (Nyström's method; Rudi, Camoriano and Rosasco 2015, "Less is
 more"). The folds of the cross-validation share one Gram matrix, from which the part of a fold is subtracted. With
-scikit-learn's ``Nystroem`` and ``RidgeCV`` the same takes several times as long (``experiments/LOG.md``).
+scikit-learn's ``Nystroem`` and ``RidgeCV`` the same takes about twice as long (``experiments/LOG.md``).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ paper's network gets the mean of the last one.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from deepfake_cls.models.image_statistics import group_slices, image_statistics
+from deepfake_cls.errors import InputError
+from deepfake_cls.models.image_statistics import GROUPS, group_slices, image_statistics
 from deepfake_cls.models.registry import network
 
 STAGES = ((2, 1), (4, 2), (8, 2), (12, 2))  # channels as multiples of the width, convolutions
 HIDDEN = 128
-GROUPS = ("colours", "derivatives", "covariance")
 BRANCH = 64  # outputs of the branch of pixel statistics
 BRANCH_DROPOUT = 0.5
 LARGEST = 5.0  # standardised statistics are clipped to ±5
@@ -42,14 +43,17 @@ class PixelStatistics(nn.Module):
     """The branch of pixel statistics: standardise, clip, one dense layer with ReLU and dropout.
 
     Mean and standard deviation are those of the training images.
+
+    Args:
+        groups: Groups of :func:`image_statistics`.
     """
 
     mean: Tensor
     sd: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Sequence[str]) -> None:
         super().__init__()
-        count = max(part.stop for part in group_slices(GROUPS).values())
+        count = max(part.stop for part in group_slices(groups).values())
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("sd", torch.ones(count))
         self.dense = nn.Linear(count, BRANCH)
@@ -72,7 +76,7 @@ class PixelStatistics(nn.Module):
 class TextureNet(nn.Module):
     """Four stages without skips (VGG: Simonyan and Zisserman 2014), a head on the moments of all stages.
 
-    At width 16, with 3 channels and 5 classes, it has 977,509 parameters. Images must have 8×8 pixels or more.
+    At width 16, with 3 channels and 5 classes, it has 1,012,389 parameters. Images must have 8×8 pixels or more.
 
     Args:
         in_channels: 3 (RGB) or 4 (RGBA).
@@ -80,7 +84,11 @@ class TextureNet(nn.Module):
         width: Stages have 2, 4, 8 and 12 times as many channels.
         dropout: Probability of dropping a hidden unit of the head.
         moments: Mean and log standard deviation of every stage; false: the mean of the last stage.
-        statistics: Add the branch of pixel statistics (:func:`image_statistics`), of the unaugmented images.
+        statistics: Groups of :func:`image_statistics`, of the unaugmented images, for the branch of pixel statistics;
+            an empty list omits the branch.
+
+    Raises:
+        InputError: If a group is unknown.
     """
 
     def __init__(
@@ -90,7 +98,7 @@ class TextureNet(nn.Module):
         width: int = 64,
         dropout: float = 0.3,
         moments: bool = True,
-        statistics: bool = True,
+        statistics: Sequence[str] = GROUPS,
     ) -> None:
         super().__init__()
         channels = [in_channels, *(factor * width for factor, _ in STAGES)]
@@ -102,8 +110,14 @@ class TextureNet(nn.Module):
         pooled = 2 * sum(channels[1:]) if moments else channels[-1]
         self.norm = nn.BatchNorm1d(pooled) if moments else None
         self.branch: PixelStatistics | None = None
+        self.groups = statistics
         if statistics:
-            self.branch = PixelStatistics()
+            try:
+                self.branch = PixelStatistics(statistics)
+            except (TypeError, ValueError) as error:
+                raise InputError(
+                    f"model.args.statistics={statistics}: expected a list of {', '.join(GROUPS)}; [] omits them."
+                ) from error
             self.image_features = self._statistics
             self.fit_image_features = self.branch.fit
             pooled += BRANCH
@@ -113,14 +127,14 @@ class TextureNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def _statistics(self, images: Tensor) -> Tensor:
-        return image_statistics(images, GROUPS)
+        return image_statistics(images, self.groups)
 
     def forward(self, images: Tensor, image_features: Tensor | None = None) -> Tensor:
         """Map images to logits; the network itself normalises pixels from 0…255 to −1…1.
 
         Args:
             images: uint8 (B, C, H, W), any memory layout.
-            image_features: float32 (B, 444), the statistics of the images before augmentation; None computes those of
+            image_features: float32 (B, E), the statistics of the images before augmentation; None computes those of
                 ``images``.
 
         Returns:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from deepfake_cls.errors import InputError
 from deepfake_cls.models import build
-from deepfake_cls.models.image_statistics import image_statistics
-from deepfake_cls.models.texturenet import GROUPS, Moments, TextureNet
+from deepfake_cls.models.image_statistics import GROUPS, image_statistics
+from deepfake_cls.models.texturenet import Moments, TextureNet
 
 
 def random_images(count: int = 3, side: int = 24, channels: int = 3) -> Tensor:
@@ -19,15 +20,15 @@ def parameters(network: torch.nn.Module) -> int:
 
 
 def test_parameter_count() -> None:
-    assert parameters(TextureNet(3, 5, 16)) == 977_509
+    assert parameters(TextureNet(3, 5, 16)) == 1_012_389
 
 
 @pytest.mark.parametrize("moments", [True, False])
-@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("statistics", [GROUPS, ["colours"], []])
 @pytest.mark.parametrize("side", [8, 13, 32])
-def test_logits_have_their_shape(moments: bool, statistics: bool, side: int) -> None:
+def test_logits_have_their_shape(moments: bool, statistics: list[str], side: int) -> None:
     network = TextureNet(4, 7, 4, moments=moments, statistics=statistics)
-    assert hasattr(network, "image_features") == statistics
+    assert hasattr(network, "image_features") == bool(statistics)
     images = random_images(5, side, 4)
     features = (network.image_features(images),) if statistics else ()
     assert network(images, *features).shape == (5, 7)
@@ -35,7 +36,7 @@ def test_logits_have_their_shape(moments: bool, statistics: bool, side: int) -> 
 
 
 def test_the_head_sees_mean_and_deviation_of_every_stage() -> None:
-    network = TextureNet(3, 2, 4, statistics=False).double().eval()
+    network = TextureNet(3, 2, 4, statistics=[]).double().eval()
     outputs: list[Tensor] = []
     for stage in network.stages:
         stage.register_forward_hook(lambda _m, _i, out: outputs.append(out.clone()))
@@ -128,3 +129,9 @@ def test_initial_weights_depend_on_the_seed_only() -> None:
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
+
+
+@pytest.mark.parametrize("statistics", [["colours", "colors"], True, "colours", 3])
+def test_an_unknown_group_is_refused(statistics: object) -> None:
+    with pytest.raises(InputError, match=r"model.args.statistics=.*: expected a list of colours, derivatives"):
+        build("texturenet", {"statistics": statistics}, in_channels=3, num_classes=2, width=4, dropout=0.0)

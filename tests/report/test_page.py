@@ -45,14 +45,16 @@ def test_the_page_of_all_runs(all_runs: Path, full_study: Study, tmp_path: Path)
     full_study.hardware["cnn"] = ("cpu <1>", "32-true", 1)
     records, tables = collect(all_runs), all_tables(full_study)
     page = write_page(tmp_path / "page.html", records, data_sets(records, full_study), full_study, tables).read_text()
-    # First part: accuracy, two confusion matrices, learning curves. Tables: two figures for each of five experiments,
+    # First part: accuracy, three confusion matrices, learning curves. Tables: two figures for each of five experiments,
     # KNN by k, recall, confusion matrix, flip TTA.
-    assert page.count("<img") == 4 + 2 * 5 + 1 + 2 + 1
-    assert page.count("<table>") == len(tables) + 3  # configurations, recall, all runs
+    assert page.count("<img") == 5 + 2 * 5 + 1 + 2 + 1
+    assert page.count("<table>") == len(tables) + 4  # configurations, recall, importance, all runs
     assert page.count("<p") - page.count("<pre") == page.count("</p>")
     assert "Main arm at scale tiny (width 8, 4 epochs). Hardware: CNN: cpu &lt;1&gt;, 32-true, 1 thread; KNN: " in page
     assert "Omitted: 1 run on other hardware or data." in page
     assert "1,136 of 1,250" in page
+    assert "<th>group</th><th>alone %</th><th>drop, points</th><th>a / b</th><th>a / c</th>" in page
+    assert "<td>colours</td><td>70.0</td><td>12.3</td><td>75.0</td>" in page
     assert "e_&lt;&amp;&gt;%#|$" in page
     assert not re.search(r"<&>", page)
     # The page shows the statistics behind a verdict on request only.
@@ -67,7 +69,8 @@ def test_without_matching_runs_the_page_shows_settings_and_command(tmp_path: Pat
     write(tmp_path, [*TINY, "epochs=7"])
     page = page_of(tmp_path, study_of(tmp_path))
     start = (
-        "no runs at these settings yet (scale=tiny data=synthetic) for main arm (tables 7 to 9), table1_knn, table4_lr"
+        "no runs at these settings yet (scale=tiny data=synthetic) for main arm (tables 7 to 9), table1_knn,"
+        " table1_statistics, table4_lr"
     )
     assert start in page
     assert "To run the first: deepfake-cls train scale=tiny -m seed=0,1,2</li>" in page

@@ -128,6 +128,7 @@ def test_the_overrides_select_the_runs_of_the_tables(capsys: pytest.CaptureFixtu
 def test_all_tables_in_all_formats(capsys: pytest.CaptureFixture[str]) -> None:
     write(Path("runs"), TINY)
     write(Path("runs"), kind="knn", overrides=[])
+    write(Path("runs"), kind="statistics", overrides=[])
     write(Path("runs"), [*TINY, "dropout=0.5"])
     make("scale=tiny")
     for name in ("tables.md", "tables.tex", "tables.csv", "runs.csv", "index.html"):

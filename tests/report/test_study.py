@@ -47,7 +47,7 @@ def test_every_arm_changes_one_key_at_every_scale(scale: str) -> None:
     assert study.scale == scale
     assert set(study.experiments) == {file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")}
     for experiment in study.experiments.values():
-        kind, shared = ("knn", ()) if experiment.entry == "knn" else ("cnn", (f"scale={scale}",))
+        kind, shared = ("cnn", (f"scale={scale}",)) if experiment.entry == "train" else (experiment.entry, ())
         main = config_of(kind, *shared)
         assert 0 <= experiment.baseline < len(experiment.arms)
         assert len({one.overrides for one in experiment.arms}) == len(experiment.arms) >= 2
@@ -75,8 +75,15 @@ def test_every_arm_changes_one_key_at_every_scale(scale: str) -> None:
 
 def test_number_of_arms() -> None:
     counts = {name: len(experiment.arms) for name, experiment in declared(TINY).experiments.items()}
-    expected = {"table1_knn": 2, "table4_lr": 3, "table5_dropout": 3, "table6_alpha": 3, "table6_controls": 3}
-    assert counts == {**expected, "table10_components": 6, "lr_by_budget": 9, "table11_best": 8}
+    expected = {
+        "table1_knn": 2,
+        "table1_statistics": 2,
+        "table4_lr": 3,
+        "table5_dropout": 3,
+        "table6_alpha": 3,
+        "table6_controls": 3,
+    }
+    assert counts == {**expected, "table10_components": 6, "lr_by_budget": 9, "table11_best": 9}
 
 
 def test_a_declaration_with_too_many_arms_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -250,8 +250,16 @@ def test_knn_by_k_with_intervals(full_study: Study) -> None:
     assert "1.25 times" in one.notes[1]
 
 
-def test_knn_and_cnn(full_study: Study) -> None:
-    knn, cnn = table(full_study, "table7_methods").rows
+def test_knn_statistics_and_cnn(full_study: Study) -> None:
+    knn, statistics, cnn = table(full_study, "table7_methods").rows
+    assert statistics[0] == "image statistics"
+    assert statistics[2:] == [DASH, "60.0 s", DASH, "some cpu, 32-true, 2 threads"]
+    accuracy = float(random_correct(0.85, 0).mean())
+    assert statistics[1].startswith(f"{100 * accuracy:.1f} (")
+    assert table(full_study, "table1_knn").rows[-2:] == [
+        ["image statistics, kernel", statistics[1], DASH, DASH],
+        ["image statistics, linear", table(full_study, "table1_knn").rows[-1][1], DASH, DASH],
+    ]
     assert knn[2:] == ["29.7", "60.0 s", "2 minutes", "some cpu, 32-true, 2 threads"]
     assert cnn[2:] == ["94.3", "61.0 s", "45 minutes", "some cpu, 32-true, 2 threads"]
     accuracies = [random_correct(0.85, seed).mean() for seed in range(3)]

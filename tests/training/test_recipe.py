@@ -127,7 +127,7 @@ def loaded(data: Pixels, model: Classifier) -> Any:
 
 
 def test_a_last_batch_of_one_image_is_left_out_of_the_statistics() -> None:
-    best_model = {"name": "texturenet", "args": {"statistics": False}}
+    best_model = {"name": "texturenet", "args": {"statistics": []}}
     model = classifier("RGB", augment={}, model=best_model).eval()
     batch_norm.recompute(model, pixels(6), 5, "32-true", augmented=True)
     assert torch.isfinite(logits_of(model.network, torch.zeros(1, 20, 20, 3, dtype=torch.uint8), "32-true")).all()
