@@ -212,7 +212,7 @@ def test_an_unknown_option_is_refused_with_the_available_ones(argument: str, mes
 def test_every_experiment_has_exactly_one_entry_point() -> None:
     for file in (ROOT / "conf" / "experiment").glob("*.yaml"):
         entries = []
-        for entry in ("train", "knn"):
+        for entry in ("train", "knn", "statistics"):
             try:
                 refuse_other_experiments(entry, [f"experiment={file.stem}"])
                 entries.append(entry)
