@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks import batch_norm as benchmark
 from deepfake_cls import evaluate, train
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights
 from deepfake_cls.config import EvaluateConfig, TrainConfig
@@ -179,3 +180,14 @@ def test_weight_decay_can_leave_out_biases_and_normalisation() -> None:
     assert all(names[id(p)].endswith("weight") for p in decayed["params"])
     assert {names[id(p)] for p in others["params"] if kinds[id(p)] is nn.Linear} == {"fc1.bias", "fc2.bias"}
     assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+def test_the_benchmark_repeats_the_accuracies_of_a_run(
+    finished_paper: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = read_record(finished_paper).metrics
+    found = benchmark.accuracies(finished_paper, threads=1)
+    assert found["running"] == metrics["val_acc"]
+    assert found["augmented"] == metrics["val_acc_recomputed"]
+    benchmark.main([str(finished_paper), str(finished_paper), "--threads", "1"])
+    assert f"{100 * found['clean']:.1f} ± 0.0" in capsys.readouterr().out
