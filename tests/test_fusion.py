@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from deepfake_cls import evaluate, statistics, train
 from deepfake_cls.config import EvaluateConfig, StatisticsConfig, TrainConfig
 from deepfake_cls.errors import InputError
-from deepfake_cls.models.fusion import Fusion, fit_fusion
+from deepfake_cls.models.fusion import fit_fusion
 from deepfake_cls.records import read_predictions, read_record, write_predictions, write_record
 from deepfake_cls.statistics_model import read_model, write_model
 from tests.conftest import SMALL_NET, configure
@@ -94,9 +94,11 @@ def test_what_cannot_be_fused_is_refused(root: Path) -> None:
 def test_runs_that_do_not_belong_together_are_refused(root: Path) -> None:
     fitted(root, "data.fold=1", "data.folds=2", "data.fold_of=train", "run_dir=other")
     fitted(root, "classifier=linear", *FOLD, "run_dir=linear")
+    fitted(root, "classifier=linear", *FOLD[:2], "data.fold_of=all", "run_dir=all")
     cases = {
         "[fold,cnn]": "fusion: fold is a run of kind statistics; give a training there",
         "[cnn,full]": "fusion: full was not made with data.fold=NUMBER data.fold_of=train",
+        "[cnn,all]": "fusion: all was not made with data.fold=NUMBER data.fold_of=train",
         "[cnn,other]": "fusion: cnn and other differ in fold or data",
         "[cnn,linear]": "fusion: linear has other features or another classifier",
         "[cnn,none]": "none: expected the folder of a run",
@@ -124,11 +126,11 @@ def test_weight_and_temperature_have_the_smallest_nll() -> None:
     labels = rng.integers(0, 3, 600)
     true = np.eye(3)[labels]
     network = softmax(2 * true + rng.standard_normal((600, 3)) * 1.5, axis=1)
-    logits = 5 * (1.5 * true + rng.standard_normal((600, 3)))
+    logits = 0.3 * (1.5 * true + rng.standard_normal((600, 3)))
 
     def nll(weight: float, temperature: float) -> float:
-        probs = Fusion(weight, temperature, np.empty(0, np.uint64)).probs(network, logits)
-        return float(-np.log(np.maximum(probs[np.arange(600), labels], 1e-30)).mean())
+        powers = network * softmax(logits / temperature, axis=1) ** weight
+        return float(-np.log(powers[np.arange(600), labels] / powers.sum(axis=1)).mean())
 
     fusion = fit_fusion(network, logits, labels, np.empty(0, np.uint64))
 
