@@ -15,11 +15,10 @@ from typing import Any
 from filelock import Timeout
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import Record, read_record
+from deepfake_cls.records import KINDS, Record, read_record
 from deepfake_cls.run_folders import lock_of
 
 SHORTEST = 8  # digits of an id that are shown
-KINDS = ("cnn", "knn", "statistics", "evaluate")
 
 
 @dataclass(frozen=True)

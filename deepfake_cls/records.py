@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from deepfake_cls.errors import InputError, writing
 
 SCHEMA = 2
+KINDS = ("cnn", "knn", "statistics", "evaluate")  # of runs
 # Raise it when a change of the code or of a default alters results; tests/test_golden.py then fails.
 RESULT_VERSION = 1
 TEMPORARY = ".tmp"  # the end of the name of a file that is not complete
@@ -183,6 +184,8 @@ def read_record(folder: Path) -> Record:
             raise InputError(
                 f"{path}: schema {content['schema']}, expected {SCHEMA} or 1; run it again with force=true."
             )
+        if content["kind"] not in KINDS:
+            raise InputError(f"{path}: kind {content['kind']!r} is unknown here; a later version may read it.")
         if content["schema"] == 1:
             _upgrade(content)
         keys = {entry.name for entry in fields(Record)}

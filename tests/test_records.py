@@ -25,6 +25,14 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(tmp_path) == record
 
 
+def test_a_run_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path, Record("robustness", "ok", "ab" * 32, {}))
+    with pytest.raises(
+        InputError, match="result.json: kind 'robustness' is unknown here; a later version may read it."
+    ):
+        read_record(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 99}', "null", "\x00\x01"])
 def test_a_damaged_or_foreign_record_is_refused_with_its_path(tmp_path: Path, content: str) -> None:
     (tmp_path / "result.json").write_text(content)

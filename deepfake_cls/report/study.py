@@ -327,11 +327,17 @@ def _arms_of(run: Finished, arms_by_key: Mapping[str, Sequence[tuple[Arm, set[in
 def _on_the_folder(matches: list[tuple[Finished, list[Arm]]], study: Study) -> list[tuple[Finished, list[Arm]]]:
     """Keep the runs on the folder that the overrides name; without any, on a folder of this name, else on any folder.
 
-    The path is not part of a run's key, since data may be moved: a run on a renamed folder is not repeated.
+    The path is not part of a run's key, since data may be moved: a run on a renamed folder is not repeated. Runs on the
+    same data, whatever its folder was called, are kept too.
     """
-    ranks = [root_match(run, study.root) for run, _ in matches if run.record.status == "ok"]
-    best = max(ranks, default=0)
-    kept = [match for match in matches if root_match(match[0], study.root) >= best]
+    successful = [run for run, _ in matches if run.record.status == "ok"]
+    best = max((root_match(run, study.root) for run in successful), default=0)
+    data = {run.record.data["fingerprint"] for run in successful if root_match(run, study.root) >= best}
+    kept = [
+        (run, arms)
+        for run, arms in matches
+        if root_match(run, study.root) >= best or run.record.data.get("fingerprint") in data
+    ]
     folders = {run.root.name for run, _ in kept if run.root is not None}
     study.other_root = " or ".join(sorted(folders)) if folders and study.root is not None and best == 0 else None
     return kept

@@ -86,6 +86,14 @@ def test_number_of_arms() -> None:
     assert counts == {**expected, "table10_components": 6, "lr_by_budget": 9, "table11_best": 9}
 
 
+def test_runs_on_the_same_data_are_used_whatever_its_folder_was_called(tmp_path: Path) -> None:
+    here, before = ([*TINY, "data=folder", f"data.root={name}"] for name in ("/data/here", "/data/before"))
+    write(tmp_path, here, 0, folder="a")
+    write(tmp_path, before, 1, folder="b")
+    write(tmp_path, before, 2, folder="c", fingerprint="e" * 64)
+    assert seeds(study_of(tmp_path, here)) == [0, 1]
+
+
 def test_a_declaration_with_too_many_arms_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shutil.copytree(conf_dir(), tmp_path / "conf")
     file = tmp_path / "conf" / "experiment" / "table5_dropout.yaml"
