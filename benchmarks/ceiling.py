@@ -191,6 +191,8 @@ def draw_sheet(scored: Scored, data: str, file: Path) -> int:
     config = files_config(data)
     images = open_images(read_manifest(config), "validation", config, progress=False)
     place = {image_id: row for row, image_id in enumerate(images.ids)}
+    if missing := [str(image_id) for image_id in scored.ids[rows] if str(image_id) not in place]:
+        raise InputError(f"--data={data}: has no validation image {missing[0]!r}; give the data of the runs.")
     lines = -(-len(rows) // COLUMNS)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * max(lines, 1)), layout="constrained")
     grid = figure.subplots(max(lines, 1), COLUMNS, squeeze=False).ravel()
@@ -214,17 +216,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", help="folder of the data set, for --sheet")
     parser.add_argument("--sheet", type=Path, help="picture of the images that no run gets right")
     options = parser.parse_args(arguments)
+    if options.sheet is not None and options.data is None:
+        parser.error("--sheet needs --data, the folder of the data set")
     try:
         scored = read(options.runs)
-        sentences = learning_curve(scored) if options.sizes else agreement(scored)
+        print(*(learning_curve(scored) if options.sizes else agreement(scored)), sep="\n")
+        if options.sheet is not None:
+            print(f"{options.sheet}: {draw_sheet(scored, options.data, options.sheet)} images")
     except InputError as error:
         parser.error(str(error))
-    print(*sentences, sep="\n")
-    if options.sheet is not None:
-        if options.data is None:
-            parser.error("--sheet needs --data, the folder of the data set")
-        count = draw_sheet(scored, options.data, options.sheet)
-        print(f"{options.sheet}: {count} images")
 
 
 if __name__ == "__main__":

@@ -98,3 +98,10 @@ def test_the_sheet_shows_the_images_that_no_run_gets_right(
     with pytest.raises(SystemExit):
         ceiling.main([*folders, "--sheet", "wrong.png"])
     assert "--sheet needs --data" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        ceiling.main([*folders, "--sheet", "wrong.png", "--data", "nowhere"])
+    assert "data.root=" in capsys.readouterr().err
+    others = [str(write(tmp_path / "others", seed=seed, correct=np.zeros(len(ids), bool))) for seed in range(2)]
+    with pytest.raises(SystemExit):
+        ceiling.main([*others, "--sheet", "wrong.png", "--data", str(unibuc_like)])
+    assert "has no validation image 'image 0'" in capsys.readouterr().err

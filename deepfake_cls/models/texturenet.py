@@ -22,6 +22,7 @@ from deepfake_cls.models.registry import network
 
 STAGES = ((2, 1), (4, 2), (8, 2), (12, 2))  # channels as multiples of the width, convolutions
 HIDDEN = 128
+SMALLEST = 8  # height and width of an image: three times halved, one pixel is left
 BRANCH = 64  # outputs of the branch of pixel statistics
 BRANCH_DROPOUT = 0.5
 LARGEST = 5.0  # standardised statistics are clipped to ±5
@@ -88,7 +89,7 @@ class TextureNet(nn.Module):
             an empty list omits the branch.
 
     Raises:
-        InputError: If a group is unknown.
+        InputError: If a group is unknown or listed twice; in ``forward``, if the images are too small.
     """
 
     def __init__(
@@ -111,13 +112,12 @@ class TextureNet(nn.Module):
         self.norm = nn.BatchNorm1d(pooled) if moments else None
         self.branch: PixelStatistics | None = None
         self.groups = statistics
+        if not isinstance(statistics, Sequence) or isinstance(statistics, str) or not {*statistics} <= {*GROUPS}:
+            raise InputError(f"model.args.statistics={statistics}: expected a list of {', '.join(GROUPS)}, or [].")
+        if len({*statistics}) < len(statistics):
+            raise InputError(f"model.args.statistics={statistics}: lists a group twice.")
         if statistics:
-            try:
-                self.branch = PixelStatistics(statistics)
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"model.args.statistics={statistics}: expected a list of {', '.join(GROUPS)}; [] omits them."
-                ) from error
+            self.branch = PixelStatistics(statistics)
             self.image_features = self._statistics
             self.fit_image_features = self.branch.fit
             pooled += BRANCH
@@ -140,6 +140,12 @@ class TextureNet(nn.Module):
         Returns:
             Logits (B, num_classes), float32 or float64.
         """
+        if min(images.shape[2:]) < SMALLEST:
+            height, width = images.shape[2:]
+            raise InputError(
+                f"model.name=texturenet: the images are of [{height},{width}] pixels; it needs {SMALLEST} or more in"
+                " each direction."
+            )
         dtype = self.fc1.weight.dtype
         x = images.to(dtype, memory_format=torch.channels_last, copy=True).div_(127.5).sub_(1.0)
         pooled = []

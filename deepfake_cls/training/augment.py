@@ -23,7 +23,7 @@ from torch import Tensor
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.randomness import generator, to_device
-from deepfake_cls.registry import Registry, check_arguments
+from deepfake_cls.registry import Registry, check_arguments, check_types
 from deepfake_cls.schema import check, number, one_of
 from deepfake_cls.training.pixels import flip, rotate, shift
 
@@ -261,12 +261,15 @@ class CutMix:
 def _build(name: str, strengths: Mapping[str, Any]) -> Augmentation:
     """Build an augmentation, or raise an error that names the wrong key."""
     factory = augmentation[name]
+    parameters = inspect.signature(factory).parameters
     if not isinstance(strengths, Mapping):
-        raise InputError(f"augment.{name}={strengths}: expected strengths, such as {{p: 0.5}}, or null.")
-    check_arguments(inspect.signature(factory).parameters, strengths, f"augment.{name}", name)
+        example = ", ".join(f"{parameter}: VALUE" for parameter in parameters)
+        raise InputError(f"augment.{name}={strengths}: expected its strengths, {{{example}}}, or null to remove it.")
+    check_arguments(parameters, strengths, f"augment.{name}", name)
     built = factory(**strengths)
     if is_dataclass(built):
         check(built, f"augment.{name}.")
+    check_types(parameters, strengths, f"augment.{name}")
     return built
 
 

@@ -56,11 +56,23 @@ def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, 
     parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest(), RESULT_VERSION]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     file = Path(images_file).with_name(f"image_features-{key[:32]}.npy")
-    if force or not file.is_file():
+    features = None if force else _load(file, len(pixels.split))
+    if features is None:
+        features = _compute(network, pixels)
         buffer = io.BytesIO()
-        np.save(buffer, _compute(network, pixels).numpy(), allow_pickle=False)
+        np.save(buffer, features.numpy(), allow_pickle=False)
         write_atomically(file, buffer.getvalue(), "choose another folder with data.cache=PATH")
-    return torch.from_numpy(np.load(file, allow_pickle=False))
+    return features
+
+
+def _load(file: Path, count: int) -> Tensor | None:
+    """The cached features of so many images; None if there are none, or the file is damaged."""
+    try:
+        features = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    complete = isinstance(features, np.ndarray) and features.dtype == np.float32 and features.shape[:1] == (count,)
+    return torch.from_numpy(features) if complete else None
 
 
 @torch.inference_mode()

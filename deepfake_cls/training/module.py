@@ -162,7 +162,7 @@ class Classifier(L.LightningModule):
         self._dropout.begin(generator(self.seed, "dropout", epoch, batch_idx), count, distributed.share(count))
         # For layers that draw from the global generator, such as stochastic depth.
         torch.manual_seed(derive(self.seed, "network", epoch, batch_idx, distributed.rank()))
-        logits = self.logits(share.images, share.image_features)
+        logits = self._training_logits(share)
         if len(share) == 0:  # DDP needs gradients from each process; these are 0
             zero: Tensor = logits.sum()
             return zero
@@ -170,6 +170,17 @@ class Classifier(L.LightningModule):
         self.last_loss = loss.detach()
         self.train_loss.update(self.last_loss.expand(len(share)))
         return loss * (len(share) * distributed.world_size() / count)
+
+    def _training_logits(self, share: Batch) -> Tensor:
+        try:
+            return self.logits(share.images, share.image_features)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "batch_size: a batch has one image, and its feature maps have one pixel, so batch normalisation has no"
+                " variance. Choose a batch_size that leaves two or more images for the last batch."
+            ) from error
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Update loss and confusion matrix. Each of n processes takes every n-th batch."""

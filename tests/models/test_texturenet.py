@@ -131,7 +131,17 @@ def test_initial_weights_depend_on_the_seed_only() -> None:
     assert not torch.equal(first(1), first(2))
 
 
-@pytest.mark.parametrize("statistics", [["colours", "colors"], True, "colours", 3])
+@pytest.mark.parametrize("statistics", [["colours", "colors"], True, "colours", 3, None])
 def test_an_unknown_group_is_refused(statistics: object) -> None:
-    with pytest.raises(InputError, match=r"model.args.statistics=.*: expected a list of colours, derivatives"):
+    with pytest.raises(InputError, match=r"model.args.statistics=.*: expected a list of colours, .*, or \[\]"):
         build("texturenet", {"statistics": statistics}, in_channels=3, num_classes=2, width=4, dropout=0.0)
+
+
+def test_a_group_that_is_listed_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="lists a group twice"):
+        TextureNet(3, 2, 4, statistics=["colours", "colours"])
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the images are of \[8,7\] pixels; it needs 8 or more"):
+        TextureNet(3, 2, 4)(torch.zeros(2, 3, 8, 7, dtype=torch.uint8))

@@ -130,7 +130,9 @@ def test_partners_are_a_permutation_and_boxes_are_theirs() -> None:
     ("augment", "message"),
     [
         ({"cutmux": None}, "augment=cutmux: unknown; expected one of"),
-        ({"flip": 5}, r"augment.flip=5: expected strengths, such as \{p: 0.5\}, or null"),
+        ({"flip": 5}, r"augment.flip=5: expected its strengths, \{p: VALUE\}, or null to remove it"),
+        ({"alternating_flip": True}, r"augment.alternating_flip=True: expected its strengths, \{\}, or null"),
+        ({"shift": {"pixels": 1.5}}, "augment.shift.pixels=1.5: expected an integer"),
         ({"flip": {"q": 1}}, "augment.flip.q: unknown; flip takes p"),
         ({"flip": {}}, "augment.flip.p: missing"),
         ({"flip": {"p": "often"}}, "augment.flip.p=often: expected a probability"),

@@ -77,6 +77,18 @@ def test_features_are_computed_once_for_all_trainings() -> None:
         assert sum(computed) == 40 + 20, other
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array"])
+def test_damaged_features_are_computed_again(damage: bytes) -> None:
+    options = ("tta=none", "epochs=1", "force=true", "run_dir=out")
+    fit(*options)
+    files = [*Path("cache").rglob("image_features-*.npy")]
+    whole = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.write_bytes(damage or whole[file][:-8])
+    fit("tta=none", "epochs=1", "seed=1")
+    assert {file: file.read_bytes() for file in files} == whole
+
+
 def test_buffers_are_fitted_on_the_training_images() -> None:
     fit("run_dir=out", "epochs=1", "channels=RGB")
     model = load_model("out/checkpoints/last.ckpt")

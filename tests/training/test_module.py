@@ -141,3 +141,10 @@ def test_a_network_that_returns_a_wrong_shape_is_named(fault: Callable[[torch.Te
     model.network.register_forward_hook(lambda _module, _inputs, output: fault(output))
     with pytest.raises(InputError, match=rf"model.name=resnet: forward returned {shape}; expected \(6, 3\)"):
         model.training_step(batch(), 0)
+
+
+def test_a_batch_of_one_image_with_maps_of_one_pixel_is_refused() -> None:
+    model = classifier("RGB", augment={}, model={"name": "texturenet", "args": {"statistics": []}})
+    images = torch.zeros((1, 8, 8, 3), dtype=torch.uint8)
+    with pytest.raises(InputError, match="batch_size: a batch has one image, and its feature maps have one pixel"):
+        model.training_step(ImageBatch(images, torch.zeros(1, dtype=torch.int64), np.zeros(1, dtype=np.int64)), 0)
