@@ -112,8 +112,9 @@ def classify(
     ended = time.perf_counter()
     record.seconds = {"total": ended - started, "setup": opened - started, "extract": extracted - opened}
     record.seconds |= {"fit": fitted - opened, "evaluate": evaluated - fitted, "importance": ended - evaluated}
-    digests = digests_of(validation.store.images)
-    write_model(run.path, StatisticsModel(classifier, tuple(config.features), manifest.classes, digests))
+    digests = [digests_of(split.store.images) for split in (train, validation)]
+    groups, names, size = tuple(config.features), manifest.classes, train.store.size
+    write_model(run.path, StatisticsModel(classifier, groups, names, size, digests[0], digests[1]))
     write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs, logits=logits)
     write_record(run.path, record)
     return record
