@@ -65,7 +65,7 @@ def test_the_fused_scores_are_added_and_the_plain_ones_stay(root: Path, capsys: 
     combined = read_predictions(Path("fused/predictions.npz"), "probs_fused")[2]
     np.testing.assert_allclose(combined, expected, atol=1e-4)
     assert both.metrics["val_acc_fused"] == pytest.approx(float((expected.argmax(axis=1) == labels).mean()))
-    assert "val_acc_fused" in capsys.readouterr().out
+    assert "accuracy fused, 95 % interval" in capsys.readouterr().out
 
 
 def test_another_fusion_makes_another_evaluation(root: Path) -> None:
