@@ -302,7 +302,8 @@ class EvaluateConfig(RunConfig):
 
     Attributes:
         checkpoint: File of the trained model.
-        fuse: Folder of a statistics run, whose probabilities are combined with the network's in additional metrics.
+        fuse: A statistics run: its folder, or the first digits of its id. Its probabilities are combined with the
+            network's in additional metrics.
         split: A labelled split.
         tta: Test-time augmentation: none, or flip, the mean over each image and its mirror image.
         batch_size: Images in a batch.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake_cls.cli import main
 from deepfake_cls.config import EvaluateConfig
+from deepfake_cls.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +31,6 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.records import digest_of, write_predictions, write_record
     from deepfake_cls.run_folders import claim
     from deepfake_cls.run_key import run_key
-    from deepfake_cls.statistics_model import FILE, open_fusion
     from deepfake_cls.stats.metrics import score
     from deepfake_cls.summary import print_run
 
@@ -43,8 +44,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     digests = {"checkpoint": digest_of("checkpoint", config.checkpoint)}
     statistics = None
     if config.fuse is not None:
-        statistics = open_fusion(Path(config.fuse), model.classes, split.store.images)
-        digests["fuse"] = digest_of("fuse", str(Path(config.fuse, FILE)))
+        statistics, digests["fuse"] = open_statistics(config.fuse, model.classes, split)
     key = run_key("evaluate", config, fingerprint(manifest, splits), hardware, **digests)
     with claim("evaluate", key, config, sweep=sweep) as run:
         record = run.done
@@ -69,6 +69,27 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             write_record(run.path, record)
         label = label_command(config.checkpoint, asdict(config))
         print_run(record, run.path, {} if sweep else {"label images": label})
+
+
+def open_statistics(text: str, classes: Sequence[str], split: SplitImages) -> tuple[StatisticsModel, str]:
+    """The model of the statistics run that ``fuse`` names, and the SHA-256 of its file.
+
+    Args:
+        text: The folder of the run, or the first digits of its id.
+        classes: The network's class names.
+        split: The images that will be scored.
+
+    Raises:
+        InputError: If there is no such run, or it cannot be used for these images.
+    """
+    from deepfake_cls.inventory import find
+    from deepfake_cls.records import digest_of
+    from deepfake_cls.statistics_model import FILE, open_fusion
+
+    run = find([text], Path("runs"))[0]
+    if run.kind != "statistics":
+        raise InputError(f"fuse={text}: {run.path} is a run of kind {run.kind}; give a statistics run.")
+    return open_fusion(run.path, classes, split.store.images), digest_of("fuse", str(run.path / FILE))
 
 
 def fuse(

@@ -89,31 +89,34 @@ def classify(
 
     from deepfake_cls.models.statistics_classifier import fit
     from deepfake_cls.models.statistics_importance import importance
+    from deepfake_cls.randomness import derive
     from deepfake_cls.records import write_predictions, write_record
     from deepfake_cls.statistics_model import StatisticsModel, digests_of, write_model
     from deepfake_cls.stats.metrics import score
 
     train, validation, classes = splits["train"], splits["validation"], len(manifest.classes)
+    seed = config.seed if config.seed >= 0 else derive(config.seed, "statistics")  # numpy takes no negative seeds
     opened = time.perf_counter()
     train_x, validation_x = (extract(config, splits[name], name, hardware) for name in ("train", "validation"))
     extracted = time.perf_counter()
     with threadpool_limits(hardware.threads), Progress(transient=True, disable=not config.trainer.progress) as bar:
         bar.add_task("cross-validation and importance", total=None)
-        classifier = fit(train_x, train.labels, classes, kernel=config.classifier == "kernel", seed=config.seed)
+        classifier = fit(train_x, train.labels, classes, kernel=config.classifier == "kernel", seed=seed)
         fitted = time.perf_counter()
         logits = classifier.logits(validation_x)
         probs = torch.from_numpy(logits).softmax(dim=1).numpy()
         scores = score(validation.labels, probs)
         evaluated = time.perf_counter()
         fitted_to, held_out = (train_x, train.labels), (validation_x, validation.labels)
-        rows = importance(classifier, config.features, fitted_to, held_out, seed=config.seed)
+        rows = importance(classifier, config.features, fitted_to, held_out, seed=seed)
     metrics, others = scores.prefixed("validation"), {"importance": rows, "precision": "float64"}
     record = run.result(config, manifest, splits, hardware, scores, metrics=metrics, **others)
     ended = time.perf_counter()
     record.seconds = {"total": ended - started, "setup": opened - started, "extract": extracted - opened}
     record.seconds |= {"fit": fitted - opened, "evaluate": evaluated - fitted, "importance": ended - evaluated}
-    digests = digests_of(validation.store.images)
-    write_model(run.path, StatisticsModel(classifier, tuple(config.features), manifest.classes, digests))
+    digests = [digests_of(split.store.images) for split in (train, validation)]
+    groups, names, size = tuple(config.features), manifest.classes, train.store.size
+    write_model(run.path, StatisticsModel(classifier, groups, names, size, digests[0], digests[1]))
     write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs, logits=logits)
     write_record(run.path, record)
     return record

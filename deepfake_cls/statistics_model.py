@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.models.fusion import Fusion, fit_fusion
 from deepfake_cls.models.image_statistics import group_slices, image_statistics
 from deepfake_cls.models.statistics_classifier import Classifier
-from deepfake_cls.records import Record, read_predictions, write_atomically
+from deepfake_cls.records import Record, read_predictions, read_record, write_atomically
 
 FILE = "model.npz"
 _BATCH = 32  # images of a batch; larger ones do not fit the cache
@@ -34,14 +35,18 @@ class StatisticsModel:
         classifier: The fitted classifier.
         groups: The groups of image statistics, in the order of the columns.
         classes: Class names in label order.
-        images: uint64, digests of the validation images of the run.
+        size: Height and width of the images.
+        trained_on: uint64 (N,), digests of the training images of the run.
+        held_out: uint64 (V,), digests of its validation images.
         fusion: None before it was fitted.
     """
 
     classifier: Classifier
     groups: tuple[str, ...]
     classes: tuple[str, ...]
-    images: NDArray[np.uint64]
+    size: tuple[int, int]
+    trained_on: NDArray[np.uint64]
+    held_out: NDArray[np.uint64]
     fusion: Fusion | None = None
 
     @property
@@ -53,7 +58,9 @@ class StatisticsModel:
 def write_model(folder: Path, model: StatisticsModel) -> None:
     """Write ``model.npz``: plain arrays, no pickles."""
     arrays: dict[str, Any] = {entry.name: getattr(model.classifier, entry.name) for entry in fields(Classifier)}
-    arrays |= {"groups": np.array(model.groups), "classes": np.array(model.classes), "images": model.images}
+    arrays |= {"groups": np.array(model.groups), "classes": np.array(model.classes)}
+    arrays |= {"size": np.array(model.size, dtype=np.int64)}
+    arrays |= {"trained_on": model.trained_on, "held_out": model.held_out}
     if model.fusion is not None:
         arrays |= {f"fusion_{entry.name}": getattr(model.fusion, entry.name) for entry in fields(Fusion)}
     buffer = io.BytesIO()
@@ -62,27 +69,92 @@ def write_model(folder: Path, model: StatisticsModel) -> None:
 
 
 def read_model(folder: Path) -> StatisticsModel:
-    """Read ``model.npz`` without pickles.
+    """Read ``model.npz`` without pickles, and check it against ``result.json``.
 
     Raises:
-        InputError: If it is missing or damaged.
+        InputError: If it is missing or damaged, or does not belong to ``result.json``.
     """
     path = folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: values if values.ndim else values.item() for name, values in file.items()}
-        classifier = Classifier(**{entry.name: arrays[entry.name] for entry in fields(Classifier)})
-        groups, classes = tuple(arrays["groups"].tolist()), tuple(arrays["classes"].tolist())
-        group_slices(groups)
-        fusion = None
-        if "fusion_weight" in arrays:
-            fusion = Fusion(**{entry.name: arrays[f"fusion_{entry.name}"] for entry in fields(Fusion)})
-        return StatisticsModel(classifier, groups, classes, arrays["images"], fusion)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = _read_arrays(path)
+        return _checked(arrays, read_record(folder))
+    except InputError:  # about result.json
+        raise
+    except (OSError, ValueError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path}: no model of deepfake-cls statistics ({error}); give the folder of a finished statistics run, or"
+            f"{path}: no model of deepfake-cls statistics ({cause}); give the folder of a finished statistics run, or"
             " repeat the run with force=true."
         ) from error
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an npz file. A ValueError says why it is none, without numpy's advice to allow pickles."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no npz file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays.items())
+    except (ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError("it contains more than plain arrays, or is damaged") from error
+
+
+def _checked(arrays: dict[str, Any], record: Record) -> StatisticsModel:
+    """The model of these arrays. A ValueError names an array that has another type, shape or value than expected."""
+    groups = tuple(_array(arrays, "groups", np.str_, None).tolist())
+    classes = tuple(_array(arrays, "classes", np.str_, None).tolist())
+    # Permuted groups would have columns of the same number, so the file alone does not show them.
+    for name, found, other in (
+        ("groups", groups, record.config.get("features")),
+        ("classes", classes, record.data.get("classes")),
+    ):
+        if list(found) != other:
+            raise ValueError(f"{name} are {', '.join(found)}; expected those of result.json, {', '.join(other or [])}")
+    columns, count = max(part.stop for part in group_slices(groups).values()), len(classes)
+    landmarks = _array(arrays, "landmarks", np.float64, None, columns)
+    classifier = Classifier(
+        mean=_array(arrays, "mean", np.float64, columns),
+        scale=_array(arrays, "scale", np.float64, columns, positive=True),
+        landmarks=landmarks,
+        width=_number(arrays, "width", positive=len(landmarks) > 0),
+        coefficients=_array(arrays, "coefficients", np.float64, len(landmarks) or columns, count),
+        intercept=_array(arrays, "intercept", np.float64, count),
+        temperature=_number(arrays, "temperature", positive=True),
+        strength=_number(arrays, "strength", positive=True),
+    )
+    height, width = _array(arrays, "size", np.int64, 2, positive=True).tolist()
+    trained_on, held_out = (_array(arrays, name, np.uint64, None) for name in ("trained_on", "held_out"))
+    fusion = None
+    if any(name.startswith("fusion_") for name in arrays):
+        weight = _number(arrays, "fusion_weight")
+        if weight < 0:
+            raise ValueError(f"fusion_weight is {weight:g}; expected 0 or more")
+        temperature = _number(arrays, "fusion_temperature", positive=True)
+        fusion = Fusion(weight, temperature, _array(arrays, "fusion_images", np.uint64, None))
+    return StatisticsModel(classifier, groups, classes, (height, width), trained_on, held_out, fusion)
+
+
+def _array(
+    arrays: dict[str, Any], name: str, kind: type[np.generic], *shape: int | None, positive: bool = False
+) -> NDArray[Any]:
+    """The array of this name; None stands for any length of an axis."""
+    values = arrays.get(name)
+    if not isinstance(values, np.ndarray):
+        raise ValueError(f"{name} is missing")
+    fits = len(values.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, values.shape, strict=True))
+    if values.dtype.type is not kind or not fits:
+        expected = f"{kind.__name__} ({', '.join('any' if n is None else str(n) for n in shape)})"
+        raise ValueError(f"{name} is {values.dtype.type.__name__} {values.shape}; expected {expected}")
+    if kind is np.float64 and not np.isfinite(values).all():
+        raise ValueError(f"{name} contains numbers that are not finite")
+    if positive and not (values > 0).all():
+        raise ValueError(f"{name} contains numbers that are not above 0")
+    return values
+
+
+def _number(arrays: dict[str, Any], name: str, *, positive: bool = False) -> float:
+    return float(_array(arrays, name, np.float64, positive=positive))
 
 
 def statistics_of(
@@ -134,18 +206,22 @@ def fit_to_runs(model: StatisticsModel, network: tuple[Path, Record], statistics
         statistics: The same of a statistics run with the settings of ``model``.
 
     Raises:
-        InputError: If the runs cannot be compared, or were not made with a fold of the training split.
+        InputError: If the runs cannot be compared, were not made with a fold of the training split, or held out images
+            that ``model`` was not trained on.
     """
-    _require_pair(model, network, statistics)
+    other = _require_pair(model, network, statistics)
     (path, _), (other_path, _) = network, statistics
     ids, labels, probs = read_predictions(path / "predictions.npz")
     other_ids, _, logits = read_predictions(other_path / "predictions.npz", "logits")
     if not np.array_equal(ids, other_ids):
         raise InputError(f"fusion: {path} and {other_path} have scored other images; give two runs on the same fold.")
-    return fit_fusion(probs, logits, labels, read_model(other_path).images)
+    return fit_fusion(probs, logits, labels, other.held_out)
 
 
-def _require_pair(model: StatisticsModel, network: tuple[Path, Record], statistics: tuple[Path, Record]) -> None:
+def _require_pair(
+    model: StatisticsModel, network: tuple[Path, Record], statistics: tuple[Path, Record]
+) -> StatisticsModel:
+    """The model of ``statistics``, if the two runs can be used with ``model``."""
     for (path, record), kind, what in ((network, "cnn", "a training"), (statistics, "statistics", "a statistics run")):
         data = record.config["data"]
         if record.kind != kind:
@@ -169,6 +245,13 @@ def _require_pair(model: StatisticsModel, network: tuple[Path, Record], statisti
         raise InputError(
             f"fusion: {statistics[0]} has other features or another classifier; give a run with equal ones."
         )
+    others = int((~np.isin(other.held_out, model.trained_on)).sum())
+    if others:
+        raise InputError(
+            f"fusion: {statistics[0]} held out {others:,} images that are not training images of this run; give two"
+            " runs with data.fold_of=train on the data and image size of this run."
+        )
+    return other
 
 
 def open_fusion(folder: Path, classes: Sequence[str], images: NDArray[np.uint8]) -> StatisticsModel:
@@ -180,21 +263,31 @@ def open_fusion(folder: Path, classes: Sequence[str], images: NDArray[np.uint8])
         images: The scored images, uint8 (N, H, W, 3 or 4).
 
     Raises:
-        InputError: If the run has other classes or no fusion, or its fusion was fitted on some of the images.
+        InputError: If the run has other classes, another image size or no fusion, or if some of the images were used to
+            train it or to fit its fusion.
     """
     model = read_model(folder)
     if model.classes != tuple(classes):
         raise InputError(
             f"fuse={folder}: has the classes {', '.join(model.classes)}; the network has {', '.join(classes)}."
         )
+    if model.size != images.shape[1:3]:
+        (height, width), (own_height, own_width) = images.shape[1:3], model.size
+        raise InputError(
+            f"fuse={folder}: was trained on images of [{own_height},{own_width}]; the scored images have"
+            f" [{height},{width}]; give a statistics run on images of that size."
+        )
     if model.fusion is None:
         raise InputError(
             f"fuse={folder}: has no fusion; repeat the command of that run with 'fusion=[CNN,STATISTICS]', two runs"
             " with data.fold_of=train, which adds it."
         )
-    shared = int(np.isin(digests_of(images), model.fusion.images).sum())
-    if shared:
-        raise InputError(
-            f"fuse={folder}: its fusion was fitted on {shared:,} of the scored images; score another split."
-        )
+    digests = digests_of(images)
+    for used, how in ((model.fusion.images, "its fusion was fitted on"), (model.trained_on, "it was trained on")):
+        shared = int(np.isin(digests, used).sum())
+        if shared:
+            raise InputError(
+                f"fuse={folder}: {how} {shared:,} of the scored images; score images that are in neither its training"
+                " split nor the fold of its fusion, such as the validation split without data.fold."
+            )
     return model

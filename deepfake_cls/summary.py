@@ -14,6 +14,7 @@ from rich.table import Table
 from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
+from deepfake_cls.stats.metrics import record_name
 
 
 def correct_of(record: Record) -> tuple[int, int]:
@@ -23,7 +24,10 @@ def correct_of(record: Record) -> tuple[int, int]:
 
 def accuracy_text(record: Record) -> str:
     """``93.1 % (91.5 to 94.4; 1164 of 1250)``: accuracy with its 95 % Wilson interval and its n."""
-    correct, count = correct_of(record)
+    return _share_text(*correct_of(record))
+
+
+def _share_text(correct: int, count: int) -> str:
     low, high = wilson(correct, count)
     return f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}; {correct:,} of {count:,})"
 
@@ -33,13 +37,27 @@ def time_text(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
+def number_text(value: float, digits: int) -> str:
+    """``−1.20``: with a minus sign, but not before a number that is rounded to 0."""
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "−" if float(text) else "")
+
+
 def importance_text(row: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """``alone 78.3 %, drop 1.2 points, hardest pair a / b 70.1 %`` of a row of ``Record.importance``."""
-    alone = f"alone {100 * row['acc']:.1f} %, drop {100 * row['drop']:.1f} points" if "drop" in row else "together"
+    """``alone 78.3 %, drop 1.2 points, hardest pair a / b 70.1 %`` of a row of ``Record.importance``.
+
+    The row of all groups together has no drop: ``together 91.0 %, hardest pair a / b 80.0 %``.
+    """
+    accuracy = f"{100 * row['acc']:.1f} %"
+    alone = (
+        f"alone {accuracy}, drop {number_text(100 * row['drop'], 1)} points"
+        if "drop" in row
+        else f"together {accuracy}"
+    )
     if not row["pairs"]:
         return alone
-    first, second, accuracy = min(row["pairs"], key=lambda pair: pair[2])
-    return f"{alone}, hardest pair {classes[int(first)]} / {classes[int(second)]} {100 * accuracy:.1f} %"
+    first, second, smallest = min(row["pairs"], key=lambda pair: pair[2])
+    return f"{alone}, hardest pair {classes[int(first)]} / {classes[int(second)]} {100 * smallest:.1f} %"
 
 
 def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None:
@@ -49,15 +67,19 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     table.add_column()
     split = record.config.get("split", "validation")  # only evaluate has this key
     table.add_row(f"{split} accuracy, 95 % interval", accuracy_text(record))
+    fused = f"{record_name('acc', split)}_fused"
+    if fused in record.metrics:
+        count = correct_of(record)[1]
+        table.add_row("accuracy fused, 95 % interval", _share_text(round(record.metrics[fused] * count), count))
     if "val_acc_flip" in record.metrics:
         table.add_row("accuracy with flip TTA", f"{100 * record.metrics['val_acc_flip']:.1f} %")
     for name, value in record.metrics.items():
         if (
             name.endswith(("_best", "_recomputed", "macro_f1", "nll", "ece", "_fused", "_weight", "_temperature"))
             or name == "train_acc"
-        ):
+        ) and name != fused:
             percent = name.endswith(("_best", "_recomputed", "_acc", "acc_fused"))
-            table.add_row(name, f"{100 * value:.1f} %" if percent else f"{value:.3f}")
+            table.add_row(name, f"{100 * value:.1f} %" if percent else number_text(value, 3))
     for k, metrics in record.by_k.items():
         table.add_row(f"accuracy at k = {k}", f"{100 * metrics['val_acc']:.1f} %")
     for name, recall, row in zip(record.data["classes"], record.recall, record.confusion, strict=True):

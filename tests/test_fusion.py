@@ -65,7 +65,7 @@ def test_the_fused_scores_are_added_and_the_plain_ones_stay(root: Path, capsys: 
     combined = read_predictions(Path("fused/predictions.npz"), "probs_fused")[2]
     np.testing.assert_allclose(combined, expected, atol=1e-4)
     assert both.metrics["val_acc_fused"] == pytest.approx(float((expected.argmax(axis=1) == labels).mean()))
-    assert "val_acc_fused" in capsys.readouterr().out
+    assert "accuracy fused, 95 % interval" in capsys.readouterr().out
 
 
 def test_another_fusion_makes_another_evaluation(root: Path) -> None:
@@ -81,14 +81,59 @@ def test_another_fusion_makes_another_evaluation(root: Path) -> None:
 def test_what_cannot_be_fused_is_refused(root: Path) -> None:
     with pytest.raises(InputError, match=r"fuse=full: has no fusion; repeat the command of that run with 'fusion="):
         evaluated(root, "fuse=full")
-    with pytest.raises(InputError, match="nothing/model.npz: no model of deepfake-cls statistics"):
+    with pytest.raises(InputError, match="nothing: expected the folder of a run, or the first digits of the id"):
         evaluated(root, "fuse=nothing")
+    with pytest.raises(InputError, match="fuse=cnn: cnn is a run of kind cnn; give a statistics run"):
+        evaluated(root, "fuse=cnn")
     fitted(root, "run_dir=full", "fusion=[cnn,fold]")
+    model = read_model(Path("full"))
     with pytest.raises(InputError, match=r"fuse=full: its fusion was fitted on 15 of the scored images"):
         evaluated(root, "fuse=full", *FOLD)
-    write_model(Path("full"), replace(read_model(Path("full")), classes=("a", "b", "c")))
+    record = read_record(Path("full"))
+    write_record(Path("full"), replace(record, data=record.data | {"classes": ["a", "b", "c"]}))
+    write_model(Path("full"), replace(model, classes=("a", "b", "c")))
     with pytest.raises(InputError, match="fuse=full: has the classes a, b, c; the network has 0, 1, 2"):
         evaluated(root, "fuse=full")
+
+
+def test_images_that_trained_the_statistics_are_refused(root: Path) -> None:
+    """The fusion was fitted on fold 0, so fold 1 is used by the training of the full run only."""
+    fitted(root, "run_dir=full", "fusion=[cnn,fold]")
+    with pytest.raises(InputError, match=r"fuse=full: it was trained on 15 of the scored images; score images that"):
+        evaluated(root, "fuse=full", "data.fold=1", *FOLD[1:])
+
+
+def test_images_of_another_size_are_refused(root: Path) -> None:
+    fitted(root, "run_dir=full", "fusion=[cnn,fold]")
+    write_model(Path("full"), replace(read_model(Path("full")), size=(16, 20)))
+    with pytest.raises(InputError, match=r"fuse=full: was trained on images of \[16,20\]; the scored .* \[16,16\]"):
+        evaluated(root, "fuse=full")
+
+
+def test_a_run_is_found_by_the_first_digits_of_its_id(root: Path) -> None:
+    for name in ("cnn", "fold"):
+        shutil.move(name, f"runs/{name}")
+    fitted(root, "run_dir=runs/full", "fusion=[runs/cnn,runs/fold]")
+    digits = read_record(Path("runs/full")).identity[:10]
+    arguments = ["checkpoint=runs/cnn/checkpoints/last.ckpt", "run_dir=fused", f"fuse='{digits}'"]
+    evaluated(root, *arguments)
+    assert "val_acc_fused" in read_record(Path("fused")).metrics
+
+
+def test_a_pair_on_other_data_or_another_size_is_refused(root: Path, tmp_path: Path) -> None:
+    """Same classes and settings, but none of the images are training images of the run that gets the fusion."""
+    from PIL import Image
+
+    other = shutil.copytree(root, tmp_path / "other")
+    for path in other.rglob("*.png"):
+        with Image.open(path) as image:
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    fitted(other, "run_dir=flipped")
+    fitted(root, "run_dir=small", "data.size=[12,12]", "data.resize=true")
+    for run, arguments in (("flipped", [other]), ("small", [root, "data.size=[12,12]", "data.resize=true"])):
+        with pytest.raises(InputError, match="fusion: fold held out 15 images that are not training images of this"):
+            fitted(*arguments, f"run_dir={run}", "fusion=[cnn,fold]")
+        assert read_model(Path(run)).fusion is None
 
 
 def test_runs_that_do_not_belong_together_are_refused(root: Path) -> None:

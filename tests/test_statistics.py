@@ -15,10 +15,12 @@ from deepfake_cls.data.images import open_images
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.models.image_statistics import GROUPS, image_statistics
+from deepfake_cls.models.statistics_classifier import standardise
 from deepfake_cls.records import read_predictions, read_record
 from deepfake_cls.statistics_model import read_model, statistics_of
 from tests.conftest import SMALL_DATA, configure
 
+NPY = np.lib.format.magic(1, 0) + b"\x36\x00{'descr': '<f8', 'fortran_order': False, 'shape': (0,)}"
 SMALL = [*SMALL_DATA, "data.image_size=24", "trainer.progress=false", "trainer.threads=1"]
 
 
@@ -81,6 +83,26 @@ def test_settings_that_change_the_result_make_another_run(finished: Path) -> Non
     assert not len(read_model(Path("out0")).classifier.landmarks)
 
 
+def test_any_integer_is_a_seed(finished: Path) -> None:
+    """Negative seeds are hashed; the other seeds give the same results as before."""
+    fit("run_dir=negative", "seed=-1")
+    record = read_record(Path("negative"))
+    assert (record.seed, record.config["seed"]) == (-1, -1)
+    assert record.identity != read_record(finished).identity
+    landmarks = [read_model(run).classifier.landmarks for run in (finished, Path("negative"))]
+    assert not np.array_equal(landmarks[0], landmarks[1])
+    assert np.array_equal(np.sort(landmarks[0], axis=None), np.sort(landmarks[1], axis=None))
+    # The landmarks of seed 0 are those of numpy's generator with this seed: fold order first, then the landmarks.
+    config = configure("statistics", StatisticsConfig, *SMALL)
+    train = open_images(read_manifest(config.data), "train", config.data, False)
+    values = statistics_of(train.store.images, GROUPS, 1, progress=False)
+    rng = np.random.default_rng(0)
+    rng.permutation(40)
+    classifier = read_model(finished).classifier
+    expected = standardise(values[rng.permutation(40)], classifier.mean, classifier.scale)
+    np.testing.assert_allclose(classifier.landmarks, expected, atol=1e-3)
+
+
 def test_statistics_do_not_depend_on_the_number_of_threads() -> None:
     images = np.random.default_rng(0).integers(0, 256, (70, 16, 16, 4), dtype=np.uint8)
     one, three = (statistics_of(images, GROUPS, threads, progress=False) for threads in (1, 3))
@@ -109,16 +131,53 @@ def test_values_that_cannot_be_used_are_refused(override: str, message: str) -> 
         fit(override)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive"])
-def test_a_damaged_model_is_refused(finished: Path, content: bytes) -> None:
-    (finished / "model.npz").write_bytes(content)
-    with pytest.raises(InputError, match="out/model.npz: no model of deepfake-cls statistics"):
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + bytes(18), NPY, None])
+def test_a_damaged_model_is_refused_in_one_line(finished: Path, content: bytes | None) -> None:
+    path = finished / "model.npz"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match="out/model.npz: no model of deepfake-cls statistics") as caught:
+        read_model(finished)
+    assert "pickle" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mean", "groups", "extra"])
+def test_pickles_in_a_model_are_refused(finished: Path, name: str) -> None:
+    with np.load(finished / "model.npz") as file:
+        arrays = dict(file)
+    np.savez(finished / "model.npz", **arrays | {name: np.array([object()])}, allow_pickle=True)
+    with pytest.raises(InputError, match="no model of deepfake-cls statistics .it contains more than plain arrays"):
         read_model(finished)
 
 
-def test_pickles_in_a_model_are_refused(finished: Path) -> None:
-    np.savez(finished / "model.npz", groups=np.array([object()]), allow_pickle=True)
-    with pytest.raises(InputError, match="no model of deepfake-cls statistics"):
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("coefficients", np.full((40, 5), np.nan), "coefficients contains numbers that are not finite"),
+        ("coefficients", np.zeros((40, 4)), r"coefficients is float64 \(40, 4\); expected float64 \(40, 5\)"),
+        ("coefficients", np.zeros((40, 5), np.float32), "coefficients is float32"),
+        ("mean", np.zeros(3), r"mean is float64 \(3,\); expected float64 \(989\)"),
+        ("scale", np.zeros(989), "scale contains numbers that are not above 0"),
+        ("intercept", None, "intercept is missing"),
+        ("temperature", np.array("hot"), r"temperature is str_ \(\); expected float64 \(\)"),
+        ("temperature", np.array(0.0), "temperature contains numbers that are not above 0"),
+        ("groups", np.array(GROUPS[::-1]), "groups are cooccurrences, .*; expected those of result.json, colours"),
+        ("groups", np.array(["deep"]), "groups are deep; expected those of result.json"),
+        ("groups", np.arange(5), "groups is int64"),
+        ("classes", np.array(["a", "b"]), "classes are a, b; expected those of result.json"),
+        ("size", np.array([24.0, 24.0]), "size is float64"),
+        ("trained_on", np.zeros((2, 2), np.uint64), "trained_on is uint64"),
+        ("held_out", np.zeros(2), "held_out is float64"),
+        ("fusion_weight", np.array([0.5]), r"fusion_weight is float64 \(1,\); expected float64 \(\)"),
+        ("fusion_weight", np.array(-1.0), "fusion_weight is -1; expected 0 or more"),
+        ("fusion_weight", np.array(0.5), "fusion_temperature is missing"),
+    ],
+)
+def test_a_model_with_wrong_content_is_refused(finished: Path, name: str, value: object, message: str) -> None:
+    with np.load(finished / "model.npz") as file:
+        arrays = {**file, name: value}
+    np.savez(finished / "model.npz", **{key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=f"out/model.npz: no model of deepfake-cls statistics .{message}"):
         read_model(finished)
 
 
