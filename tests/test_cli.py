@@ -65,11 +65,12 @@ def test_the_reference_scale_is_the_training_of_the_paper() -> None:
     assert config.augment == {
         "flip": {"p": 0.5},
         "rotation": {"degrees": 10.0, "fill_alpha": "mask"},
-        "cutmix": {"p": 0.5, "alpha": 1.0},
+        "cutmix": {"p": 0.5, "alpha": 1.0, "until": 1.0},
     }
     assert list(config.augment) == ["flip", "rotation", "cutmix"]
     assert config.model == ModelConfig("resnet", {"skips": True})
     assert (recipe.label_smoothing, recipe.weight_decay, recipe.warmup) == (0.1, 1e-4, 0.1)
+    assert (recipe.decay_all, recipe.ema, recipe.batch_norm) == (True, 0.0, "running")
 
 
 def test_the_command_line_wins_over_the_scale() -> None:
@@ -200,7 +201,7 @@ def test_a_key_that_an_experiment_varies_is_refused(entry: str, name: str, argum
     ("argument", "message"),
     [
         ("data=imagenet", r"data.name=imagenet: unknown; .*plugins="),
-        ("model=vgg", r"model=vgg: unknown; expected one of resnet, timm\. .*model.name=vgg"),
+        ("model=vgg", r"model=vgg: unknown; expected one of best, resnet, texturenet, timm\. .*model.name=vgg"),
         ("scale=huge", r"scale=huge: unknown; expected one of reference, small, tiny\.$"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_checkpoint_without_its_plugin_is_refused_in_one_line(project: tuple[P
     done = call("deepfake_cls", "predict", *overrides, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: checkpoint={checkpoint}: model.name=two_conv: unknown; expected one of resnet, timm."
+        f"error: checkpoint={checkpoint}: model.name=two_conv: unknown; expected one of resnet, texturenet, timm."
         " A part of your own needs plugins=[MODULE].\n"
     )
 
