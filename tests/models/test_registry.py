@@ -126,6 +126,6 @@ def test_an_unknown_model_file_is_a_one_line_error() -> None:
     process = call("deepfake_cls.train", "model=vgg", check=False)
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr == (
-        "error: model=vgg: unknown; expected one of best, resnet, texturenet, timm. A network of your own needs plugins=[MODULE] and"
-        " model.name=vgg.\n"
+        "error: model=vgg: unknown; expected one of best, resnet, texturenet, timm. A network of your own needs"
+        " plugins=[MODULE] and model.name=vgg.\n"
     )
