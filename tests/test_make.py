@@ -34,7 +34,7 @@ def test_the_reference_scale_runs_every_arm(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("7 runs one after another, about 1890 MB in runs/")
+    assert "7 runs one after another, about 1890 MB in runs/" in done.stdout
     records = [json.loads(file.read_text()) for file in (tmp_path / "runs" / "cnn").glob("*/result.json")]
     assert [record["seed"] for record in records] == [0] * 7
     assert {record["config"]["lr"] for record in records} == {1e-4, 3e-4, 1e-3}  # those of the paper

@@ -156,7 +156,8 @@ def test_results(tmp_path: Path, kernel: KernelManager) -> None:
     assert "### Table 4: Learning rate" in tables
     assert "### Table 5" not in tables  # one arm has nothing to compare with
     assert (
-        "for table1_knn, table5_dropout, table6_alpha, table6_controls, table10_components. To run the first" in tables
+        "for table1_knn, table1_statistics, table5_dropout, table6_alpha, table6_controls, table10_components. To run"
+        " the first" in tables
     )
     assert len(figures(outputs["figures"])) == 2 + 3  # of table 4; recall, confusion matrix and mistakes of table 8
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from deepfake_cls.config import TrainConfig, conf_dir
+from deepfake_cls.models import build
 from deepfake_cls.models.resnet import ResidualBlock, ResidualNet
 from tests.conftest import configure
 
@@ -118,7 +120,7 @@ def test_without_skips_all_other_weights_are_the_same() -> None:
     assert not block(torch.rand(1, 4, 5, 5)).any()  # F(x) = 0, and nothing goes around it
 
 
-def shipped_networks() -> Iterator[tuple[str, ResidualNet]]:
+def shipped_networks() -> Iterator[tuple[str, torch.nn.Module]]:
     """Each network that the files in ``conf`` can build, on the meta device."""
 
     def configs(group: str) -> list[TrainConfig]:
@@ -129,7 +131,13 @@ def shipped_networks() -> Iterator[tuple[str, ResidualNet]]:
     widths = {config.width for config in (*scales, *arms)}
     for width, arm in itertools.product(sorted(widths), arms):
         with torch.device("meta"):
-            network = ResidualNet(len(arm.channels), 5, width, arm.dropout, **arm.model.args)
+            options: dict[str, Any] = {
+                "in_channels": len(arm.channels),
+                "num_classes": 5,
+                "width": width,
+                "dropout": arm.dropout,
+            }
+            network = build(arm.model.name, arm.model.args, **options, seed=None)
         yield f"width={width} channels={arm.channels} model.args={arm.model.args}", network
 
 
