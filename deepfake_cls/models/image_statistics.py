@@ -1,6 +1,6 @@
 """Statistics of the pixels of an image: colours, differences of neighbours, covariance, spectrum, co-occurrences.
 
-Plain torch. They are the features of ``deepfake-cls statistics`` and of the network ``best``. Nothing is learned here.
+Plain torch, nothing is learned here. ``deepfake-cls statistics`` and the network ``texturenet`` use them as features.
 """
 
 from __future__ import annotations

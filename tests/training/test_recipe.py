@@ -73,6 +73,20 @@ def test_the_saved_weights_are_those_that_are_scored(best: tuple[Path, list[Weig
     assert np.allclose(probs, read_predictions(best[0] / "predictions.npz")[2], atol=1e-6)
 
 
+def test_in_bf16_the_saved_weights_are_those_that_are_scored() -> None:
+    """CPUs without bf16 compute it too, only slowly, so this runs anywhere."""
+    fit(*BEST, "run_dir=half", "trainer.precision=bf16-mixed")
+    record = read_record(Path("half"))
+    assert record.precision == "bf16-mixed"
+    saved = weights(read_checkpoint("half/checkpoints/last.ckpt"))
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in saved.values() if value.ndim)
+    data = [*SMALL_DATA, "data.image_size=16", "trainer.threads=1", "trainer.progress=false"]
+    data += ["checkpoint=half/checkpoints/last.ckpt", "trainer.precision=bf16-mixed", "batch_size=64"]
+    evaluate.run(configure("evaluate", EvaluateConfig, *data, "run_dir=scored"), False)
+    probs = read_predictions(Path("scored/predictions.npz"))[2]
+    assert np.array_equal(probs, read_predictions(Path("half/predictions.npz"))[2])
+
+
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_stopped_and_resumed_equals_uninterrupted(step: int, best: tuple[Path, list[Weights]]) -> None:
     with stopped_after(step):
