@@ -6,8 +6,7 @@ mixed by CutMix, and of weights that still changed. They move the accuracy of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -70,19 +69,3 @@ def _batches(
         drawn = model.pipeline.draw(batch, model.epochs, step, 1.0)
         batch = model.pipeline.apply(batch, drawn, mix=False)
         yield batch.images, batch.image_features
-
-
-@contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Restore the running statistics of all layers afterwards."""
-    buffers = [(buffer, buffer.clone()) for buffer in _buffers(layers(network))]
-    try:
-        yield
-    finally:
-        for buffer, before in buffers:
-            buffer.copy_(before)
-
-
-def _buffers(found: Iterable[nn.Module]) -> Iterator[Tensor]:
-    for layer in found:
-        yield from layer.buffers()

@@ -27,7 +27,7 @@ from deepfake_cls.jobs import restore_faulthandler
 from deepfake_cls.records import Record, read_predictions, write_atomically, write_record
 from deepfake_cls.run_folders import Run
 from deepfake_cls.stats.metrics import score
-from deepfake_cls.training.batch_norm import layers, recompute, statistics_kept
+from deepfake_cls.training.batch_norm import layers, recompute
 from deepfake_cls.training.callbacks import (
     AveragedWeights,
     Checkpoint,
@@ -73,7 +73,7 @@ def fit_and_score(
     model.to(torch.device(hardware.device)).eval()
     # Scores are those of evaluate and predict, which compile nothing.
     with torch.compiler.set_stance("force_eager") if config.trainer.compile else nullcontext():
-        set_final_weights(config, data, hardware, run, model)
+        recompute_statistics(config, data, hardware, run, model)
         validation, clean, recomputed = score_all(config, data, model, hardware)
     if distributed.rank() != 0:
         return None
@@ -239,25 +239,27 @@ def _fit_seconds(model: Classifier) -> dict[str, float]:
     return seconds
 
 
-def set_final_weights(config: TrainConfig, data: ImageData, hardware: Hardware, run: Run, model: Classifier) -> None:
-    """Set the network to the weights that the recipe scores: averaged ones, statistics of batch normalisation.
+def recompute_statistics(config: TrainConfig, data: ImageData, hardware: Hardware, run: Run, model: Classifier) -> None:
+    """Recompute the statistics of batch normalisation, in the network and in ``last.ckpt``, if the recipe says so.
 
-    ``last.ckpt`` gets the same weights. A run that is killed in between repeats this step and gets the same result.
+    The network has the weights to score: with averaged weights, Lightning has copied these into it. A run that is
+    killed in between repeats this step and gets the same result.
     """
-    if config.recipe.ema > 0:  # a fit that only resumes a finished training ends with the last weights
-        model.network.load_state_dict(weights(read_checkpoint(run.last)))
     source = config.recipe.batch_norm
-    if source != "running" and layers(model.network):
-        recompute(model, data.train_pixels, config.batch_size, hardware.precision, augmented=source == "augmented")
-        if distributed.rank() == 0:
-            saved = with_weights(read_checkpoint(run.last), model.network)
-            CheckpointFiles(run.last.parent).save_checkpoint(saved, run.last)
+    if source == "running" or not layers(model.network):
+        return
+    recompute(model, data.train_pixels, config.batch_size, hardware.precision, augmented=source == "augmented")
+    if distributed.rank() == 0:
+        saved = with_weights(read_checkpoint(run.last), model.network)
+        CheckpointFiles(run.last.parent).save_checkpoint(saved, run.last)
 
 
 def score_all(
     config: TrainConfig, data: ImageData, model: Classifier, hardware: Hardware
 ) -> tuple[Outputs, Outputs, Outputs | None]:
     """Run the network on the validation images, and on the training images without augmentation.
+
+    Afterwards the network, but not its checkpoint, may have recomputed statistics of batch normalisation.
 
     Returns:
         The outputs of both, and those of the validation images with recomputed statistics of batch normalisation; the
@@ -268,9 +270,8 @@ def score_all(
     clean = predict_all(model.network, data.clean_train_dataloader(), device, precision)
     recomputed = None
     if config.recipe.batch_norm == "running" and layers(model.network):
-        with statistics_kept(model.network):
-            recompute(model, data.train_pixels, config.batch_size, precision, augmented=True)
-            recomputed = predict_all(model.network, data.full_val_dataloader(), device, precision)
+        recompute(model, data.train_pixels, config.batch_size, precision, augmented=True)
+        recomputed = predict_all(model.network, data.full_val_dataloader(), device, precision)
     return validation, clean, recomputed
 
 

@@ -21,6 +21,7 @@ from deepfake_cls.inference import logits_of
 from deepfake_cls.records import read_predictions, read_record
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.training import batch_norm, results
+from deepfake_cls.training import fit as fit_module
 from deepfake_cls.training.module import Classifier
 from tests.builders import classifier
 from tests.conftest import SMALL_DATA, SMALL_NET, configure, stopped_after
@@ -104,6 +105,21 @@ def test_killed_while_scoring_resumes_with_the_averaged_weights(
             fit(*BEST, "run_dir=parts")
     fit(*BEST, "run_dir=parts")
     assert_equal(outcome(Path("parts")), outcome(best[0]))
+
+
+@pytest.mark.parametrize(("source", "augmented"), [("augmented", True), ("clean", False)])
+def test_the_recipe_chooses_the_images_of_the_statistics(
+    source: str, augmented: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[bool] = []
+
+    def spy(*arguments: Any, **options: Any) -> None:
+        chosen.append(options["augmented"])
+        batch_norm.recompute(*arguments, **options)
+
+    monkeypatch.setattr(fit_module, "recompute", spy)
+    fit(*BEST, "epochs=1", "run_dir=out", f"recipe.batch_norm={source}")
+    assert chosen == [augmented]
 
 
 def pixels(count: int, channels: int = 3) -> Pixels:
