@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +79,17 @@ def test_features_are_computed_once_for_all_trainings() -> None:
         assert sum(computed) == 40 + 20, other
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array"])
+def npy(features: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, features)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\x93NUMPY", b"no array", npy(np.zeros((3, 8), np.float32)), npy(np.zeros((40, 8)))],
+    ids=["cut", "header", "text", "too few images", "float64"],
+)
 def test_damaged_features_are_computed_again(damage: bytes) -> None:
     options = ("tta=none", "epochs=1", "force=true", "run_dir=out")
     fit(*options)
