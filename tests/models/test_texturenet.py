@@ -86,6 +86,14 @@ def test_statistics_are_standardised_and_clipped() -> None:
     assert torch.isfinite(seen[1]).all()
 
 
+def test_a_statistic_that_does_not_vary_in_training_gives_finite_values() -> None:
+    network = TextureNet(3, 2, 4)
+    assert network.branch is not None
+    network.fit_image_features(torch.ones(5, 989))
+    for statistics in (torch.ones(2, 989), torch.full((2, 989), 3.0)):
+        assert torch.isfinite(network.branch(statistics)).all()
+
+
 def test_without_features_the_network_computes_them() -> None:
     network = TextureNet(3, 2, 4).eval()
     images = random_images()
