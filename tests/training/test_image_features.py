@@ -101,6 +101,14 @@ def test_damaged_features_are_computed_again(damage: bytes) -> None:
     assert {file: file.read_bytes() for file in files} == whole
 
 
+def test_features_of_another_result_version_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("tta=none", "epochs=1")
+    computed.clear()
+    monkeypatch.setattr("deepfake_cls.training.image_features.RESULT_VERSION", 99)
+    fit("tta=none", "epochs=1", "seed=1")
+    assert sum(computed) == 40 + 20
+
+
 def test_buffers_are_fitted_on_the_training_images() -> None:
     fit("run_dir=out", "epochs=1", "channels=RGB")
     model = load_model("out/checkpoints/last.ckpt")
