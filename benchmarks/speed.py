@@ -29,8 +29,9 @@ from rich.markdown import Markdown
 from benchmarks.suite import QUICK, Plan, Suite
 from benchmarks.table import Row, markdown
 from deepfake_cls.errors import InputError
+from deepfake_cls.files import write_atomically
 from deepfake_cls.hardware import cpu_has_bf16
-from deepfake_cls.records import git_state, versions, write_atomically
+from deepfake_cls.records import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
 

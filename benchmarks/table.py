@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from deepfake_cls.records import write_atomically
+from deepfake_cls.files import write_atomically
 
 COLUMNS = ("measurement", "ours", "baseline", "ratio", "share of the limit")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import csv_cell, printable
-from deepfake_cls.records import require_writable, write_atomically
+from deepfake_cls.files import require_writable, write_atomically
 
 HEADER = ("image_id", "label")
 _FIRST = ",".join(HEADER).encode()

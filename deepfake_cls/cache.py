@@ -23,8 +23,7 @@ def run(config: CacheConfig, sweep: bool) -> None:
     """
     if sweep:
         raise InputError(ONCE["cache"])
-    from deepfake_cls.data.entries import entries, removable, remove
-    from deepfake_cls.data.store import cache_folder
+    from deepfake_cls.data.entries import cache_folder, entries, removable, remove
     from deepfake_cls.terminal import delete, size_of
 
     folder = cache_folder(config.data.cache)

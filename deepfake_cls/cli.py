@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from deepfake_cls import __version__, distributed, gpus, jobs
 from deepfake_cls.config import SCHEMAS, conf_dir
 from deepfake_cls.errors import InputError, OutputError, closed_pipe_allowed, writing
+from deepfake_cls.files import write_atomically
 from deepfake_cls.help import command_help
 from deepfake_cls.overrides import (
     explain,
@@ -40,7 +41,6 @@ from deepfake_cls.overrides import (
     task_overrides,
     to_hydra,
 )
-from deepfake_cls.records import write_atomically
 from deepfake_cls.sweep import Job, print_sweep
 from deepfake_cls.validation import validate
 

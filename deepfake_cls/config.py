@@ -1,4 +1,4 @@
-"""Typed configuration: the schema of every key."""
+"""Typed configuration: the schema of every key; those of the data layouts come from ``config_data``."""
 
 from __future__ import annotations
 
@@ -6,101 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepfake_cls.config_data import DataConfig as DataConfig
+from deepfake_cls.config_data import FolderConfig as FolderConfig
+from deepfake_cls.config_data import ImageFilesConfig as ImageFilesConfig
+from deepfake_cls.config_data import SyntheticConfig as SyntheticConfig
+from deepfake_cls.config_data import UnibucConfig as UnibucConfig
 from deepfake_cls.config_runs import CacheConfig, CompareConfig, PluginsConfig, RunsConfig
 from deepfake_cls.errors import InputError
 from deepfake_cls.schema import Rule, number, one_of
-
-
-@dataclass
-class DataConfig:
-    """Keys of every data set.
-
-    Attributes:
-        name: The layout: synthetic, unibuc or folder; data=NAME sets it.
-        cache: Folder of decoded images; null is the user's cache folder.
-        workers: Threads that decode images, or processes that draw them; null is one for each core.
-        verify: Check the cached images against their SHA-256.
-    """
-
-    name: str = "synthetic"
-    cache: str | None = None
-    workers: int | None = number(None, least=1, expected="1 or more, or null for one a core")
-    verify: bool = False
-
-
-@dataclass
-class SyntheticConfig(DataConfig):
-    """The embedded data set (``data=synthetic``).
-
-    Attributes:
-        seed: Seed of content and traces; with class and index it determines an image.
-        train_size: Images in the training split, of all classes.
-        validation_size: Images in the validation split.
-        test_size: Images in the test split, whose labels are withheld.
-        strength: Factor of every trace; 0 makes the classes equal.
-        alpha: Alpha channel: none, constant, mask or informative.
-        image_size: Side of an image in pixels, 16 to 100; smaller images are the middle of larger ones.
-    """
-
-    seed: int = number(0, least=0)
-    train_size: int = 2500
-    validation_size: int = 1000
-    test_size: int = 250
-    strength: float = number(1.0, least=0)
-    alpha: str = one_of("none", "constant", "mask", "informative")
-    image_size: int = number(100, least=16, most=100, expected="16 to 100")
-
-
-@dataclass
-class ImageFilesConfig(DataConfig):
-    """Image files on disk (``data=unibuc`` and ``data=folder``).
-
-    Attributes:
-        root: The folder that contains the data.
-        size: Height and width of an image; null takes those of the first image.
-        resize: Resize images of another size, which changes the traces; false refuses them.
-        on_error: raise refuses bad files; skip lists and omits them.
-        train_fraction: Share of the training images of each class that is used; smaller shares are within larger ones.
-        val_fraction: Share of the training split that becomes the validation split if there is none.
-        val_seed: Seed of that split, of the folds, and of the share of the training images.
-        fold: Hold out this fold, from 0, as the validation split; null keeps the splits. fold=${seed} gives each seed
-            its own validation images.
-        fold_of: The images that are split into folds. train: the training split; the data's own validation split is not
-            used, so that a recipe tuned on folds has never seen it. all: training and validation split.
-        folds: Number of folds.
-    """
-
-    root: str = "???"
-    size: list[int] | None = field(
-        default=None,
-        metadata={
-            "rule": Rule(
-                lambda size: len(size) == 2 and min(size) >= 1, "height and width, integers from 1 up, as in [100,100]"
-            )
-        },
-    )
-    resize: bool = False
-    on_error: str = one_of("raise", "skip")
-    train_fraction: float = number(1.0, above=0, most=1, expected="a share above 0, up to 1")
-    val_fraction: float = number(0.1, above=0, below=1, expected="a share between 0 and 1")
-    val_seed: int = 0
-    fold: int | None = number(None, least=0)
-    fold_of: str = one_of("train", "all")
-    folds: int = number(10, least=2)
-
-
-@dataclass
-class UnibucConfig(ImageFilesConfig):
-    """CSV tables and a folder of images for each split (``data=unibuc``)."""
-
-    name: str = "unibuc"
-
-
-@dataclass
-class FolderConfig(ImageFilesConfig):
-    """``split/class/*`` (``data=folder``)."""
-
-    name: str = "folder"
 
 
 @dataclass

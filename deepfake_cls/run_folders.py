@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from deepfake_cls import distributed
 from deepfake_cls.errors import InputError, OutputError, writing
-from deepfake_cls.records import TEMPORARY, Record, read_record, write_atomically, write_record
+from deepfake_cls.files import TEMPORARY, write_atomically
+from deepfake_cls.records import Record, read_record, write_record
 from deepfake_cls.run_key import run_key_of
 
 if TYPE_CHECKING:

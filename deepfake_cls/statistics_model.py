@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from deepfake_cls.errors import InputError
+from deepfake_cls.files import write_atomically
 from deepfake_cls.models.fusion import Fusion, fit_fusion
 from deepfake_cls.models.image_statistics import group_slices, image_statistics
 from deepfake_cls.models.statistics_classifier import Classifier
-from deepfake_cls.records import Record, read_predictions, read_record, write_atomically
+from deepfake_cls.records import Record, read_predictions, read_record
 
 FILE = "model.npz"
 _BATCH = 32  # images of a batch; larger ones do not fit the cache

@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from deepfake_cls import knn, predict, train
 from deepfake_cls.config import KnnConfig, PredictConfig, TrainConfig
 from deepfake_cls.errors import OutputError
-from deepfake_cls.records import read_record, write_atomically
+from deepfake_cls.files import write_atomically
+from deepfake_cls.records import read_record
 from deepfake_cls.run_folders import claim
 from tests.conftest import SMALL_DATA, SMALL_NET, call, configure, stopped_after
 from tests.test_train import assert_equal, outcome
@@ -170,7 +171,7 @@ def test_predict_refuses_an_output_before_the_work(monkeypatch: pytest.MonkeyPat
 def test_standard_output_may_be_a_pipe_or_a_file(path: str, command: str) -> None:
     code = f"""
 from pathlib import Path
-from deepfake_cls.records import write_atomically
+from deepfake_cls.files import write_atomically
 print("before")
 write_atomically(Path("{path}"), b"content\\n")
 print("after")

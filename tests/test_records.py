@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from deepfake_cls.errors import InputError, OutputError
+from deepfake_cls.files import write_atomically
 from deepfake_cls.records import (
     Record,
     read_predictions,
     read_record,
-    write_atomically,
     write_predictions,
     write_record,
 )

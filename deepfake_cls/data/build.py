@@ -14,7 +14,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,8 +22,12 @@ from deepfake_cls.data.decode import DecodeError, wrong_size
 from deepfake_cls.data.readers import Reader
 from deepfake_cls.errors import InputError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 _CHUNK = 32  # images in a task: enough that the overhead of a task is small, few enough to balance the workers
 
+Result = TypeVar("Result")
 _Written: TypeAlias = tuple[int, dict[int, str], int]  # images done, reasons of the bad ones by row, images resized
 
 
@@ -84,35 +88,45 @@ def fill(reader: Reader, target: Path, workers: int, progress: bool) -> Filled:
 
 
 def _fill(reader: Reader, shape: tuple[int, int, int, int], target: Path, workers: int, progress: bool) -> Filled:
-    from rich.console import Console  # imported here, since a run that finds its images in the cache needs no rich
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     with target.open("wb") as file:
         file.truncate(math.prod(shape))
     bad: dict[int, str] = {}
     resized = 0
-    columns = (TextColumn(reader.doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("", total=len(reader))
+    with progress_bar(progress) as bar:
+        task = bar.add_task(reader.doing, total=len(reader))
         write = functools.partial(_write_rows, reader, target, shape[1:])
-        for chunk_done, chunk_bad, chunk_resized in _run(reader, write, workers):
+        for chunk_done, chunk_bad, chunk_resized in run_chunks(reader, write, workers):
             bad |= chunk_bad
             resized += chunk_resized
             bar.advance(task, chunk_done)
     return Filled(shape, dict(sorted(bad.items())), resized)
 
 
-def _run(reader: Reader, write: Callable[[range], _Written], workers: int) -> Iterator[_Written]:
-    """Call ``write`` on all rows, in chunks; yield the results in the order in which they are done."""
+def progress_bar(shown: bool) -> Progress:
+    """A progress bar on standard error, with the number of images and the remaining time."""
+    # Imported here, since a run that finds its images in the cache needs no rich.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
+
+
+def run_chunks(reader: Reader, function: Callable[[range], Result], workers: int) -> Iterator[Result]:
+    """Call a function on all rows, in chunks, in the reader's pool; yield the results in the order of completion.
+
+    Raises:
+        InputError: If a worker process died.
+    """
     rows = range(len(reader))
     chunks = [rows[start : start + _CHUNK] for start in rows[::_CHUNK]]
     workers = min(workers, len(reader) // reader.images_per_worker)
     if workers <= 1:
-        yield from map(write, chunks)
+        yield from map(function, chunks)
         return
     pool = reader.pool(workers)
     try:
-        for future in as_completed([pool.submit(write, chunk) for chunk in chunks]):
+        for future in as_completed([pool.submit(function, chunk) for chunk in chunks]):
             yield future.result()
     except BrokenProcessPool as error:
         raise InputError(

@@ -24,6 +24,7 @@ Generator traces are in the pixels, so a conversion that needs a choice is refus
 from __future__ import annotations
 
 import functools
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,12 @@ def _formats() -> tuple[str, ...]:
 
 
 def decode(
-    path: str | Path, size: tuple[int, int] | None = None, *, resize: bool = False
+    file: str | Path | bytes, size: tuple[int, int] | None = None, *, resize: bool = False
 ) -> tuple[NDArray[np.uint8], bool]:
     """Decode an image file by the rules of this module.
 
     Args:
-        path: The file.
+        file: Its path or its content.
         size: Height and width of the array; None accepts any.
         resize: Resize an image of another size instead of refusing it.
 
@@ -80,7 +81,7 @@ def decode(
         DecodeError: If the file is refused; the message is the reason.
     """
     try:
-        with Image.open(path, formats=_formats()) as opened:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_formats()) as opened:
             _check_header(opened)
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
@@ -95,7 +96,7 @@ def decode(
     except FileNotFoundError:
         raise DecodeError("does not exist") from None
     except UnidentifiedImageError:
-        raise DecodeError(_unidentified(Path(path))) from None
+        raise DecodeError(_unidentified(file)) from None
     except Image.DecompressionBombError as error:
         raise DecodeError(f"{error}; expected at most {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's readers raise any exception for a damaged file
@@ -134,9 +135,9 @@ def size_in(reason: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _unidentified(path: Path) -> str:
+def _unidentified(file: str | Path | bytes) -> str:
     try:
-        empty = path.stat().st_size == 0
+        empty = not (file if isinstance(file, bytes) else Path(file).stat().st_size)
     except OSError:
         empty = False
     return "is empty (0 bytes)" if empty else "is not an image that can be read, or is damaged"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import time
@@ -39,6 +40,15 @@ class Entry:
     used: float
     shape: tuple[int, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def cache_folder(cache: str | None) -> Path:
+    """The folder of ``data.cache``; by default the user's cache folder."""
+    if cache is not None:
+        return Path(cache).expanduser().absolute()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    # By the XDG base directory specification, a relative path is ignored.
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
 
 
 def entries(cache: Path) -> list[Entry]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ class Split:
         ids: One id for each image, unique within the split.
         labels: int64 (N,), index into the manifest's classes; −1 is unknown.
         paths: The image files; None if the images are not read from files.
+        rows: For images that are rows of a table, such as a parquet file: int64 (N,), the row of each; else None.
+        groups: The group of each image, such as its prompt; None if every image is a group of its own.
         note: How the split was made if the data has no such split; it is shown when the split is opened.
     """
 
@@ -33,9 +36,23 @@ class Split:
     labels: NDArray[np.int64]
     paths: tuple[Path, ...] | None
     note: str = ""
+    rows: NDArray[np.int64] | None = None
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def subset(self, mask: NDArray[np.bool_], name: str | None = None) -> Split:
+        """The images of a mask (N,), as a split of the given name; None keeps the name."""
+        return replace(
+            self,
+            name=self.name if name is None else name,
+            ids=tuple(itertools.compress(self.ids, mask)),
+            labels=self.labels[mask],
+            paths=None if self.paths is None else tuple(itertools.compress(self.paths, mask)),
+            rows=None if self.rows is None else self.rows[mask],
+            groups=None if self.groups is None else tuple(itertools.compress(self.groups, mask)),
+        )
 
 
 @dataclass(frozen=True, eq=False)

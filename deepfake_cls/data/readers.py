@@ -53,6 +53,10 @@ class Reader(ABC):
     def where(self, row: int) -> str:
         """Name of the image in messages, such as its path."""
 
+    def encoded(self, row: int) -> Path | bytes | None:
+        """The encoded image: its file or its bytes; None if the images are drawn."""
+        return None
+
     @abstractmethod
     def content(self) -> Iterator[str]:
         """Everything that determines the pixels, in pieces; they are hashed into the key of the cached images."""
@@ -90,6 +94,10 @@ class Files(Reader):
     def where(self, row: int) -> str:
         """See ``Reader``."""
         return str(self.paths[row])
+
+    def encoded(self, row: int) -> Path | bytes | None:
+        """See ``Reader``."""
+        return self.paths[row]
 
     def content(self) -> Iterator[str]:
         """Paths, sizes and modification times; no file is opened."""

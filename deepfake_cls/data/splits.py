@@ -6,7 +6,6 @@ All are stratified by class. They depend on a seed and on the ids, and not on th
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -45,7 +44,7 @@ def with_train_fraction(splits: dict[str, Split], config: ImageFilesConfig) -> d
     kept = np.zeros(len(train), bool)
     for rows in _shuffled_rows_by_class(train, config.val_seed):
         kept[rows[: max(1, round(config.train_fraction * len(rows)))]] = True
-    return {**splits, "train": replace(_subset(train, "train", kept), note=train.note)}
+    return {**splits, "train": train.subset(kept)}
 
 
 def _hold_out_fraction(train: Split, config: ImageFilesConfig) -> dict[str, Split]:
@@ -95,20 +94,21 @@ def _shuffled_rows_by_class(split: Split, seed: int) -> Iterator[list[int]]:
 
 
 def _concatenate(parts: list[Split]) -> Split:
+    groups = None
+    if any(part.groups is not None for part in parts):
+        # An image without a group is a group of its own.
+        groups = tuple(group for part in parts for group in part.groups or [f"{part.name}/{one}" for one in part.ids])
+    rows = [part.rows for part in parts if part.rows is not None]
     return Split(
         "train",
         tuple(f"{part.name}/{image_id}" for part in parts for image_id in part.ids),  # both may use the same id
         np.concatenate([part.labels for part in parts]),
-        tuple(path for part in parts for path in part.paths or ()),
+        tuple(path for part in parts for path in part.paths or ()) if parts[0].paths is not None else None,
+        rows=np.concatenate(rows) if rows else None,
+        groups=groups,
     )
 
 
 def _divide(split: Split, held_out: NDArray[np.bool_]) -> dict[str, Split]:
-    train, validation = _subset(split, "train", ~held_out), _subset(split, "validation", held_out)
-    return {"train": replace(train, note=split.note), "validation": validation}
-
-
-def _subset(split: Split, name: str, mask: NDArray[np.bool_]) -> Split:
-    ids = tuple(itertools.compress(split.ids, mask))
-    paths = None if split.paths is None else tuple(itertools.compress(split.paths, mask))
-    return Split(name, ids, split.labels[mask], paths)
+    validation = replace(split.subset(held_out, "validation"), note="")
+    return {"train": split.subset(~held_out, "train"), "validation": validation}

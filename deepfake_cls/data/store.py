@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from deepfake_cls.config import DataConfig
 from deepfake_cls.data.build import Filled, cores, fill
 from deepfake_cls.data.decode import size_in
+from deepfake_cls.data.entries import cache_folder
 from deepfake_cls.data.listing import indented
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.readers import Reader
@@ -119,15 +120,6 @@ def open_split(
     if store.skipped:
         _log.warning("Split %s: skipped %d of %d images", split.name, len(store.skipped), len(split))
     return store
-
-
-def cache_folder(cache: str | None) -> Path:
-    """The folder of ``data.cache``; by default the user's cache folder."""
-    if cache is not None:
-        return Path(cache).expanduser().absolute()
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    # By the XDG base directory specification, a relative path is ignored.
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "deepfake_cls"
 
 
 def _key(reader: Reader, skip: bool) -> str:

@@ -21,7 +21,7 @@ def run(config: ReportConfig, sweep: bool) -> None:
     """
     if sweep:
         raise InputError(ONCE["report"])
-    from deepfake_cls.records import write_atomically
+    from deepfake_cls.files import write_atomically
     from deepfake_cls.report.collect import collect, run_rows
     from deepfake_cls.report.datasets import data_sets
     from deepfake_cls.report.datasets import notes as notes_of

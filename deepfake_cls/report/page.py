@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
-from deepfake_cls.records import write_atomically
+from deepfake_cls.files import write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate

@@ -22,7 +22,7 @@ from torchvision.utils import make_grid
 from deepfake_cls import distributed
 from deepfake_cls.errors import Interrupted
 from deepfake_cls.figures import confusion_figure
-from deepfake_cls.records import write_atomically
+from deepfake_cls.files import write_atomically
 from deepfake_cls.training.module import Classifier
 
 # Signals within this time count as one: a signal to a sweep can reach a job twice, directly and through its parent.

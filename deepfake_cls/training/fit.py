@@ -21,10 +21,11 @@ from deepfake_cls.checkpoints import load_model, read_checkpoint, weights, with_
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
 from deepfake_cls.errors import InputError, writing
+from deepfake_cls.files import write_atomically
 from deepfake_cls.hardware import Hardware
 from deepfake_cls.inference import Outputs, predict_all
 from deepfake_cls.jobs import restore_faulthandler
-from deepfake_cls.records import Record, read_predictions, write_atomically, write_record
+from deepfake_cls.records import Record, read_predictions, write_record
 from deepfake_cls.run_folders import Run
 from deepfake_cls.stats.metrics import score
 from deepfake_cls.training.batch_norm import layers, recompute

@@ -15,7 +15,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from deepfake_cls.data.batches import Batches, Pixels
-from deepfake_cls.records import RESULT_VERSION, write_atomically
+from deepfake_cls.files import write_atomically
+from deepfake_cls.records import RESULT_VERSION
 
 
 def prepare(
