@@ -36,7 +36,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
 
     model, hardware = open_model(config)
     config = replace(config, data=data_as_trained(config.data, model))
-    manifest = read_manifest(config.data)
+    manifest = read_manifest(config.data, config.trainer.progress)
     require_labels(manifest, config.split, predict_command(config.checkpoint, asdict(config)))
     require_same_classes(model.classes, manifest)
     split = open_scored_split(config, model, manifest)

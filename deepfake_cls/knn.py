@@ -35,7 +35,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
     from deepfake_cls.summary import print_run
 
     hardware = choose(config.trainer)
-    manifest = read_manifest(config.data)
+    manifest = read_manifest(config.data, config.trainer.progress)
     manifest.require_classes()
     progress = config.trainer.progress
     train = open_images(manifest, "train", config.data, progress)

@@ -112,7 +112,7 @@ def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     if config.resize is not None:
         data = replace(data, resize=config.resize)
     config = replace(config, data=data)
-    manifest = read_manifest(data)
+    manifest = read_manifest(data, config.trainer.progress)
     if data.name == "synthetic" and manifest.classes != tuple(model.classes):
         raise InputError(
             "No images are given. Give files or folders, as in deepfake-cls predict PHOTOS checkpoint=FILE, or a data"

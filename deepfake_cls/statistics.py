@@ -38,7 +38,7 @@ def run(config: StatisticsConfig, sweep: bool) -> None:
     if config.trainer.device == "cuda":
         raise InputError("trainer.device=cuda: statistics runs on the CPU; omit trainer.device.")
     hardware = choose(replace(config.trainer, device="cpu", precision="32-true"))
-    manifest = read_manifest(config.data)
+    manifest = read_manifest(config.data, config.trainer.progress)
     manifest.require_classes()
     progress = config.trainer.progress
     train = open_images(manifest, "train", config.data, progress)

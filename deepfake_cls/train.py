@@ -26,7 +26,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
         raise InputError("force=true starts the run again, checkpoint=FILE resumes it: give one of them.")
     from deepfake_cls.data import read_manifest
 
-    manifest = read_manifest(config.data)  # before the slow imports, so that a wrong path is reported at once
+    # Before the slow imports, so that a wrong path is reported at once.
+    manifest = read_manifest(config.data, config.trainer.progress)
     manifest.require_classes()
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.records import digest_of

@@ -41,6 +41,10 @@ class Inspection:
     def __getitem__(self, name: str) -> np.ndarray[tuple[int], np.dtype[Any]]:
         return self.columns[name]
 
+    def subset(self, rows: np.ndarray[Any, np.dtype[Any]]) -> Inspection:
+        """The properties of some images: a mask (N,) or row numbers."""
+        return Inspection({name: column[rows] for name, column in self.columns.items()})
+
 
 def inspect(reader: Reader, cache: Path, workers: int | None = None, progress: bool = False) -> Inspection:
     """Read the properties of all images of a split; decode them to get the digests, unless they are in the cache.

@@ -8,11 +8,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.errors import InputError
+
+if TYPE_CHECKING:
+    from deepfake_cls.data.inspection import Inspection
 
 STANDARD_SPLITS = ("train", "validation", "test")
 
@@ -28,6 +32,7 @@ class Split:
         paths: The image files; None if the images are not read from files.
         rows: For images that are rows of a table, such as a parquet file: int64 (N,), the row of each; else None.
         groups: The group of each image, such as its prompt; None if every image is a group of its own.
+        inspection: The properties of the images, if a cut has read them.
         note: How the split was made if the data has no such split; it is shown when the split is opened.
     """
 
@@ -38,6 +43,7 @@ class Split:
     note: str = ""
     rows: NDArray[np.int64] | None = None
     groups: tuple[str, ...] | None = None
+    inspection: Inspection | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,6 +58,7 @@ class Split:
             paths=None if self.paths is None else tuple(itertools.compress(self.paths, mask)),
             rows=None if self.rows is None else self.rows[mask],
             groups=None if self.groups is None else tuple(itertools.compress(self.groups, mask)),
+            inspection=None if self.inspection is None else self.inspection.subset(mask),
         )
 
 
@@ -63,11 +70,22 @@ class Manifest:
         name: The layout, ``data.name``.
         classes: Class names, in label order; empty if no image has a label.
         splits: By name: ``train``, ``validation``, ``test``, then the others in alphabetical order.
+        real: The class of images that no generator made, ``data.real``; None if there is none.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: dict[str, Split]
+    real: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.real is not None and self.real not in self.classes:
+            raise InputError(f"data.real={self.real}: no such class; expected one of {', '.join(self.classes)}.")
+
+    @property
+    def real_label(self) -> int | None:
+        """The label of ``real``."""
+        return None if self.real is None else self.classes.index(self.real)
 
     def split(self, name: str, advice: str = "") -> Split:
         """Return the split of that name; raise InputError, which ends with the advice, if the data has none."""

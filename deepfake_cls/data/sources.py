@@ -12,12 +12,16 @@ A layout is one module that registers one class. A layout of image files needs o
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from deepfake_cls.config import DataConfig, ImageFilesConfig
+from deepfake_cls.data.entries import cache_folder
+from deepfake_cls.data.inspection import inspect
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
 from deepfake_cls.data.readers import Files, Reader
 from deepfake_cls.data.splits import with_train_fraction, with_validation
@@ -34,10 +38,12 @@ class Source(ABC):
 
     Attributes:
         Config: Schema of the ``data`` group: a dataclass derived from ``DataConfig``.
+        progress: Whether ``manifest`` shows a progress bar if it decodes images.
     """
 
     Config: ClassVar[type[DataConfig]]
     config: DataConfig
+    progress: bool = False
 
     def __init__(self, config: DataConfig) -> None:
         check(config, "data.")
@@ -50,7 +56,7 @@ class Source(ABC):
 
     @abstractmethod
     def manifest(self) -> Manifest:
-        """List the classes, labels and splits; no image is opened.
+        """List the classes, labels and splits. Images are opened only to find exact duplicates before a cut.
 
         Raises:
             InputError: If the data is missing, does not follow the layout, or contradicts itself.
@@ -78,20 +84,30 @@ def open_source(config: DataConfig) -> Source:
     return source[config.name](config)
 
 
-def read_manifest(config: DataConfig) -> Manifest:
-    """List the classes, labels and splits of the configured data set; no image is opened.
+def read_manifest(config: DataConfig, progress: bool = False) -> Manifest:
+    """List the classes, labels and splits of the configured data set.
+
+    Images are opened only if a validation split is cut from the training split: exact duplicates stay together. Their
+    properties are cached.
+
+    Args:
+        config: The ``data`` group.
+        progress: Show a progress bar while images are opened, if standard error is a terminal.
 
     Raises:
         InputError: If the data is missing, does not follow the layout, or contradicts itself. The message lists all
             rows or folders that are wrong.
     """
-    return open_source(config).manifest()
+    opened = open_source(config)
+    opened.progress = progress and sys.stderr.isatty()
+    return opened.manifest()
 
 
 class FileSource(Source):
     """A layout of image files below ``data.root``. A subclass lists the files; this class does all else.
 
     If the files have no validation split, a part of the training split is used for it; see ``splits``.
+    ``list_images`` may give a split ``groups``, which are not divided.
     """
 
     Config = ImageFilesConfig
@@ -121,11 +137,16 @@ class FileSource(Source):
         classes, listed = self.list_images(self._root())
         for split in listed:
             _check(split, classes)
-        splits = with_validation({split.name: split for split in listed}, self.config)
+        splits = with_validation({split.name: split for split in listed}, classes, self.config, self.inspected)
         splits = with_train_fraction(splits, self.config)
         standard = [name for name in STANDARD_SPLITS if name in splits]
         names = standard + sorted(splits.keys() - {*standard})
-        return Manifest(self.config.name, classes, {name: splits[name] for name in names})
+        return Manifest(self.config.name, classes, {name: splits[name] for name in names}, self.config.real)
+
+    def inspected(self, split: Split) -> Split:
+        """The split with the properties of its images, which are read unless they are in the cache."""
+        cache, workers = cache_folder(self.config.cache), self.config.workers
+        return replace(split, inspection=inspect(self.reader(split, None), cache, workers, self.progress))
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
         """See ``Source``."""

@@ -1,12 +1,12 @@
 """Parts of the training split: the validation split of data that has none, folds, or fewer training images.
 
-All are stratified by class. They depend on a seed and on the ids, and not on the order of the images.
+All are stratified by class, and keep the images of one group together. Exact duplicates are never on both sides of a
+cut either. The parts depend on a seed and on the ids, and not on the order of the images.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,22 +14,28 @@ from numpy.typing import NDArray
 
 from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.data.manifest import Split
+from deepfake_cls.data.units import Units, first_share, folds, hold_out, units_of
 from deepfake_cls.errors import InputError
+from deepfake_cls.escaping import printable
+
+Inspect = Callable[[Split], Split]  # adds the inspection to a split
 
 
-def with_validation(splits: dict[str, Split], config: ImageFilesConfig) -> dict[str, Split]:
+def with_validation(
+    splits: dict[str, Split], classes: Sequence[str], config: ImageFilesConfig, inspect: Inspect
+) -> dict[str, Split]:
     """Add a validation split if there is none; with ``data.fold``, make that fold the validation split.
 
     With ``data.fold_of=all``, the data's own validation split is part of the folds; with ``data.fold_of=train`` it is
-    omitted.
+    omitted. ``inspect`` is called for the images that are cut.
 
     Raises:
-        InputError: If there is no such fold, or a class has too few images.
+        InputError: If there is no such fold, or a class cannot be on both sides.
     """
     if config.fold is not None:
-        return {**splits, **_hold_out_fold(splits, config.fold, config)}
+        return {**splits, **_hold_out_fold(splits, config.fold, classes, config, inspect)}
     if "train" in splits and "validation" not in splits:
-        return {**splits, **_hold_out_fraction(splits["train"], config)}
+        return {**splits, **_hold_out_fraction(inspect(splits["train"]), classes, config)}
     return splits
 
 
@@ -40,57 +46,87 @@ def with_train_fraction(splits: dict[str, Split], config: ImageFilesConfig) -> d
     """
     if config.train_fraction == 1 or "train" not in splits:
         return splits
-    train = splits["train"]
-    kept = np.zeros(len(train), bool)
-    for rows in _shuffled_rows_by_class(train, config.val_seed):
-        kept[rows[: max(1, round(config.train_fraction * len(rows)))]] = True
-    return {**splits, "train": train.subset(kept)}
+    units = units_of(splits["train"], config.val_seed)
+    kept = first_share(units, config.train_fraction)[units.of_row]
+    return {**splits, "train": splits["train"].subset(kept)}
 
 
-def _hold_out_fraction(train: Split, config: ImageFilesConfig) -> dict[str, Split]:
-    held_out = np.zeros(len(train), bool)
-    for rows in _shuffled_rows_by_class(train, config.val_seed):
-        if len(rows) < 2:
+def _hold_out_fraction(train: Split, classes: Sequence[str], config: ImageFilesConfig) -> dict[str, Split]:
+    units = units_of(train, config.val_seed)
+    problem = "There is no split validation, and none can be cut from train"
+    for label, size, count in zip(units.labels, units.sizes, units.per_class(), strict=True):
+        example = train.ids[int(np.flatnonzero(train.labels == label)[0])]
+        if size == 1:
+            raise InputError(f"{problem}: a class has one image, {example}. Add images, or a validation split.")
+        if count == 1:
             raise InputError(
-                f"There is no split validation, and none can be cut from train: a class has one image, "
-                f"{train.ids[rows[0]]}. Add images, or a validation split."
+                f"{problem}: all {size:,} images of the class {_name(classes, label)} are of one group or exact"
+                f" duplicates, such as {example}. Add images of other groups, or a validation split, or leave the"
+                " class out."
             )
-        held_out[rows[: min(max(1, round(config.val_fraction * len(rows))), len(rows) - 1)]] = True
+    chosen = hold_out(units, config.val_fraction)
+    held_out = chosen[units.of_row]
+    _require_both_sides(units, chosen, classes, f"{problem}:", "Add images, or a validation split.")
     note = (
         f"There is no split validation: {held_out.sum():,} of {len(train):,} images of train are used for it"
-        f" (data.val_fraction={config.val_fraction:g}, data.val_seed={config.val_seed})."
+        f" (data.val_fraction={config.val_fraction:g}, data.val_seed={config.val_seed}).{_together(train)}"
     )
-    parts = _divide(train, held_out)
-    return {**parts, "validation": replace(parts["validation"], note=note)}
+    return _divide(train, held_out, note)
 
 
-def _hold_out_fold(splits: dict[str, Split], fold: int, config: ImageFilesConfig) -> dict[str, Split]:
+def _hold_out_fold(
+    splits: dict[str, Split], fold: int, classes: Sequence[str], config: ImageFilesConfig, inspect: Inspect
+) -> dict[str, Split]:
     if fold >= config.folds:
         raise InputError(f"data.fold={fold}: expected 0 to {config.folds - 1}, since data.folds={config.folds}.")
     names = ("train",) if config.fold_of == "train" else ("train", "validation")
     parts = [splits[name] for name in names if name in splits]
     if not parts or any((part.labels < 0).any() for part in parts):
         raise InputError(f"data.fold={fold}: needs labelled images in train; the data has {', '.join(splits)}.")
-    pool = parts[0] if config.fold_of == "train" else _concatenate(parts)
-    held_out = np.zeros(len(pool), bool)
-    for rows in _shuffled_rows_by_class(pool, config.val_seed):
-        if len(rows) < config.folds:
+    pool = inspect(parts[0] if config.fold_of == "train" else _concatenate(parts))
+    units = units_of(pool, config.val_seed)
+    for label, size, count in zip(units.labels, units.sizes, units.per_class(), strict=True):
+        if size < config.folds:
+            example = pool.ids[int(np.flatnonzero(pool.labels == label)[0])]
             raise InputError(
-                f"data.folds={config.folds}: a class has only {len(rows)} images, such as {pool.ids[min(rows)]}; use"
-                " fewer folds."
+                f"data.folds={config.folds}: a class has only {size} images, such as {example}; use fewer folds."
             )
-        held_out[rows[fold :: config.folds]] = True
-    return _divide(pool, held_out)
+        if count < config.folds:
+            raise InputError(
+                f"data.folds={config.folds}: the {size:,} images of the class {_name(classes, label)} are of only"
+                f" {count} groups, where exact duplicates are of one group; use fewer folds, or leave the class out."
+            )
+    chosen = folds(units, config.folds) == fold
+    _require_both_sides(units, chosen, classes, f"data.fold={fold}:", "Use fewer folds.")
+    return _divide(pool, chosen[units.of_row], _together(pool).lstrip())
 
 
-def _shuffled_rows_by_class(split: Split, seed: int) -> Iterator[list[int]]:
-    """Yield the rows of each class, in an order that depends on the seed and the ids only."""
+def _require_both_sides(
+    units: Units, chosen: NDArray[np.bool_], classes: Sequence[str], start: str, advice: str
+) -> None:
+    """Raise InputError if all images of a class are on one side."""
+    held = units.counts[chosen].sum(axis=0)
+    lost = [_name(classes, label) for label in units.labels[(held == 0) | (held == units.sizes)]]
+    if lost:
+        raise InputError(
+            f"{start} no cut was found that keeps groups whole and has images of {', '.join(lost)} on both sides."
+            f" {advice}"
+        )
 
-    def sort_key(row: int) -> bytes:
-        return hashlib.sha256(f"{seed}:{split.ids[row]}".encode(errors="surrogateescape")).digest()
 
-    for label in np.unique(split.labels):
-        yield sorted(np.flatnonzero(split.labels == label).tolist(), key=sort_key)
+def _name(classes: Sequence[str], label: int) -> str:
+    return printable(classes[label]) if label >= 0 else "without a label"
+
+
+def _together(split: Split) -> str:
+    """A sentence about the groups and the exact duplicates of a split; empty if it has neither."""
+    parts = [] if split.groups is None else [f"the images of each of {len({*split.groups}):,} groups"]
+    if split.inspection is not None:
+        digests = split.inspection["digest"]
+        counts = np.unique(digests[digests != ""], return_counts=True)[1]
+        if (counts > 1).any():
+            parts.append(f"{counts[counts > 1].sum():,} exact duplicates of {(counts > 1).sum():,} images")
+    return f" Kept together: {' and '.join(parts)}." if parts else ""
 
 
 def _concatenate(parts: list[Split]) -> Split:
@@ -109,6 +145,6 @@ def _concatenate(parts: list[Split]) -> Split:
     )
 
 
-def _divide(split: Split, held_out: NDArray[np.bool_]) -> dict[str, Split]:
-    validation = replace(split.subset(held_out, "validation"), note="")
+def _divide(split: Split, held_out: NDArray[np.bool_], note: str) -> dict[str, Split]:
+    validation = replace(split.subset(held_out, "validation"), note=note)
     return {"train": split.subset(~held_out, "train"), "validation": validation}
