@@ -19,6 +19,7 @@ from deepfake_cls.escaping import csv_cell, printable
 from deepfake_cls.files import require_writable, write_atomically
 
 HEADER = ("image_id", "label")
+SYNTHETIC = "p_synthetic"
 _FIRST = ",".join(HEADER).encode()
 STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _LISTED_CLASSES = 50
@@ -36,6 +37,7 @@ class Answers:
         reasons: Why an image has no answer, by its index in ``ids``.
         classes: The C class names.
         names: Whether labels are class names; otherwise they are numbers.
+        real: Index of the class of images that no generator made; None if there is none.
     """
 
     ids: Sequence[str]
@@ -44,6 +46,11 @@ class Answers:
     reasons: dict[int, str]
     classes: Sequence[str]
     names: bool
+    real: int | None = None
+
+    def synthetic(self, probs: NDArray[np.float32], digits: int) -> list[str]:
+        """The probability (C,) that an image is synthetic, 1 − p(real), as a cell; no cell without ``real``."""
+        return [] if self.real is None else [f"{1 - probs[self.real]:.{digits}f}"]
 
     def label(self, index: int) -> str:
         """The label of a class, as it is written."""
@@ -78,15 +85,16 @@ def check_output(output: str, tables: Sequence[Path] = ()) -> None:
 
 
 def write_csv(answers: Answers, output: str, *, probabilities: bool, name_column: bool, error_column: bool) -> None:
-    """Write a row for each image: id, label, class name, error, and the probability of each class.
+    """Write a row for each image: id, label, class name, error, ``p_synthetic``, and the probability of each class.
 
     File names and class names are escaped by :func:`deepfake_cls.escaping.csv_cell`.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
+    synthetic = [] if answers.real is None else [SYNTHETIC]
     columns = [f"p_{name}" for name in answers.classes] if probabilities else []
     optional = [*(["name"] if name_column else []), *(["error"] if error_column else [])]
-    writer.writerow([*HEADER, *optional, *map(csv_cell, columns)])
+    writer.writerow([*HEADER, *optional, *synthetic, *map(csv_cell, columns)])
     probs_of = dict(zip(answers.rows.tolist(), answers.probs, strict=True))
     for row, image_id in enumerate(answers.ids):
         probs = probs_of.get(row)
@@ -94,7 +102,9 @@ def write_csv(answers: Answers, output: str, *, probabilities: bool, name_column
         cells = [image_id, "" if index is None else answers.label(index)]
         cells += ["" if index is None else answers.classes[index]] if name_column else []
         cells += [answers.reasons.get(row, "")] if error_column else []
-        shares = [""] * len(columns) if probs is None else [f"{p:.6f}" for p in probs[: len(columns)]]
+        shares = [""] * len([*synthetic, *columns])
+        if probs is not None:
+            shares = [*answers.synthetic(probs, 6), *(f"{p:.6f}" for p in probs[: len(columns)])]
         writer.writerow([*map(csv_cell, cells), *shares])
     path = Path("/dev/stdout" if output in STDOUT else output)
     write_atomically(path, text.getvalue().encode(), _INSTEAD)
@@ -108,15 +118,19 @@ def table_text(answers: Answers, *, probabilities: bool, width: int | None = Non
         probabilities: Add a column for each class; if these are wider than ``width``, a list below the table.
         width: Number of columns of the terminal; None: each image is one line.
     """
+    synthetic = [] if answers.real is None else [SYNTHETIC]
     columns = [f"p_{printable(name)}" for name in answers.classes] if probabilities else []
-    least = 70 + sum(max(len(name), 5) + 3 for name in columns)
+    least = 70 + sum(max(len(name), 5) + 3 for name in [*synthetic, *columns])
     if width is not None and columns and least > width:
-        return _render(answers, [], width, [printable(name) for name in answers.classes])
-    return _render(answers, columns, width or 100_000, [])
+        return _render(answers, synthetic, width, [printable(name) for name in answers.classes])
+    return _render(answers, [*synthetic, *columns], width or 100_000, [])
 
 
 def _render(answers: Answers, columns: Sequence[str], width: int, below: Sequence[str]) -> str:
-    """A table with the probabilities in ``columns``, or with the class names in ``below`` in a list below it."""
+    """A table with the probabilities in ``columns``, or with the class names in ``below`` in a list below it.
+
+    ``columns`` begin with that of ``Answers.synthetic``, if it has one.
+    """
     from rich import box
     from rich.console import Console
     from rich.padding import Padding
@@ -136,7 +150,8 @@ def _render(answers: Answers, columns: Sequence[str], width: int, below: Sequenc
         if probs is not None:
             best, second = np.argsort(-probs, kind="stable")[:2].tolist()
             cells = [answers.label(best), f"{probs[best]:.3f}", answers.label(second), f"{probs[second]:.3f}"]
-            cells += [f"{p:.3f}" for p in probs[: len(columns)]]
+            shares = [*answers.synthetic(probs, 3), *(f"{p:.3f}" for p in probs)]
+            cells += shares[: len(columns)]
         table.add_row(*map(printable, [image_id, *cells]))
     console.print(table)
     if below:

@@ -35,6 +35,7 @@ class Model:
         channels: ``RGB`` or ``RGBA``.
         seed: Seed of the training.
         resize: Whether images of another size were resized for the training; None where the checkpoint does not say it.
+        real: The class of images that no generator made; None if the training named none.
     """
 
     network: nn.Module
@@ -43,6 +44,12 @@ class Model:
     channels: str
     seed: int
     resize: bool | None = None
+    real: str | None = None
+
+    @property
+    def real_label(self) -> int | None:
+        """The label of ``real``."""
+        return None if self.real is None else self.classes.index(self.real)
 
 
 def read_checkpoint(path: str | Path, key: str = "checkpoint", advice: str = "") -> dict[str, Any]:
@@ -179,6 +186,7 @@ def load_model(path: str | Path) -> Model:
             settings["channels"],
             settings["seed"],
             settings.get("resize"),
+            settings.get("real"),
         )
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error

@@ -36,7 +36,7 @@ def run(config: CompareConfig, sweep: bool) -> None:
 
 def print_comparison(compared: Compared) -> None:
     """Print a row for each arm, and a sentence for each comparison."""
-    from deepfake_cls.report.render import interval_text
+    from deepfake_cls.report.render import images_text, interval_text
     from deepfake_cls.terminal import print_table
 
     rows, sentences = [], []
@@ -51,7 +51,7 @@ def print_comparison(compared: Compared) -> None:
         rows.append(cells)
     first = next(row.comparison for row in compared.evidence.rows if row.comparison is not None)
     seeds = f" and {len(first.seeds)} seeds" if len(first.seeds) > 1 else ""
-    print(f"Paired over {first.difference.images:,} images{seeds}; the first row is the baseline.")
+    print(f"Paired over {images_text(first.difference)}{seeds}; the first row is the baseline.")
     print("Differences are in points, with 95 % intervals.")
     columns = ["runs", "settings", "accuracy %", "difference", "p (Holm)", "verdict"]
     print_table(columns, rows, whole=["runs", "p (Holm)", "verdict"])
@@ -61,15 +61,15 @@ def print_comparison(compared: Compared) -> None:
 def accuracy(row: Row) -> str:
     """``88.1 ± 0.3 (n = 3)`` over seeds, or ``88.2 (86.3 to 89.9)`` over the images of one run."""
     from deepfake_cls.report.render import mean_text
-    from deepfake_cls.stats.intervals import summarise, wilson
-    from deepfake_cls.summary import correct_of
+    from deepfake_cls.stats.intervals import summarise
+    from deepfake_cls.summary import correct_of, interval_of
 
-    records = {run.path: run.record for run in row.arm.runs.values()}
-    counts = [correct_of(record) for record in records.values()]
+    records = [*{run.path: run.record for run in row.arm.runs.values()}.values()]
+    counts = [correct_of(record) for record in records]
     if len(counts) > 1:
         return mean_text(summarise([correct / count for correct, count in counts]))
     ((correct, count),) = counts
-    low, high = wilson(correct, count)
+    low, high = interval_of(records[0], correct)
     return f"{100 * correct / count:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 

@@ -35,6 +35,8 @@ class RecipeConfig:
 
     Attributes:
         label_smoothing: Label smoothing of the cross-entropy.
+        class_weights: Weights of the classes in the cross-entropy. balanced: n / (C n_c) for a class with n_c of the n
+            training images of C classes; none: all are 1.
         weight_decay: Decoupled weight decay of AdamW.
         warmup: Share of the steps in which the learning rate rises.
         decay_all: Apply the weight decay to biases and normalisation layers too.
@@ -50,6 +52,7 @@ class RecipeConfig:
     decay_all: bool = True
     ema: float = number(0.0, least=0, below=1, expected="0, or a decay below 1, such as 0.99")
     batch_norm: str = one_of("running", "augmented", "clean")
+    class_weights: str = one_of("none", "balanced")
 
 
 @dataclass

@@ -55,8 +55,9 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             opened = time.perf_counter()
             outputs = predict_split(config, model, split, hardware)
             probs = outputs.final_probs
-            scores = score(split.labels, probs)
-            fused, added = fuse(config, statistics, split, hardware, probs)
+            real = model.real_label if manifest.real is None else manifest.real_label
+            scores = score(split.labels, probs, split.groups, real)
+            fused, added = fuse(config, statistics, split, hardware, probs, real)
             metrics = scores.prefixed(config.split) | added
             record = run.result(
                 config, manifest, splits, hardware, scores, seed=model.seed, metrics=metrics, digests=digests
@@ -65,7 +66,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
             record.seconds = {"total": ended - started, "setup": opened - started, "evaluate": ended - opened}
             path = run.path / "predictions.npz"
             others = {"logits": outputs.logits, "features": outputs.features, "probs_fused": fused}
-            write_predictions(path, split.ids, split.labels, probs, **others)
+            write_predictions(path, split.ids, split.labels, probs, split.groups, **others)
             write_record(run.path, record)
         label = label_command(config.checkpoint, asdict(config))
         print_run(record, run.path, {} if sweep else {"label images": label})
@@ -98,8 +99,11 @@ def fuse(
     split: SplitImages,
     hardware: Hardware,
     probs: NDArray[np.float32],
+    real: int | None = None,
 ) -> tuple[NDArray[np.float32] | None, dict[str, float]]:
     """Combine the network's probabilities (N, C) with those of a statistics run, if there is one.
+
+    ``real`` is the label of images that no generator made, if there is such a class.
 
     Returns:
         The combined probabilities, float32 (N, C), and their metrics by their name in a record.
@@ -113,7 +117,7 @@ def fuse(
     values = statistics_of(split.store.images, statistics.groups, hardware.threads, progress=progress)
     assert statistics.fusion is not None  # open_fusion has checked it
     fused = statistics.fusion.probs(probs, statistics.classifier.logits(values))
-    metrics = score(split.labels, fused).prefixed(config.split)
+    metrics = score(split.labels, fused, split.groups, real).prefixed(config.split)
     return fused, {f"{name}_fused": value for name, value in metrics.items()}
 
 

@@ -28,6 +28,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
     started = time.perf_counter()
     from deepfake_cls.commands import command, shared_overrides
     from deepfake_cls.data import read_manifest
+    from deepfake_cls.data.cautions import warn
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.hardware import choose
     from deepfake_cls.run_folders import claim
@@ -50,6 +51,7 @@ def run(config: KnnConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; force=true repeats it.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
+            warn(manifest, config.data, progress)
             if config.channels == "RGBA" and not train.store.has_alpha:
                 print("The images have no alpha channel: channels=RGBA is the same as channels=RGB here.", flush=True)
             record = classify(config, manifest, splits, hardware, run, started)
@@ -75,7 +77,7 @@ def classify(
     fitted = time.perf_counter()
 
     probs = {k: (count / k).astype("float32") for k, count in zip(config.k, counts, strict=True)}
-    scores = {k: score(validation.labels, p) for k, p in probs.items()}
+    scores = {k: score(validation.labels, p, validation.groups, manifest.real_label) for k, p in probs.items()}
     k = 5 if 5 in config.k else config.k[0]
     contrast = relative_contrast(queries, references, distances[:, 0])
     record = run.result(
@@ -91,7 +93,7 @@ def classify(
     ended = time.perf_counter()
     record.seconds = {"total": ended - started, "setup": opened - started}
     record.seconds |= {"fit": fitted - opened, "evaluate": ended - fitted}
-    write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs[k])
+    write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs[k], validation.groups)
     write_record(run.path, record)
     return record
 

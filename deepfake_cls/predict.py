@@ -48,6 +48,9 @@ def run(config: PredictConfig, sweep: bool) -> None:
         check_output(output, [root / f"{split}.csv" for split in STANDARD_SPLITS] if competition else [])
     model, hardware = open_model(config)
     answers = (_label_paths if config.paths else _label_split)(config, model, hardware)
+    if competition or (config.probabilities and "synthetic" in answers.classes):
+        # A submission has two columns. A class named synthetic has a column p_synthetic of its own.
+        answers = replace(answers, real=None)
     messages = sys.stderr if output in STDOUT else sys.stdout
     if output is None:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -97,8 +100,8 @@ def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     elif batches.resized:
         text = "resized %d of %d images to %d×%d by Lanczos, which changes generator traces: expect a lower accuracy"
         _log.warning(text, batches.resized, len(paths.ids), *model.size)
-    names = config.names is not False
-    return Answers(paths.ids, np.array(batches.rows, np.int64), probs, paths.reasons, model.classes, names)
+    names, rows = config.names is not False, np.array(batches.rows, np.int64)
+    return Answers(paths.ids, rows, probs, paths.reasons, model.classes, names, model.real_label)
 
 
 def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Answers:
@@ -124,7 +127,7 @@ def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     reasons = {row_of[image_id]: advise_on_size(text, _size_advice(model)) for image_id, text in split.store.skipped}
     names = data.name != "unibuc" if config.names is None else config.names
-    return Answers(ids, split.store.kept, probs, reasons, model.classes, names)
+    return Answers(ids, split.store.kept, probs, reasons, model.classes, names, model.real_label)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Record:
         identity: The run key, 64 hex digits; the first 12 name the folder.
         config: The resolved configuration.
         seed: The run's seed.
-        data: ``name``, ``fingerprint``, ``sizes`` by split, ``classes``.
+        data: ``name``, ``fingerprint``, ``sizes`` by split, ``classes``; number of ``groups`` by split, if any.
         metrics: Flat: ``val_acc`` and so on.
         recall: By class, in label order.
         confusion: Counts; rows are true classes, columns predictions.
@@ -157,6 +157,7 @@ def write_predictions(
     ids: Sequence[str],
     labels: NDArray[np.int64],
     probs: NDArray[np.float32],
+    groups: NDArray[np.int64] | None = None,
     **others: NDArray[np.float32] | None,
 ) -> None:
     """Write ``predictions.npz``, from which any score can be computed later.
@@ -166,12 +167,14 @@ def write_predictions(
         ids: One for each image, in manifest order.
         labels: int64 (N,); −1 is unknown.
         probs: float32 (N, C).
+        groups: int64 (N,), the number of each image's group; None is omitted.
         others: Further arrays (N, ...) by name: ``logits``, ``features`` (the input of the network's last dense layer),
             ``probs_flip`` (with flip TTA); None is omitted.
     """
     buffer = io.BytesIO()
     arrays: dict[str, NDArray[Any]] = {"ids": np.array(ids, dtype=np.str_), "labels": labels}
     arrays["probs"] = probs.astype(np.float32)
+    arrays |= {} if groups is None else {"groups": groups.astype(np.int64)}
     arrays |= {name: values.astype(np.float32) for name, values in others.items() if values is not None}
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getvalue())
@@ -192,6 +195,20 @@ def read_predictions(
         raise InputError(
             f"{path}: contains no {name} of this project ({error}); repeat the run with force=true."
         ) from error
+
+
+def read_groups(path: Path) -> NDArray[np.int64] | None:
+    """The group of each image in ``predictions.npz``, int64 (N,); None if the run's data has no groups.
+
+    Raises:
+        InputError: If the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            groups: NDArray[np.int64] | None = arrays.get("groups")
+            return groups
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: is no file of this project ({error}); repeat the run with force=true.") from error
 
 
 def versions() -> dict[str, str]:

@@ -29,6 +29,7 @@ def run(config: StatisticsConfig, sweep: bool) -> None:
     started = time.perf_counter()
     from deepfake_cls.commands import command, shared_overrides
     from deepfake_cls.data import read_manifest
+    from deepfake_cls.data.cautions import warn
     from deepfake_cls.data.images import fingerprint, open_images
     from deepfake_cls.hardware import choose
     from deepfake_cls.run_folders import claim
@@ -54,6 +55,7 @@ def run(config: StatisticsConfig, sweep: bool) -> None:
             print(f"{run.path}: already done; adding the fusion from its model.")
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
+            warn(manifest, config.data, progress)
             record = classify(config, manifest, splits, hardware, run, started)
         if config.fusion:
             record = add_fusion(config, run, record)
@@ -105,7 +107,7 @@ def classify(
         fitted = time.perf_counter()
         logits = classifier.logits(validation_x)
         probs = torch.from_numpy(logits).softmax(dim=1).numpy()
-        scores = score(validation.labels, probs)
+        scores = score(validation.labels, probs, validation.groups, manifest.real_label)
         evaluated = time.perf_counter()
         fitted_to, held_out = (train_x, train.labels), (validation_x, validation.labels)
         rows = importance(classifier, config.features, fitted_to, held_out, seed=seed)
@@ -117,7 +119,8 @@ def classify(
     digests = [digests_of(split.store.images) for split in (train, validation)]
     groups, names, size = tuple(config.features), manifest.classes, train.store.size
     write_model(run.path, StatisticsModel(classifier, groups, names, size, digests[0], digests[1]))
-    write_predictions(run.path / "predictions.npz", validation.ids, validation.labels, probs, logits=logits)
+    path = run.path / "predictions.npz"
+    write_predictions(path, validation.ids, validation.labels, probs, validation.groups, logits=logits)
     write_record(run.path, record)
     return record
 

@@ -22,14 +22,35 @@ def correct_of(record: Record) -> tuple[int, int]:
     return sum(row[i] for i, row in enumerate(record.confusion)), sum(map(sum, record.confusion))
 
 
+def interval_of(record: Record, correct: float) -> tuple[float, float]:
+    """95 % Wilson interval, fractions, of so many correct predictions of a record; over groups where it has them."""
+    count = correct_of(record)[1]
+    effective = effective_of(record)
+    return wilson(correct * (effective / count), effective)
+
+
+def effective_of(record: Record) -> float:
+    """Number of independent images that the record's images are worth: fewer than these where they have groups."""
+    split = record.config.get("split", "validation")  # only evaluate has this key
+    return record.metrics.get(record_name("effective_n", split), float(correct_of(record)[1]))
+
+
+def groups_text(record: Record) -> str:
+    """`` in 135 groups`` of the record's scored images; empty without groups."""
+    count = record.data.get("groups", {}).get(record.config.get("split", "validation"))
+    return "" if count is None else f" in {count:,} groups"
+
+
 def accuracy_text(record: Record) -> str:
-    """``93.1 % (91.5 to 94.4; 1164 of 1250)``: accuracy with its 95 % Wilson interval and its n."""
-    return _share_text(*correct_of(record))
+    """``93.1 % (91.5 to 94.4; 1164 of 1250)``: accuracy with its 95 % interval and its n, see :func:`interval_of`."""
+    return _share_text(record, correct_of(record)[0])
 
 
-def _share_text(correct: int, count: int) -> str:
-    low, high = wilson(correct, count)
-    return f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}; {correct:,} of {count:,})"
+def _share_text(record: Record, correct: int) -> str:
+    count = correct_of(record)[1]
+    low, high = interval_of(record, correct)
+    shares = f"{100 * correct / count:.1f} % ({100 * low:.1f} to {100 * high:.1f}"
+    return f"{shares}; {correct:,} of {count:,}{groups_text(record)})"
 
 
 def time_text(seconds: float) -> str:
@@ -70,12 +91,14 @@ def print_run(record: Record, folder: Path, commands: Mapping[str, str]) -> None
     fused = f"{record_name('acc', split)}_fused"
     if fused in record.metrics:
         count = correct_of(record)[1]
-        table.add_row("accuracy fused, 95 % interval", _share_text(round(record.metrics[fused] * count), count))
+        table.add_row("accuracy fused, 95 % interval", _share_text(record, round(record.metrics[fused] * count)))
     if "val_acc_flip" in record.metrics:
         table.add_row("accuracy with flip TTA", f"{100 * record.metrics['val_acc_flip']:.1f} %")
     for name, value in record.metrics.items():
         if (
-            name.endswith(("_best", "_recomputed", "macro_f1", "nll", "ece", "_fused", "_weight", "_temperature"))
+            name.endswith(
+                ("_best", "_recomputed", "macro_f1", "nll", "ece", "_synthetic", "_fused", "_weight", "_temperature")
+            )
             or name == "train_acc"
         ) and name != fused:
             percent = name.endswith(("_best", "_recomputed", "_acc", "acc_fused"))

@@ -76,10 +76,10 @@ def _cut_start(text: str, width: int) -> str:
 def delete(
     going: Sequence[tuple[Path, int]], remove: Callable[[Path], str], key: str, yes: bool, remark: str = ""
 ) -> None:
-    """Show folders with their sizes, ask whether to delete them, and delete them.
+    """Show folders or files with their sizes, ask whether to delete them, and delete them.
 
     Args:
-        going: The folders and their sizes in bytes.
+        going: The folders or files, and their sizes in bytes.
         remove: Deletes one; returns why it did not, or an empty string.
         key: The override that asks to delete.
         yes: Delete without asking.
@@ -97,7 +97,8 @@ def delete(
         print(remark)
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise InputError(f"{key}: nothing was deleted; without a terminal, confirm with yes=true.")
-    folders = f"{len(going)} folder{'s' * (len(going) != 1)}"
+    noun = "folder" if all(path.is_dir() for path, _ in going) else "item"
+    folders = f"{len(going)} {noun}{'s' * (len(going) != 1)}"
     if not yes and not _confirmed(f"Delete {folders}, {size_text(sum(size for _, size in going))}?"):
         print("Nothing was deleted.")
         return
@@ -119,8 +120,8 @@ def _confirmed(question: str) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all files in a folder; links count as links."""
-    total = 0
+    """Bytes of a file, or of all files in a folder; links count as links."""
+    total = path.lstat().st_size if path.is_file() else 0
     for parent, _, names in os.walk(path):
         for name in names:
             with suppress(FileNotFoundError):  # a process that works there deletes temporary files

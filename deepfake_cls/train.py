@@ -29,6 +29,7 @@ def run(config: TrainConfig, sweep: bool) -> None:
     # Before the slow imports, so that a wrong path is reported at once.
     manifest = read_manifest(config.data, config.trainer.progress)
     manifest.require_classes()
+    from deepfake_cls.data.cautions import warn
     from deepfake_cls.data.images import fingerprint
     from deepfake_cls.records import digest_of
     from deepfake_cls.run_folders import claim
@@ -51,6 +52,8 @@ def run(config: TrainConfig, sweep: bool) -> None:
         else:
             print(f"{run.path}: {hardware.describe()}", flush=True)
             print_channels(config.channels, data.train.store.has_alpha)
+            if distributed.rank() == 0:
+                warn(manifest, config.data, config.trainer.progress)
             record = fit.fit_and_score(config, data, hardware, run, digests, started)
         if distributed.rank() != 0:
             return

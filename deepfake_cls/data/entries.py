@@ -1,4 +1,4 @@
-"""The entries of the image cache: what there is, and what can be deleted."""
+"""The entries of the cache: decoded images and properties of images; what there is, and what can be deleted."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ STALE_AFTER = DAY  # a build does not take longer
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder of the cache: a store, or the temporary folder of a build.
+    """A part of the cache: the folder of a store, the temporary folder of a build, or the file of an inspection.
 
     Attributes:
-        path: The folder.
+        path: The folder or file.
         status: ``in use`` (a process has it open), ``not in use``, ``damaged``; of a build: ``temporary``, or after a
             day ``interrupted``.
         used: When it was last opened or built, in seconds since the epoch.
-        shape: (N, H, W, C) of the images; empty if unknown.
-        data: ``name``, ``root`` and ``split`` of the data; empty if unknown.
+        shape: (N, H, W, C) of the images, or (N,) of an inspection; empty if unknown.
+        data: ``name``, ``root`` and ``split`` of the data; empty if unknown. An inspection has a ``name`` only.
     """
 
     path: Path
@@ -56,7 +56,7 @@ def entries(cache: Path) -> list[Entry]:
     found = []
     for path in cache.glob("*-*"):
         with suppress(FileNotFoundError):  # a build that ends renames its folder
-            entry = _read(path) if path.is_dir() and not path.is_symlink() else None
+            entry = None if path.is_symlink() else _read(path) if path.is_dir() else _read_inspection(path)
             found += [] if entry is None else [entry]
     return sorted(found, key=lambda entry: (entry.used, entry.path))
 
@@ -76,6 +76,20 @@ def _read(path: Path) -> Entry | None:
     return Entry(path, "in use" if _is_open(path) else "not in use", used, shape, data)
 
 
+def _read_inspection(path: Path) -> Entry | None:
+    """A file that ``inspection`` wrote; None for other files."""
+    if not re.fullmatch(r"inspection-[0-9a-f]{32}\.npz", path.name):
+        return None
+    import numpy as np
+
+    used, data = path.stat().st_mtime, {"name": "properties of images"}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Entry(path, "not in use", used, arrays["bytes"].shape, data)
+    except Exception:  # numpy and zipfile raise any exception for a damaged file
+        return Entry(path, "damaged", used, data=data)
+
+
 def _is_open(path: Path) -> bool:
     """Whether a process has a store open: such a process holds a shared lock, see ``store``."""
     try:
@@ -93,7 +107,7 @@ def removable(found: Sequence[Entry], what: str) -> list[Entry]:
 
     Args:
         found: All entries.
-        what: ``unused``: interrupted builds, and stores that were not opened for 30 days. ``all``: every entry that no
+        what: ``unused``: interrupted builds, and entries that were not opened for 30 days. ``all``: every entry that no
             process has open and that may not be a build in progress.
     """
     going = [entry for entry in found if entry.status not in ("in use", "temporary")]
@@ -107,6 +121,12 @@ def remove(path: Path) -> str:
 
     A process that opens it meanwhile keeps its memory map. It is renamed first, so that no process finds a part of it.
     """
+    if path.is_file():
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            return f"cannot be deleted ({error.strerror or error})"
+        return ""
     lock = filelock.FileLock(path.with_suffix(".lock"))
     try:
         with lock.acquire(timeout=0):

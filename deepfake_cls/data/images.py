@@ -28,11 +28,13 @@ class SplitImages:
         ids: One id for each image, in manifest order.
         labels: int64 (N,); −1 is unknown.
         store: The decoded images, uint8 (N, H, W, 3 or 4).
+        groups: int64 (N,), the number of each image's group, from 0; None if there are no groups.
     """
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
     store: Store
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,7 +60,10 @@ def open_images(
         _log.info(split.note)
     store = open_split(split, config, size=size, progress=progress and sys.stderr.isatty())
     ids = tuple(split.ids[row] for row in store.kept)
-    return SplitImages(ids, split.labels[store.kept], store)
+    groups = None
+    if split.groups is not None:
+        groups = np.unique(np.array(split.groups)[store.kept], return_inverse=True)[1].astype(np.int64)
+    return SplitImages(ids, split.labels[store.kept], store, groups)
 
 
 def fingerprint(manifest: Manifest, splits: dict[str, SplitImages]) -> str:
@@ -69,6 +74,7 @@ def fingerprint(manifest: Manifest, splits: dict[str, SplitImages]) -> str:
 
 def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, Any]:
     """Describe the data for a record (``data`` in ``result.json``)."""
+    groups = {name: len(np.unique(split.groups)) for name, split in splits.items() if split.groups is not None}
     return {
         "name": manifest.name,
         "fingerprint": fingerprint(manifest, splits),
@@ -76,7 +82,7 @@ def describe(manifest: Manifest, splits: dict[str, SplitImages]) -> dict[str, An
         "size": list(next(iter(splits.values())).store.size),
         "classes": list(manifest.classes),
         "alpha": any(split.store.has_alpha for split in splits.values()),
-    }
+    } | ({"groups": groups} if groups else {})
 
 
 def skipped(splits: dict[str, SplitImages]) -> list[list[str]]:

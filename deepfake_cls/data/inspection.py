@@ -6,6 +6,8 @@ import functools
 import hashlib
 import io
 import logging
+import os
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,6 +81,8 @@ def _load(file: Path, count: int) -> Inspection | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in _NAMES}
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(file)  # when it was last used, for the command cache
     except Exception:  # numpy and zipfile raise any exception for a damaged file
         return None
     return Inspection(columns) if all(column.shape == (count,) for column in columns.values()) else None

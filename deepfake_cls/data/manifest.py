@@ -79,13 +79,13 @@ class Manifest:
     real: str | None = None
 
     def __post_init__(self) -> None:
-        if self.real is not None and self.real not in self.classes:
+        if self.real is not None and self.classes and self.real not in self.classes:
             raise InputError(f"data.real={self.real}: no such class; expected one of {', '.join(self.classes)}.")
 
     @property
     def real_label(self) -> int | None:
-        """The label of ``real``."""
-        return None if self.real is None else self.classes.index(self.real)
+        """The label of ``real``; None also for data without labels."""
+        return self.classes.index(self.real) if self.real in self.classes else None
 
     def split(self, name: str, advice: str = "") -> Split:
         """Return the split of that name; raise InputError, which ends with the advice, if the data has none."""

@@ -71,6 +71,11 @@ class Source(ABC):
             size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
         """
 
+    def inspected(self, split: Split) -> Split:
+        """The split with the properties of its images, which are read unless they are in the cache."""
+        cache, workers = cache_folder(self.config.cache), self.config.workers
+        return replace(split, inspection=inspect(self.reader(split, None), cache, workers, self.progress))
+
 
 source: Registry[str, type[Source]] = Registry("data.name")
 
@@ -142,11 +147,6 @@ class FileSource(Source):
         standard = [name for name in STANDARD_SPLITS if name in splits]
         names = standard + sorted(splits.keys() - {*standard})
         return Manifest(self.config.name, classes, {name: splits[name] for name in names}, self.config.real)
-
-    def inspected(self, split: Split) -> Split:
-        """The split with the properties of its images, which are read unless they are in the cache."""
-        cache, workers = cache_folder(self.config.cache), self.config.workers
-        return replace(split, inspection=inspect(self.reader(split, None), cache, workers, self.progress))
 
     def reader(self, split: Split, size: tuple[int, int] | None) -> Reader:
         """See ``Source``."""

@@ -23,7 +23,7 @@ from deepfake_cls.report.render import mean_text, percent, plural
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson
-from deepfake_cls.summary import correct_of
+from deepfake_cls.summary import correct_of, effective_of, groups_text
 
 MODELS = ("cnn", "knn", "statistics")  # kinds of runs that a section shows; evaluations only if it has neither
 COLUMNS = ["model", "settings", "accuracy %", "95 % interval", "images"]  # of configuration_rows
@@ -62,6 +62,12 @@ class Configuration:
         return sum({_fold(run): count for run, (_, count) in zip(self.runs, self.counts, strict=True)}.values())
 
     @property
+    def effective(self) -> float:
+        """Number of independent images that ``images`` are worth; fewer than these where they have groups."""
+        shares = [effective_of(run.record) / count for run, (_, count) in zip(self.runs, self.counts, strict=True)]
+        return self.images * (sum(shares) / len(shares))
+
+    @property
     def summary(self) -> Summary:
         """Accuracy over seeds."""
         return summarise([correct / count for correct, count in self.counts])
@@ -73,14 +79,14 @@ class Configuration:
         return np.asarray(matrices.sum(axis=0))
 
 
-def estimate(counts: Sequence[tuple[int, int]], images: int) -> tuple[float, float, float]:
+def estimate(counts: Sequence[tuple[int, int]], images: float) -> tuple[float, float, float]:
     """Mean accuracy over seeds with its interval, fractions: see ``INTERVALS``.
 
     Equal accuracies of few seeds say nothing about other images, so the interval is never narrower than Wilson's.
 
     Args:
         counts: Numbers of correct and of all predictions of each seed.
-        images: Number of different images among them.
+        images: Number of different images among them, or of the independent images that they are worth.
     """
     summary = summarise([correct / count for correct, count in counts])
     low, high = wilson(summary.mean * images, images)
@@ -161,9 +167,10 @@ def configuration_rows(data: DataSet, names: Mapping[str, str]) -> list[list[str
     """Rows of a table of all configurations on a data set, see ``COLUMNS``; names are by kind."""
     rows = []
     for configuration, settings in zip(data.configurations, settings_texts(data.configurations), strict=True):
-        _, low, high = estimate(configuration.counts, configuration.images)
+        _, low, high = estimate(configuration.counts, configuration.effective)
         accuracy, interval = mean_text(configuration.summary), f"{percent(low)} to {percent(high)}"
-        rows.append([names[configuration.kind], settings, accuracy, interval, f"{configuration.counts[0][1]:,}"])
+        images = f"{configuration.counts[0][1]:,}{groups_text(configuration.runs[0].record)}"
+        rows.append([names[configuration.kind], settings, accuracy, interval, images])
     return rows
 
 

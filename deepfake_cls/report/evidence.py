@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import read_predictions
+from deepfake_cls.records import read_groups, read_predictions
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.experiment import Arm, Experiment
-from deepfake_cls.stats.compare import Difference, difference, difference_folds
+from deepfake_cls.stats.compare import Difference, by_group, difference, difference_folds
 from deepfake_cls.stats.diagnostics import McNemar, bootstrap, mcnemar, probability_better
 from deepfake_cls.stats.intervals import Summary, summarise
 from deepfake_cls.stats.verdict import Claim, Verdict, holm, judge
@@ -28,17 +28,27 @@ class Pairs:
         seeds: Seeds that both arms have.
         correct: For each seed, correct predictions of the arm and of the baseline.
         folds: Whether each seed has its own images.
+        groups: For each seed the group of each image, int64 (N,); None if the data has no groups.
     """
 
     seeds: tuple[int, ...]
     correct: list[tuple[Correct, Correct]]
     folds: bool
+    groups: list[NDArray[np.int64]] | None = None
 
     def difference(self) -> Difference:
-        """Arm minus baseline, over seeds and images."""
+        """Arm minus baseline, over seeds and images, or groups where there are."""
         if self.folds:
-            return difference_folds(self.correct)
-        return difference(np.stack([a for a, _ in self.correct]), np.stack([b for _, b in self.correct]))
+            return difference_folds(self.correct, groups=self.groups)
+        a, b = (np.stack(side) for side in zip(*self.correct, strict=True))
+        return difference(a, b, groups=None if self.groups is None else self.groups[0])
+
+    def bootstrap(self) -> tuple[float, float] | None:
+        """Percentile interval over seeds and images, or groups where there are; None for folds."""
+        if self.folds:
+            return None
+        d = np.stack([a.astype(np.int8) - b for a, b in self.correct])
+        return bootstrap(d if self.groups is None else by_group(d, self.groups[0]))
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Comparison:
             seed, and without a claim.
         bootstrap: Diagnostic: percentile interval over seeds and images; None for folds.
         probability: Diagnostic: P(arm > baseline) over seeds.
-        mcnemar: Diagnostic: exact McNemar test for each seed's pair of models.
+        mcnemar: Diagnostic: exact McNemar test for each seed's pair of models, as if images were independent.
     """
 
     seeds: tuple[int, ...]
@@ -167,7 +177,7 @@ def _compare(
         verdict=judge(difference, p_adjusted),
         claim=claim,
         claim_p=claim_p,
-        bootstrap=None if pairs.folds else bootstrap(np.stack([a.astype(np.int8) - b for a, b in pairs.correct])),
+        bootstrap=pairs.bootstrap(),
         probability=probability_better(a, b),
         mcnemar=tuple(mcnemar(a, b) for a, b in pairs.correct),
     )
@@ -183,7 +193,7 @@ def pair_predictions(
     Raises:
         InputError: If predictions are missing, or the two arms were scored on different images.
     """
-    correct, ids = [], []
+    correct, ids, groups = [], [], []
     for seed in seeds:
         arm_ids, a = correct_predictions(arm.runs[seed], name)
         baseline_ids, b = correct_predictions(baseline.runs[seed], baseline_name)
@@ -191,10 +201,12 @@ def pair_predictions(
             raise InputError(f"seed {seed} was scored on other images than the baseline, so they cannot be paired.")
         correct.append((a, b))
         ids.append(arm_ids)
+        own = [read_groups(one.runs[seed].path / "predictions.npz") for one in (arm, baseline)]
+        groups += [each for each in own if each is not None][:1]  # an older run of the two may have none
     folds = any(not np.array_equal(seed_ids, ids[0]) for seed_ids in ids)
     if folds and len({image for seed_ids in ids for image in seed_ids.tolist()}) < sum(map(len, ids)):
         raise InputError("some seeds share validation images and others do not: runs of several data sets are mixed.")
-    return Pairs(tuple(seeds), correct, folds)
+    return Pairs(tuple(seeds), correct, folds, groups if len(groups) == len(seeds) else None)
 
 
 def correct_predictions(run: Finished, name: str = "probs") -> tuple[NDArray[np.str_], Correct]:

@@ -21,7 +21,7 @@ from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.discrepancies import findings
 from deepfake_cls.settings import recipe_text
 from deepfake_cls.stats.verdict import ClaimWord, Word
-from deepfake_cls.summary import accuracy_text, time_text
+from deepfake_cls.summary import accuracy_text, groups_text, time_text
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "statistics": "Image statistics", "evaluate": "Evaluation"}
 BOTH = " (the wider of that over seeds and that over images)"
@@ -123,7 +123,7 @@ def _card(headline: Configuration) -> dict[str, str]:
     records = [run.record for run in headline.runs]
     record, summary = records[0], headline.summary
     counts = headline.counts
-    value, low, high = estimate(counts, headline.images)
+    value, low, high = estimate(counts, headline.effective)
     images = f"{min(count for _, count in counts):,}"
     ks = [int(k) for k in record.config["k"]] if headline.kind == "knn" else []
     stage, verb = ("evaluate", "evaluated") if headline.kind == "evaluate" else ("fit", "trained")
@@ -139,7 +139,9 @@ def _card(headline: Configuration) -> dict[str, str]:
         if several
         else f"{split} accuracy",
         "interval": f"95 % interval{BOTH if several else ''} {100 * low:.1f} to {100 * high:.1f} %",
-        "counts": f"{images} images each" if several else f"{counts[0][0]:,} of {images} images correct",
+        "counts": f"{images} images{groups_text(record)} each"
+        if several
+        else f"{counts[0][0]:,} of {images} images{groups_text(record)} correct",
         "detail": f"k = {5 if 5 in ks else ks[0]}" if ks else f"{verb} in {time_text(seconds)}",
         "hardware": hardware_text(record.device, record.precision, record.threads),
         "settings": recipe_text(headline.kind, headline.runs[0].record.config),

@@ -23,8 +23,7 @@ from deepfake_cls.report.evidence import Evidence
 from deepfake_cls.report.render import Table, plural
 from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
-from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import correct_of
+from deepfake_cls.summary import correct_of, interval_of
 
 Plot = tuple[Figure, str]  # figure and caption
 
@@ -40,13 +39,13 @@ def accuracy_plot(headlines: Sequence[Configuration], names: Mapping[str, str]) 
     rows: list[figures.Estimate] = []
     for headline in headlines:
         if headline.kind != "knn":
-            rows.append((names[headline.kind], *estimate(headline.counts, headline.images)))
+            rows.append((names[headline.kind], *estimate(headline.counts, headline.effective)))
             continue
         by_k = [run.record.by_k for run in headline.runs]
         for k in sorted(set[str]().union(*by_k), key=int):
             scored = [(each[k]["val_acc"], n) for each, (_, n) in zip(by_k, headline.counts, strict=True) if k in each]
             counts = [(round(accuracy * n), n) for accuracy, n in scored]
-            rows.append((f"KNN, k = {k}", *estimate(counts, headline.images)))
+            rows.append((f"KNN, k = {k}", *estimate(counts, headline.effective)))
     chance = 1 / len(headlines[0].runs[0].record.data["classes"])
     return figures.accuracy_figure(rows, chance), INTERVALS
 
@@ -55,7 +54,7 @@ def configurations_plot(data: DataSet, names: Mapping[str, str]) -> Plot:
     """Accuracies of the configurations on a data set with their intervals; names are by kind."""
     shown = data.configurations[:CONFIGURATIONS]
     texts = settings_texts(shown)
-    rows = [(f"{names[c.kind]} {text}", *estimate(c.counts, c.images)) for c, text in zip(shown, texts, strict=True)]
+    rows = [(f"{names[c.kind]} {text}", *estimate(c.counts, c.effective)) for c, text in zip(shown, texts, strict=True)]
     omitted = len(data.configurations) - len(shown)
     caption = f"{INTERVALS} {omitted} more configurations are not shown." if omitted else INTERVALS
     return figures.accuracy_figure(rows, 1 / len(data.classes)), caption
@@ -142,7 +141,7 @@ def _knn_plots(study: Study) -> list[Plot]:
         for run in arm.runs.values():
             count = correct_of(run.record)[1]
             curves[arm.label] = {
-                int(k): (metrics["val_acc"], *wilson(round(metrics["val_acc"] * count), count))
+                int(k): (metrics["val_acc"], *interval_of(run.record, round(metrics["val_acc"] * count)))
                 for k, metrics in run.record.by_k.items()
             }
     if not curves:

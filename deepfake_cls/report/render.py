@@ -70,6 +70,12 @@ def interval_text(difference: Difference) -> str:
     return f"{points(difference.estimate)} ({points(difference.low)} to {points(difference.high)})"
 
 
+def images_text(difference: Difference) -> str:
+    """``1,250 images``, or ``1,250 images in 135 groups`` where groups are the unit."""
+    groups = "" if difference.groups is None else f" in {difference.groups:,} groups"
+    return f"{difference.images:,} images{groups}"
+
+
 def claim_text(verdict: ClaimVerdict) -> str:
     """``excluded``, ``compatible``, ``compatible, as is 0``, ``not tested``."""
     return f"{verdict.word}, as is 0" if verdict.undecided else verdict.word

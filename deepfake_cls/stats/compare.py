@@ -8,7 +8,7 @@ other seeds and other images, so the interval of :func:`difference` accounts for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 import numpy as np
@@ -59,6 +59,8 @@ class Difference:
         df: Degrees of freedom of that t: from S − 1 (only seeds matter) to N − 1 (only images matter).
         seeds: S.
         images: N, per seed; the rounded mean for folds of unequal size.
+        groups: G, the number of groups of these images, which are then the unit instead of images: ``df``,
+            ``components`` and ``shares`` are those of groups. None if each image is a unit.
         components: Variances of a cell, in squared fractions, at least 0.
         shares: Shares of the components in the variance of the estimate; they sum to 1, or are all 0.
         detectable: Smallest true difference that is found with 80 % power at this standard error (alpha 0.05).
@@ -79,7 +81,13 @@ class Difference:
     shares: Components
     detectable: float
     seeds_ignored: bool = False
+    groups: int | None = None
     spread: Spread = field(kw_only=True)
+
+    @property
+    def units(self) -> int:
+        """Number of groups, or of images where there are none."""
+        return self.images if self.groups is None else self.groups
 
     def p_of(self, low: float, high: float | None = None) -> float:
         """Two-sided p value of "the true difference is ``low``", or of "it lies between ``low`` and ``high``".
@@ -134,7 +142,9 @@ class Spread:
         return np.asarray(np.maximum(self.weighted(alpha), self.floored(alpha)))
 
 
-def mean_squares(d: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def mean_squares(
+    d: NDArray[np.int8] | NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean squares of a two-way layout with one observation per cell (Scheffé 1959, chapter 7).
 
     Args:
@@ -148,7 +158,10 @@ def mean_squares(d: NDArray[np.int8]) -> tuple[NDArray[np.float64], NDArray[np.f
     grand_mean = seed_means.mean(axis=-1)
     ms_seed = images * seed_means.var(axis=-1, ddof=1)
     ms_image = seeds * image_means.var(axis=-1, ddof=1)
-    squares = np.square(d, dtype=np.int64).sum(axis=(-2, -1)) - seeds * images * grand_mean**2
+    squares = (
+        np.square(d, dtype=np.int64 if d.dtype.kind == "i" else np.float64).sum(axis=(-2, -1))
+        - seeds * images * grand_mean**2
+    )
     residual = squares - (seeds - 1) * ms_seed - (images - 1) * ms_image
     return ms_seed, ms_image, np.maximum(residual, 0) / ((seeds - 1) * (images - 1))
 
@@ -177,7 +190,29 @@ def _crossed_spread(
     return Spread(ms_seed, np.maximum(ms_image - ms_residual, 0), floor, seeds - 1, images - 1)
 
 
-def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0.95) -> Difference:
+def by_group(d: NDArray[np.int8], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Differences of groups, as if each were one image: float64 (..., G); their mean is that over images.
+
+    An accuracy of groups of unequal size is a ratio. So each value is the estimate plus the sum of the group's
+    residuals, times G / N (linearisation; Cochran 1977, chapter 6).
+
+    Args:
+        d: int8 (..., N).
+        groups: int64 (N,), the group of each image.
+    """
+    index, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    rows = d.reshape(-1, d.shape[-1])
+    sums = np.stack([np.bincount(index, row) for row in rows]).reshape(*d.shape[:-1], len(sizes))
+    estimate = d.mean(dtype=np.float64)
+    return np.asarray(estimate + (sums - estimate * sizes) * (len(sizes) / d.shape[-1]))
+
+
+def difference(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    confidence: float = 0.95,
+    groups: NDArray[np.int64] | None = None,
+) -> Difference:
     """Difference in accuracy of two arms, with an interval over seeds and images.
 
     D[s, i] = A[s, i] − B[s, i] is a two-way layout of random effects: seeds crossed with images, one observation per
@@ -196,11 +231,29 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
         a: bool (S, N), correct predictions of arm A: seeds by images, at least 2 images.
         b: bool (S, N), of arm B; same seeds and images, in the same order.
         confidence: Two-sided level.
+        groups: int64 (N,), the group of each image, such as its prompt. Images of one group are not independent, so the
+            interval is over groups: N and i stand for groups in the formulas above. None: each image is a unit.
 
     Raises:
-        ValueError: If the arrays are not boolean, their shapes differ, or there are no seeds or fewer than 2 images.
+        ValueError: If the arrays are not boolean, their shapes differ, or there are no seeds or fewer than 2 images or
+            groups.
     """
-    d = _paired_differences(a, b, 2)
+    paired = _paired_differences(a, b, 2)
+    if groups is not None:
+        found = _difference(_grouped(paired, groups), confidence)
+        return replace(found, images=paired.shape[1], groups=found.images)
+    return _difference(paired, confidence)
+
+
+def _grouped(d: NDArray[np.int8], groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    found = by_group(d, groups)
+    if found.shape[-1] < 2:
+        raise ValueError("expected images of 2 or more groups, not of one")
+    return found
+
+
+def _difference(d: NDArray[np.int8] | NDArray[np.float64], confidence: float) -> Difference:
+    """See :func:`difference`: of images, or of groups as if they were images, (S, N)."""
     seeds, images = d.shape
     if seeds == 1:
         return _one_seed(d[0], confidence)
@@ -212,7 +265,9 @@ def difference(a: NDArray[np.bool_], b: NDArray[np.bool_], confidence: float = 0
 
 
 def difference_folds(
-    pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]], confidence: float = 0.95
+    pairs: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+    confidence: float = 0.95,
+    groups: Sequence[NDArray[np.int64]] | None = None,
 ) -> Difference:
     """Difference in accuracy where every seed has its own held-out images: a paired t test over folds, equal weights.
 
@@ -224,13 +279,23 @@ def difference_folds(
     Args:
         pairs: For each seed, two bool (N_s,) of the same images: correct predictions of arm A and of arm B.
         confidence: Two-sided level.
+        groups: For each seed int64 (N_s,), the group of each image; see :func:`difference`.
 
     Raises:
-        ValueError: If there is no pair, a pair is not boolean, its shapes differ, or it has fewer than 2 images.
+        ValueError: If there is no pair, a pair is not boolean, its shapes differ, or it has fewer than 2 images or
+            groups.
     """
     if not pairs:
         raise ValueError("expected at least one fold")
-    folds = [_paired_differences(a, b, 1) for a, b in pairs]
+    paired = [_paired_differences(a, b, 1) for a, b in pairs]
+    if groups is not None:
+        found = _difference_folds([_grouped(d, own) for d, own in zip(paired, groups, strict=True)], confidence)
+        return replace(found, images=round(sum(map(len, paired)) / len(paired)), groups=found.images)
+    return _difference_folds(paired, confidence)
+
+
+def _difference_folds(folds: Sequence[NDArray[np.int8] | NDArray[np.float64]], confidence: float) -> Difference:
+    """See :func:`difference_folds`: of images, or of groups as if they were images."""
     if len(folds) == 1:
         return _one_seed(folds[0], confidence)
     seeds, images = len(folds), round(sum(map(len, folds)) / len(folds))
@@ -276,7 +341,7 @@ def _paired_differences(a: NDArray[np.bool_], b: NDArray[np.bool_], ndim: int) -
     return a.astype(np.int8) - b.astype(np.int8)
 
 
-def _one_seed(d: NDArray[np.int8], confidence: float) -> Difference:
+def _one_seed(d: NDArray[np.int8] | NDArray[np.float64], confidence: float) -> Difference:
     images = len(d)
     variance = float(d.var(ddof=1, dtype=np.float64))
     spread = Spread(0.0, variance / images, images**-2.0, images - 1, images - 1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.registry import Registry
+from deepfake_cls.stats.intervals import effective_count
 
 _log = logging.getLogger(__name__)
 ECE_BINS = 15
@@ -30,7 +31,9 @@ class Scores:
     """Scores of one split.
 
     Attributes:
-        metrics: Every registered metric by name, without those that are not defined for these predictions.
+        metrics: Every registered metric by name, without those that are not defined for these predictions. With groups
+            also ``effective_n``, see :func:`deepfake_cls.stats.intervals.effective_count`; with a class of real images
+            also ``auroc_synthetic``.
         recall: By class; None for a class without images.
         confusion: Counts; rows are true classes, columns predictions.
     """
@@ -49,14 +52,25 @@ def record_name(name: str, split: str) -> str:
     return f"{'val' if split == 'validation' else split}_{name}"
 
 
-def score(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> Scores:
+def score(
+    labels: NDArray[np.int64],
+    probs: NDArray[np.float32],
+    groups: NDArray[np.int64] | None = None,
+    real: int | None = None,
+) -> Scores:
     """Compute every registered metric, the recall by class and the confusion matrix.
 
     Args:
         labels: int64 (N,), all known.
         probs: float32 (N, C); ties go to the smaller label.
+        groups: int64 (N,), the group of each image; None if there are none.
+        real: The label of images that no generator made; None if there is no such class.
     """
     values = {name: compute(name, labels, probs) for name in metric}
+    if groups is not None:
+        values["effective_n"] = effective_count(probs.argmax(axis=1) == labels, groups)
+    if real is not None:
+        values["auroc_synthetic"] = area_under_roc(labels != real, 1 - probs[:, real])
     counts = _confusion(labels, probs)
     recall = [
         int(hit) / int(count) if count else None for hit, count in zip(counts.diagonal(), counts.sum(1), strict=True)
@@ -114,17 +128,21 @@ def auroc(labels: NDArray[np.int64], probs: NDArray[np.float32]) -> float | None
 
     Classes of no image or of all images are omitted; None if no class remains.
     """
-    areas = []
-    for label, column in enumerate(probs.T):
-        positive = labels == label
-        positives = int(positive.sum())
-        negatives = len(labels) - positives
-        if positives and negatives:
-            # Mean ranks from 1, as scipy.stats.rankdata gives them; importing that takes 1 to 3 s.
-            _, positions, counts = np.unique(column, return_inverse=True, return_counts=True)
-            ranks = (counts.cumsum() - (counts - 1) / 2)[positions]
-            areas.append((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    every = [area_under_roc(labels == label, column) for label, column in enumerate(probs.T)]
+    areas = [area for area in every if area is not None]
     return float(np.mean(areas)) if areas else None
+
+
+def area_under_roc(positive: NDArray[np.bool_], scores: NDArray[np.float32]) -> float | None:
+    """Area under the ROC curve of scores (N,); ties count half. None if all images are positive, or none is."""
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    # Mean ranks from 1, as scipy.stats.rankdata gives them; importing that takes 1 to 3 s.
+    _, positions, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[positions]
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 @metric("brier")

@@ -211,7 +211,7 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
         return half_width(seeds, images, corrected_alpha) < size or half_width(seeds, images) < margin - size
 
     seeds, images = _needed(difference, decides)
-    seeds_floor, images_floor = half_width(inf, difference.images), half_width(difference.seeds, inf)
+    seeds_floor, images_floor = half_width(inf, difference.units), half_width(difference.seeds, inf)
     if seeds is not None:
         outlook = f"about {seeds} seeds would decide it"
     elif images is not None:
@@ -229,9 +229,9 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
 
 def _needed(difference: Difference, decides: Callable[[int, int], bool]) -> tuple[int | None, int | None]:
     """Smallest numbers of seeds, and of images, that decide; each with the other number as it is."""
-    seeds = _fewest(lambda count: decides(count, difference.images), difference.seeds + 1, MAX_SEEDS)
-    images = _fewest(lambda count: decides(difference.seeds, count), difference.images + 1, MAX_IMAGES)
-    return seeds, images
+    seeds = _fewest(lambda count: decides(count, difference.units), difference.seeds + 1, MAX_SEEDS)
+    units = _fewest(lambda count: decides(difference.seeds, count), difference.units + 1, MAX_IMAGES)
+    return seeds, None if units is None else round(units * difference.images / difference.units)
 
 
 def _planned(components: Components, seeds: float, images: float) -> Spread:

@@ -91,6 +91,9 @@ def fit_and_score(
 
 def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
     """The LightningModule of a configuration, with its initial weights."""
+    weights = None
+    if config.recipe.class_weights == "balanced":
+        weights = balanced_weights(data.train.labels, len(data.manifest.classes))
     return Classifier(
         classes=list(data.manifest.classes),
         size=list(data.train.store.size),
@@ -106,7 +109,15 @@ def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
         recipe=asdict(config.recipe),
         identity=run.identity,
         resize=getattr(config.data, "resize", None),
+        real=data.manifest.real,
+        class_weights=weights,
     )
+
+
+def balanced_weights(labels: NDArray[np.int64], classes: int) -> list[float]:
+    """The weight n / (C n_c) of each of C classes, where n_c of the n labels are those of class c, at least 1."""
+    counts = np.bincount(labels, minlength=classes)
+    return [len(labels) / (classes * max(count, 1)) for count in counts.tolist()]
 
 
 def start_from(path: str, model: Classifier) -> None:
@@ -299,6 +310,7 @@ def add_flip(data: ImageData, hardware: Hardware, run: Run) -> Record:
         if "val_acc_recomputed" in record.metrics:
             recomputed = read_predictions(run.path / "predictions.npz", "probs_recomputed")[2]
             outputs = replace(outputs, probs_recomputed=recomputed)
-        write_outputs(run.path / "predictions.npz", data.validation.ids, labels, outputs)
+        path, groups = run.path / "predictions.npz", data.validation.groups
+        write_outputs(path, data.validation.ids, labels, outputs, groups=groups)
         write_record(run.path, record)
     return record

@@ -47,6 +47,8 @@ class Classifier(L.LightningModule):
         recipe: The optimisation (``RecipeConfig``).
         identity: The run key.
         resize: The training's ``data.resize``; None for a layout without this key.
+        real: The class of images that no generator made; None if there is none.
+        class_weights: Weight of each class in the training loss, see :meth:`loss`; None: all are 1.
     """
 
     def __init__(
@@ -65,11 +67,16 @@ class Classifier(L.LightningModule):
         recipe: dict[str, Any],
         identity: str = "",
         resize: bool | None = None,
+        real: str | None = None,
+        class_weights: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.classes, self.seed, self.lr, self.epochs, self.steps = classes, seed, lr, epochs, steps
         self.recipe = recipe
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", weights, persistent=False)
         self.network = build(
             model["name"],
             model["args"],
@@ -166,10 +173,26 @@ class Classifier(L.LightningModule):
         if len(share) == 0:  # DDP needs gradients from each process; these are 0
             zero: Tensor = logits.sum()
             return zero
-        loss = F.cross_entropy(logits, share.targets.to(logits.dtype), label_smoothing=self.recipe["label_smoothing"])
+        loss = self.loss(logits, share.targets)
         self.last_loss = loss.detach()
         self.train_loss.update(self.last_loss.expand(len(share)))
         return loss * (len(share) * distributed.world_size() / count)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of a batch with label smoothing and the weights of the classes.
+
+        The definition is that of ``torch.nn.CrossEntropyLoss`` for probabilities as targets:
+        −Σ_i Σ_c w_c q_ic log p_ic / B, where q are the smoothed targets. So after CutMix each class counts with its
+        own weight. The divisor is the number of images, not the sum of their weights as for targets that are labels:
+        balanced weights have the mean 1 over the training images, and the processes can share a batch.
+
+        Args:
+            logits: (B, C).
+            targets: (B, C), a probability for each class.
+        """
+        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        smoothing = self.recipe["label_smoothing"]
+        return F.cross_entropy(logits, targets.to(logits.dtype), weight=weight, label_smoothing=smoothing)
 
     def _training_logits(self, share: Batch) -> Tensor:
         try:

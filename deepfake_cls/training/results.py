@@ -35,7 +35,7 @@ def write_results(
     ``recomputed`` are those of validation with recomputed statistics of batch normalisation.
     """
     labels = data.validation.labels
-    scores = score(labels, validation.probs)
+    scores = score(labels, validation.probs, data.validation.groups, data.manifest.real_label)
     metrics = scores.prefixed("validation")
     metrics["val_acc_best"] = max(row["val_acc"] for row in history)
     metrics["train_acc"] = score(data.train.labels, clean.probs).metrics["acc"]
@@ -44,7 +44,7 @@ def write_results(
     if recomputed is not None:
         metrics["val_acc_recomputed"] = score(labels, recomputed.probs).metrics["acc"]
         validation = replace(validation, probs_recomputed=recomputed.probs)
-    write_outputs(run.path / "predictions.npz", data.validation.ids, labels, validation)
+    write_outputs(run.path / "predictions.npz", data.validation.ids, labels, validation, groups=data.validation.groups)
     rows = np.sort(np.random.default_rng(0).permutation(len(data.train))[:TRAIN_FEATURES])
     ids = [data.train.ids[row] for row in rows]
     write_outputs(run.path / "train_features.npz", ids, data.train.labels[rows], clean, rows)
@@ -58,6 +58,7 @@ def write_outputs(
     labels: NDArray[np.int64],
     outputs: Outputs,
     rows: NDArray[np.int64] | slice = slice(None),
+    groups: NDArray[np.int64] | None = None,
 ) -> None:
     """Write the outputs of some images.
 
@@ -67,6 +68,7 @@ def write_outputs(
         labels: int64 (R,), of these images.
         outputs: Of all images.
         rows: int64 (R,), which images are written.
+        groups: int64 (R,), the group of each of these images; None if there are no groups.
     """
     features, probs_flip, probs_recomputed = outputs.features, outputs.probs_flip, outputs.probs_recomputed
     write_predictions(
@@ -74,6 +76,7 @@ def write_outputs(
         ids,
         labels,
         outputs.probs[rows],
+        groups,
         logits=outputs.logits[rows],
         features=None if features is None else features[rows],
         probs_flip=None if probs_flip is None else probs_flip[rows],

@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
 from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.data import inspection, sources
 from deepfake_cls.data.inspection import Inspection
 from deepfake_cls.data.manifest import Manifest, Split
-from deepfake_cls.data.sources import FileSource, read_manifest, source
+from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.data.units import Units, first_share, folds, hold_out, units_of
 from deepfake_cls.errors import InputError
-from tests.data.sample_files import noise
+from tests.data.prompts import prompts, write
 
 
 def make(labels: list[int], groups: list[int] | None, digests: list[int] | None, ids: list[str] | None = None) -> Split:
@@ -154,32 +153,6 @@ def test_smaller_shares_are_within_larger_ones_and_units_stay_whole() -> None:
 
 
 # Through the data set
-
-
-@source("test_prompts")
-class Prompts(FileSource):
-    """``CLASS/PROMPT-NUMBER.png`` without a validation split; the group is the prompt."""
-
-    def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
-        paths = sorted(root.glob("*/*.png"))
-        classes = tuple(sorted({path.parent.name for path in paths}))
-        labels = np.array([classes.index(path.parent.name) for path in paths])
-        ids = tuple(path.relative_to(root).as_posix() for path in paths)
-        groups = tuple(path.stem.split("-")[0] for path in paths)
-        return classes, [Split("train", ids, labels, tuple(paths), groups=groups)]
-
-
-def write(root: Path, label: str, prompt: int, number: int, seed: int) -> None:
-    (root / label).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(noise(seed, 8, 8)).save(root / label / f"{prompt}-{number}.png")
-
-
-def prompts(root: Path, count: int = 20) -> None:
-    """Two classes with ``count`` prompts of three images; both classes have the same prompts."""
-    for index, label in enumerate(("gan", "real")):
-        for prompt in range(count):
-            for number in range(3):
-                write(root, label, prompt, number, seed=1000 * index + 10 * prompt + number)
 
 
 def opened(root: Path, **options: object) -> Manifest:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional as F
 
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels, with_channels
@@ -14,6 +15,7 @@ from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.store import Store
 from deepfake_cls.errors import InputError
 from deepfake_cls.training.augment import Pipeline
+from deepfake_cls.training.fit import balanced_weights
 from tests.builders import batch, classifier
 
 
@@ -148,3 +150,30 @@ def test_a_batch_of_one_image_with_maps_of_one_pixel_is_refused() -> None:
     images = torch.zeros((1, 8, 8, 3), dtype=torch.uint8)
     with pytest.raises(InputError, match="batch_size: a batch has one image, and its feature maps have one pixel"):
         model.training_step(ImageBatch(images, torch.zeros(1, dtype=torch.int64), np.zeros(1, dtype=np.int64)), 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_classes_have_the_loss_of_torch(smoothing: float) -> None:
+    classes = [2.0, 0.5, 0.8]
+    model = classifier(label_smoothing=smoothing)
+    model.class_weights = torch.tensor(classes)
+    rng = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(6, 3, generator=rng), torch.rand(6, 3, generator=rng).softmax(dim=1)
+    oracle = torch.nn.CrossEntropyLoss(weight=torch.tensor(classes), label_smoothing=smoothing)
+    assert model.loss(logits, targets).item() == pytest.approx(oracle(logits, targets).item(), rel=1e-6)
+    smoothed = targets * (1 - smoothing) + smoothing / 3
+    by_hand = -(smoothed * torch.tensor(classes) * logits.log_softmax(dim=1)).sum() / 6
+    assert model.loss(logits, targets).item() == pytest.approx(by_hand.item(), rel=1e-6)
+    # For labels torch divides by the sum of the weights instead.
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    weighted = model.loss(logits, F.one_hot(labels, 3)).item() * 6 / torch.tensor(classes)[labels].sum().item()
+    if smoothing == 0:
+        assert weighted == pytest.approx(oracle(logits, labels).item(), rel=1e-6)
+
+
+def test_balanced_weights_have_the_mean_1_over_the_training_images() -> None:
+    labels = np.array([0] * 70 + [1] * 20 + [2] * 10)
+    found = balanced_weights(labels, 3)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    assert found == pytest.approx(expected.tolist())
+    assert np.array(found)[labels].mean() == pytest.approx(1)

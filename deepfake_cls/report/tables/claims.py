@@ -13,14 +13,13 @@ from deepfake_cls.records import Record
 from deepfake_cls.report import paper
 from deepfake_cls.report.datasets import Configuration, estimate
 from deepfake_cls.report.evidence import claim_p
-from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, percent
+from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, percent
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.discrepancies import findings
 from deepfake_cls.report.tables.main_arm import compare_tta
 from deepfake_cls.stats.compare import Difference, difference_of_metrics
-from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, holm
-from deepfake_cls.summary import correct_of
+from deepfake_cls.summary import correct_of, groups_text, interval_of
 
 MORE, LESS = Claim(0, inf), Claim(-inf, 0)
 COLUMNS = ["claim of the paper", "paper", "verdict", "our runs (95 %)", "scale", "to settle it"]
@@ -118,7 +117,7 @@ def _accuracy(study: Study) -> Tested:
     verdict, ours, interval = ClaimVerdict("not tested", ""), DASH, None
     if runs:
         configuration = Configuration("cnn", runs)
-        mean, *interval = estimate(configuration.counts, configuration.images)
+        mean, *interval = estimate(configuration.counts, configuration.effective)
         ours = f"{_share(mean, *interval)}, n = {len(runs)}"
         if study.scale == "reference" and len(runs) > 1:
             verdict = _judge_value(reported, *interval)
@@ -133,8 +132,8 @@ def _knn(study: Study) -> Tested:
     if run is None:
         return _of_value(text, reported, ClaimVerdict("not tested", ""), DASH, DASH, "experiment=table1_knn")
     accuracy, count = run.record.metrics["val_acc"], correct_of(run.record)[1]
-    low, high = wilson(round(accuracy * count), count)
-    ours = f"{_share(accuracy, low, high)}, {count:,} images"
+    low, high = interval_of(run.record, round(accuracy * count))
+    ours = f"{_share(accuracy, low, high)}, {count:,} images{groups_text(run.record)}"
     return _of_value(text, reported, _judge_value(reported, low, high), ours, DASH, DASH)
 
 
@@ -148,7 +147,7 @@ def _shift(study: Study) -> Tested:
         return replace(row, settle="experiment=table1_knn")
     images = row.verdict.images_needed
     settle = f"about {images:,} images" if images else "more images" if row.verdict.undecided else DASH
-    return replace(row, ours=f"{interval_text(difference)}, {difference.images:,} images", settle=settle)
+    return replace(row, ours=f"{interval_text(difference)}, {images_text(difference)}", settle=settle)
 
 
 def _arm_claims(study: Study) -> list[Tested]:

@@ -9,8 +9,7 @@ from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.evidence import over_seeds
 from deepfake_cls.report.render import DASH, Table, hardware_text, mean_text, percent
 from deepfake_cls.report.study import Study
-from deepfake_cls.stats.intervals import wilson
-from deepfake_cls.summary import correct_of, time_text
+from deepfake_cls.summary import correct_of, interval_of, time_text
 
 
 @table(1)
@@ -82,5 +81,5 @@ def _with_wilson(accuracy: float | None, run: Finished | None) -> str:
     if accuracy is None or run is None:
         return DASH
     count = correct_of(run.record)[1]
-    low, high = wilson(round(accuracy * count), count)
+    low, high = interval_of(run.record, round(accuracy * count))
     return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"

@@ -10,7 +10,7 @@ from deepfake_cls.escaping import printable
 from deepfake_cls.records import Record
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.evidence import over_seeds, pair_predictions
-from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import summarise
@@ -84,7 +84,7 @@ def tta_table(study: Study) -> Table:
         verdict = judge(difference)
         gain, word = interval_text(difference), verdict.word
         data |= {"difference": difference.estimate, "low": difference.low, "high": difference.high, "verdict": word}
-        size = f"{plural(difference.seeds, 'seed')}, {difference.images:,} images each"
+        size = f"{plural(difference.seeds, 'seed')}, {images_text(difference)} each"
         notes.append(f"flip TTA: {verdict.sentence} ({size}). Claim {claimed.sentence}.{study.scale_caveat}")
     cells = [mean_text(plain), mean_text(flipped), gain, word]
     cells += [str(claim).removesuffix(" points"), claim_text(claimed)]

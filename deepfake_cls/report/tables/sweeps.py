@@ -8,7 +8,7 @@ from typing import Any
 
 from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import Row, over_seeds
-from deepfake_cls.report.render import DASH, Table, claim_text, interval_text, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent, plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import Summary
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, points
@@ -173,7 +173,7 @@ def _detail(row: Row) -> str:
     assert comparison is not None
     d = comparison.difference
     return (
-        f"{row.arm.label}: {plural(d.seeds, 'seed')}, {d.images:,} images each. Variance of the difference:"
+        f"{row.arm.label}: {plural(d.seeds, 'seed')}, {images_text(d)} each. Variance of the difference:"
         f" {100 * d.shares.seed:.0f} % between seeds, {100 * d.shares.image:.0f} % between images,"
         f" {100 * d.shares.residual:.0f} % residual."
         f" A true difference of {100 * d.detectable:.1f} points would be found with a probability of 80 %."
