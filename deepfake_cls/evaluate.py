@@ -27,6 +27,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
     from deepfake_cls.commands import label_command, predict_command
     from deepfake_cls.data import read_manifest
     from deepfake_cls.data.images import fingerprint, require_labels, require_same_classes
+    from deepfake_cls.data.manifest import CUT_SPLITS
     from deepfake_cls.inference import data_as_trained, open_model, open_scored_split, predict_split
     from deepfake_cls.records import digest_of, write_predictions, write_record
     from deepfake_cls.run_folders import claim
@@ -36,7 +37,7 @@ def run(config: EvaluateConfig, sweep: bool) -> None:
 
     model, hardware = open_model(config)
     config = replace(config, data=data_as_trained(config.data, model))
-    manifest = read_manifest(config.data, config.trainer.progress)
+    manifest = read_manifest(config.data, config.trainer.progress, cut=config.split in CUT_SPLITS)
     require_labels(manifest, config.split, predict_command(config.checkpoint, asdict(config)))
     require_same_classes(model.classes, manifest)
     split = open_scored_split(config, model, manifest)

@@ -14,7 +14,7 @@ import numpy as np
 
 from deepfake_cls.cli import ONCE, main
 from deepfake_cls.config import ImageFilesConfig, PredictConfig
-from deepfake_cls.data.manifest import STANDARD_SPLITS
+from deepfake_cls.data.manifest import CUT_SPLITS, STANDARD_SPLITS
 from deepfake_cls.errors import IncompleteError, InputError
 
 if TYPE_CHECKING:  # importing torch takes seconds, and an error in the arguments comes first
@@ -115,7 +115,7 @@ def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     if config.resize is not None:
         data = replace(data, resize=config.resize)
     config = replace(config, data=data)
-    manifest = read_manifest(data, config.trainer.progress)
+    manifest = read_manifest(data, config.trainer.progress, cut=config.split in CUT_SPLITS)
     if data.name == "synthetic" and manifest.classes != tuple(model.classes):
         raise InputError(
             "No images are given. Give files or folders, as in deepfake-cls predict PHOTOS checkpoint=FILE, or a data"

@@ -124,6 +124,7 @@ def remove(path: Path) -> str:
     if path.is_file():
         try:
             path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
         except OSError as error:
             return f"cannot be deleted ({error.strerror or error})"
         return ""

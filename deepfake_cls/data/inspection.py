@@ -7,12 +7,13 @@ import hashlib
 import io
 import logging
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 
 from deepfake_cls.data.build import cores, progress_bar, run_chunks
 from deepfake_cls.data.decode import DecodeError
@@ -66,13 +67,29 @@ def inspect(reader: Reader, cache: Path, workers: int | None = None, progress: b
     file = cache / f"inspection-{hasher.hexdigest()[:32]}.npz"
     inspection = _load(file, len(reader))
     if inspection is None:
-        inspection = _inspect(reader, workers or cores(), progress)
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **inspection.columns)  # type: ignore[arg-type]  # numpy's stub
-        try:
-            write_atomically(file, buffer.getvalue(), "choose another folder with data.cache=PATH")
-        except OutputError as error:  # the properties are complete without it
-            _log.warning("%s", error)
+        with _lock(file):
+            # Another job of a sweep may have written it meanwhile.
+            inspection = _load(file, len(reader)) or _inspect_and_save(reader, file, workers or cores(), progress)
+    return inspection
+
+
+def _lock(file: Path) -> AbstractContextManager[object]:
+    """A lock, so that of several processes one reads the images; none if the cache cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file.with_suffix(".lock")).acquire()
+    except OSError:
+        return nullcontext()
+
+
+def _inspect_and_save(reader: Reader, file: Path, workers: int, progress: bool) -> Inspection:
+    inspection = _inspect(reader, workers, progress)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **inspection.columns)  # type: ignore[arg-type]  # numpy's stub
+    try:
+        write_atomically(file, buffer.getvalue(), "choose another folder with data.cache=PATH")
+    except OutputError as error:  # the properties are complete without it
+        _log.warning("%s", error)
     return inspection
 
 

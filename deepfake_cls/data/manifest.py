@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepfake_cls.data.inspection import Inspection
 
 STANDARD_SPLITS = ("train", "validation", "test")
+CUT_SPLITS = ("train", "validation")  # a cut changes them
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,11 +39,13 @@ class Source(ABC):
     Attributes:
         Config: Schema of the ``data`` group: a dataclass derived from ``DataConfig``.
         progress: Whether ``manifest`` shows a progress bar if it decodes images.
+        cut: Whether ``manifest`` cuts a validation split from the training split, if the configuration says so.
     """
 
     Config: ClassVar[type[DataConfig]]
     config: DataConfig
     progress: bool = False
+    cut: bool = True
 
     def __init__(self, config: DataConfig) -> None:
         check(config, "data.")
@@ -89,7 +91,7 @@ def open_source(config: DataConfig) -> Source:
     return source[config.name](config)
 
 
-def read_manifest(config: DataConfig, progress: bool = False) -> Manifest:
+def read_manifest(config: DataConfig, progress: bool = False, cut: bool = True) -> Manifest:
     """List the classes, labels and splits of the configured data set.
 
     Images are opened only if a validation split is cut from the training split: exact duplicates stay together. Their
@@ -98,13 +100,15 @@ def read_manifest(config: DataConfig, progress: bool = False) -> Manifest:
     Args:
         config: The ``data`` group.
         progress: Show a progress bar while images are opened, if standard error is a terminal.
+        cut: Cut validation images from the training split if the data has no such split, and with ``data.fold``.
+            Without it no image is opened; the splits train and validation are then not those of a training.
 
     Raises:
         InputError: If the data is missing, does not follow the layout, or contradicts itself. The message lists all
             rows or folders that are wrong.
     """
     opened = open_source(config)
-    opened.progress = progress and sys.stderr.isatty()
+    opened.progress, opened.cut = progress and sys.stderr.isatty(), cut
     return opened.manifest()
 
 
@@ -142,8 +146,10 @@ class FileSource(Source):
         classes, listed = self.list_images(self._root())
         for split in listed:
             _check(split, classes)
-        splits = with_validation({split.name: split for split in listed}, classes, self.config, self.inspected)
-        splits = with_train_fraction(splits, self.config)
+        splits = {split.name: split for split in listed}
+        if self.cut:
+            splits = with_validation(splits, classes, self.config, self.inspected)
+            splits = with_train_fraction(splits, self.config)
         standard = [name for name in STANDARD_SPLITS if name in splits]
         names = standard + sorted(splits.keys() - {*standard})
         return Manifest(self.config.name, classes, {name: splits[name] for name in names}, self.config.real)

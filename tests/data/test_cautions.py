@@ -165,5 +165,5 @@ def test_the_cache_lists_and_deletes_properties(capsys: pytest.CaptureFixture[st
     cache.run(CacheConfig(data=CacheFolderConfig("cache"), prune="unused", yes=True), False)
     assert file.exists()
     cache.run(CacheConfig(data=CacheFolderConfig("cache"), prune="all", yes=True), False)
-    assert not file.exists()
+    assert not [*Path("cache").glob("inspection-*")]
     assert "Deleted 1 of 1 item, " in capsys.readouterr().out

@@ -191,6 +191,8 @@ def test_images_are_opened_for_a_cut_only_and_once(tmp_path: Path, monkeypatch: 
     assert len(list(Path("cache").glob("inspection-*.npz"))) == 1
     monkeypatch.setattr(inspection, "_inspect", None)  # fails if it is called
     assert opened(tmp_path / "data").split("validation").inspection is not None
+    uncut = read_manifest(ImageFilesConfig(name="test_prompts", root=str(tmp_path / "data"), cache="other"), cut=False)
+    assert {name: len(split) for name, split in uncut.splits.items()} == {"train": 24}
     (tmp_path / "data" / "train").mkdir()
     for label in ("gan", "real"):
         (tmp_path / "data" / label).rename(tmp_path / "data" / "train" / label)
