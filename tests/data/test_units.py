@@ -241,3 +241,13 @@ def test_units_of_one_image_give_the_cut_of_the_first_versions() -> None:
     units: Units = units_of(make([0, 1] * 10, None, list(range(1, 21))), 3)
     assert np.flatnonzero(hold_out(units, 0.3)[units.of_row]).tolist() == [3, 6, 11, 12, 16, 19]
     assert np.flatnonzero((folds(units, 4) == 1)[units.of_row]).tolist() == [0, 6, 10, 11, 15, 17]
+
+
+def test_a_pair_of_duplicates_changes_little_of_the_cut() -> None:
+    labels = [row % 3 for row in range(300)]
+    without = units_of(make(labels, None, list(range(1, 301))), 0)
+    pair = units_of(make(labels, None, [1, 2, 3, 1, *range(5, 301)]), 0)  # rows 0 and 3, of one class
+    one, two = hold_out(without, 0.2)[without.of_row], hold_out(pair, 0.2)[pair.of_row]
+    assert (one != two).sum() <= 4
+    assert np.bincount(np.array(labels)[two]).tolist() == [20, 20, 20]
+    assert np.bincount(np.array(labels)[(folds(pair, 5) == 2)[pair.of_row]]).tolist() == [20, 20, 20]
