@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from deepfake_cls.config import EvaluateConfig, KnnConfig, PredictConfig, TrainC
 from deepfake_cls.config_runs import CompareConfig
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
-from deepfake_cls.records import Record, read_groups, read_predictions, read_record
-from deepfake_cls.stats.intervals import effective_count, wilson
+from deepfake_cls.records import Record, read_groups, read_predictions, read_record, write_predictions
+from deepfake_cls.stats.groups import effective_count
+from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.summary import accuracy_text
-from tests.conftest import SMALL_NET, Schema
+from tests.conftest import SMALL_NET, Schema, call
 from tests.conftest import configure as compose
 from tests.data.prompts import prompts
 
@@ -41,10 +43,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the network with ``data.real=real`` and balanced weights, and its data; do not change the folder."""
     folder = tmp_path_factory.mktemp("groups")
     prompts(folder / "data")
-    root, cache = f"data.root={folder / 'data'}", f"data.cache={folder / 'cache'}"
-    own = [*DATA, root, cache, "data.real=real", "recipe.class_weights=balanced"]
-    train.run(configure("train", TrainConfig, *own, *SMALL_NET, "channels=RGB", f"run_dir={folder / 'cnn'}"), False)
+    training(folder, folder / "cnn", "tta=none")
     return folder
+
+
+def training(folder: Path, run: Path, *overrides: str) -> None:
+    """Train with the data in a folder, or add to the run what it lacks."""
+    root, cache = f"data.root={folder / 'data'}", f"data.cache={folder / 'cache'}"
+    own = [*DATA, root, cache, "data.real=real", "recipe.class_weights=balanced", *SMALL_NET, "channels=RGB"]
+    train.run(configure("train", TrainConfig, *own, f"run_dir={run}", *overrides), False)
 
 
 def of(folder: Path) -> list[str]:
@@ -74,6 +81,17 @@ def test_training_records_groups_and_the_score_of_synthetic_images(trained: Path
     shown = f"({100 * low:.1f} to {100 * high:.1f}; {round(24 * record.metrics['val_acc'])} of 24 in 4 groups)"
     assert accuracy_text(record).endswith(shown)
     assert load_model(trained / "cnn" / "checkpoints" / "last.ckpt").real == "real"
+    # Adding flip TTA writes the predictions again.
+    shutil.copytree(trained / "cnn", "cnn")
+    training(trained, Path("cnn"), "tta=flip")
+    assert "val_acc_flip" in read_record(Path("cnn")).metrics
+    complete(Path("cnn"), read_record(Path("cnn")))
+
+
+def test_training_weights_the_classes(trained: Path) -> None:
+    settings = read_checkpoint(trained / "cnn" / "checkpoints" / "last.ckpt")["hyper_parameters"]
+    assert settings["class_weights"] == [1.0, 1.0]  # the classes have 48 training images each
+    assert settings["recipe"]["class_weights"] == "balanced"
 
 
 def test_evaluate_and_predict_know_the_real_class_from_the_checkpoint(
@@ -140,3 +158,16 @@ def test_runs_are_compared_over_groups(trained: Path, capsys: pytest.CaptureFixt
     )
     compare.run(CompareConfig(folders=["knn1", "knn3"]), False)
     assert capsys.readouterr().out.startswith("Paired over 24 images in 4 groups; the first row is the baseline.\n")
+    # Of all images in one group, no interval can be computed.
+    for run in ("knn1", "knn3"):
+        ids, labels, probs = read_predictions(Path(run, "predictions.npz"))
+        write_predictions(Path(run, "predictions.npz"), ids.tolist(), labels, probs, np.zeros(24, np.int64))
+    with pytest.raises(InputError, match="all images are of one group"):
+        compare.run(CompareConfig(folders=["knn1", "knn3"]), False)
+
+
+def test_the_page_names_the_groups(trained: Path) -> None:
+    call("deepfake_cls.report", f"runs={trained}", "output=page")
+    page = Path("page/index.html").read_text()
+    assert "of 24 images in 4 groups correct" in page
+    assert "of 24 in 4 groups)" in page

@@ -12,8 +12,9 @@ from deepfake_cls.errors import InputError
 from deepfake_cls.records import read_groups, read_predictions
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.experiment import Arm, Experiment
-from deepfake_cls.stats.compare import Difference, by_group, difference, difference_folds
+from deepfake_cls.stats.compare import Difference, difference, difference_folds
 from deepfake_cls.stats.diagnostics import McNemar, bootstrap, mcnemar, probability_better
+from deepfake_cls.stats.groups import by_group
 from deepfake_cls.stats.intervals import Summary, summarise
 from deepfake_cls.stats.verdict import Claim, Verdict, holm, judge
 
@@ -206,6 +207,8 @@ def pair_predictions(
     folds = any(not np.array_equal(seed_ids, ids[0]) for seed_ids in ids)
     if folds and len({image for seed_ids in ids for image in seed_ids.tolist()}) < sum(map(len, ids)):
         raise InputError("some seeds share validation images and others do not: runs of several data sets are mixed.")
+    if any((own == own[0]).all() for own in groups):
+        raise InputError("all images are of one group, so no interval can be given; check data.group_pattern.")
     return Pairs(tuple(seeds), correct, folds, groups if len(groups) == len(seeds) else None)
 
 

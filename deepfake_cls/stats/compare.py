@@ -14,6 +14,7 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from deepfake_cls.stats.groups import by_group
 from deepfake_cls.stats.intervals import critical
 
 POWER = 0.8
@@ -177,34 +178,18 @@ def crossed(d: NDArray[np.int8], confidence: float = 0.95) -> tuple[NDArray[np.f
         Estimate and half-width, each (...); fractions.
     """
     estimate = np.asarray(d.mean(axis=(-2, -1), dtype=np.float64))
-    return estimate, _crossed_spread(mean_squares(d), *d.shape[-2:]).half_width(1 - confidence)
+    seeds, images = d.shape[-2:]
+    return estimate, _crossed_spread(mean_squares(d), seeds, images, images).half_width(1 - confidence)
 
 
 def _crossed_spread(
-    squares: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], seeds: int, images: int
+    squares: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], seeds: int, units: int, images: int
 ) -> Spread:
-    ms_seed, ms_image, ms_residual = (square / (seeds * images) for square in squares)
+    ms_seed, ms_image, ms_residual = (square / (seeds * units) for square in squares)
     # With few seeds, their mean square can be small by chance. If seeds had no effect, the mean square of images would
     # be the variance of the estimate; it is estimated well, and half of it is a safe lower bound.
     floor = np.maximum(ms_image / 2, images**-2.0)
-    return Spread(ms_seed, np.maximum(ms_image - ms_residual, 0), floor, seeds - 1, images - 1)
-
-
-def by_group(d: NDArray[np.int8], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Differences of groups, as if each were one image: float64 (..., G); their mean is that over images.
-
-    An accuracy of groups of unequal size is a ratio. So each value is the estimate plus the sum of the group's
-    residuals, times G / N (linearisation; Cochran 1977, chapter 6).
-
-    Args:
-        d: int8 (..., N).
-        groups: int64 (N,), the group of each image.
-    """
-    index, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    rows = d.reshape(-1, d.shape[-1])
-    sums = np.stack([np.bincount(index, row) for row in rows]).reshape(*d.shape[:-1], len(sizes))
-    estimate = d.mean(dtype=np.float64)
-    return np.asarray(estimate + (sums - estimate * sizes) * (len(sizes) / d.shape[-1]))
+    return Spread(ms_seed, np.maximum(ms_image - ms_residual, 0), floor, seeds - 1, units - 1)
 
 
 def difference(
@@ -232,36 +217,30 @@ def difference(
         b: bool (S, N), of arm B; same seeds and images, in the same order.
         confidence: Two-sided level.
         groups: int64 (N,), the group of each image, such as its prompt. Images of one group are not independent, so the
-            interval is over groups: N and i stand for groups in the formulas above. None: each image is a unit.
+            interval is over groups: in the formulas above, N and i stand for groups, except in the lower bound 1 / N².
+            None: each image is a unit.
 
     Raises:
         ValueError: If the arrays are not boolean, their shapes differ, or there are no seeds or fewer than 2 images or
             groups.
     """
-    paired = _paired_differences(a, b, 2)
-    if groups is not None:
-        found = _difference(_grouped(paired, groups), confidence)
-        return replace(found, images=paired.shape[1], groups=found.images)
-    return _difference(paired, confidence)
+    d = _paired_differences(a, b, 2)
+    if groups is None:
+        return _difference(d, d.shape[1], confidence)
+    by_unit = by_group(d, groups)
+    return replace(_difference(by_unit, d.shape[1], confidence), groups=by_unit.shape[1])
 
 
-def _grouped(d: NDArray[np.int8], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    found = by_group(d, groups)
-    if found.shape[-1] < 2:
-        raise ValueError("expected images of 2 or more groups, not of one")
-    return found
-
-
-def _difference(d: NDArray[np.int8] | NDArray[np.float64], confidence: float) -> Difference:
-    """See :func:`difference`: of images, or of groups as if they were images, (S, N)."""
-    seeds, images = d.shape
+def _difference(d: NDArray[np.int8] | NDArray[np.float64], images: int, confidence: float) -> Difference:
+    """See :func:`difference`; of images, or of U groups as if they were images, (S, U)."""
+    seeds, units = d.shape
     if seeds == 1:
-        return _one_seed(d[0], confidence)
+        return _one_seed(d[0], images, confidence)
     squares = mean_squares(d)
     ms_seed, ms_image, ms_residual = (float(square) for square in squares)
-    components = Components(max(ms_seed - ms_residual, 0) / images, max(ms_image - ms_residual, 0) / seeds, ms_residual)
-    spread = _crossed_spread(squares, seeds, images)
-    return _with_interval(float(d.mean(dtype=np.float64)), spread, components, seeds, images, confidence)
+    components = Components(max(ms_seed - ms_residual, 0) / units, max(ms_image - ms_residual, 0) / seeds, ms_residual)
+    spread = _crossed_spread(squares, seeds, units, images)
+    return _with_interval(float(d.mean(dtype=np.float64)), spread, components, (seeds, units, images), confidence)
 
 
 def difference_folds(
@@ -287,25 +266,29 @@ def difference_folds(
     """
     if not pairs:
         raise ValueError("expected at least one fold")
-    paired = [_paired_differences(a, b, 1) for a, b in pairs]
-    if groups is not None:
-        found = _difference_folds([_grouped(d, own) for d, own in zip(paired, groups, strict=True)], confidence)
-        return replace(found, images=round(sum(map(len, paired)) / len(paired)), groups=found.images)
-    return _difference_folds(paired, confidence)
+    folds = [_paired_differences(a, b, 1) for a, b in pairs]
+    images = round(sum(map(len, folds)) / len(folds))
+    if groups is None:
+        return _difference_folds(folds, images, confidence)
+    by_unit = [by_group(d, own) for d, own in zip(folds, groups, strict=True)]
+    units = round(sum(map(len, by_unit)) / len(by_unit))
+    return replace(_difference_folds(by_unit, images, confidence), groups=units)
 
 
-def _difference_folds(folds: Sequence[NDArray[np.int8] | NDArray[np.float64]], confidence: float) -> Difference:
-    """See :func:`difference_folds`: of images, or of groups as if they were images."""
+def _difference_folds(
+    folds: Sequence[NDArray[np.int8] | NDArray[np.float64]], images: int, confidence: float
+) -> Difference:
+    """See :func:`difference_folds`; of images, or of groups as if they were images."""
     if len(folds) == 1:
-        return _one_seed(folds[0], confidence)
-    seeds, images = len(folds), round(sum(map(len, folds)) / len(folds))
+        return _one_seed(folds[0], images, confidence)
+    seeds, units = len(folds), round(sum(map(len, folds)) / len(folds))
     means = np.array([fold.mean(dtype=np.float64) for fold in folds])
     between = float(means.var(ddof=1))
     within = float(np.mean([fold.var(ddof=1, dtype=np.float64) / len(fold) for fold in folds]))
-    components = Components(max(between - within, 0), 0.0, within * images)
+    components = Components(max(between - within, 0), 0.0, within * units)
     floor = max(within / (2 * seeds), (seeds * images) ** -2.0)
     spread = Spread(between / seeds, 0.0, floor, seeds - 1, sum(map(len, folds)) - seeds)
-    return _with_interval(float(means.mean()), spread, components, seeds, images, confidence)
+    return _with_interval(float(means.mean()), spread, components, (seeds, units, images), confidence)
 
 
 def difference_of_metrics(a: Sequence[float], b: Sequence[float], images: int, confidence: float = 0.95) -> Difference:
@@ -327,7 +310,8 @@ def difference_of_metrics(a: Sequence[float], b: Sequence[float], images: int, c
     d = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     variance = float(d.var(ddof=1))
     spread = Spread(variance / d.size, 0.0, images**-2.0, d.size - 1, images - 1)
-    return _with_interval(float(d.mean()), spread, Components(variance, 0.0, 0.0), d.size, images, confidence)
+    components = Components(variance, 0.0, 0.0)
+    return _with_interval(float(d.mean()), spread, components, (d.size, images, images), confidence)
 
 
 def _paired_differences(a: NDArray[np.bool_], b: NDArray[np.bool_], ndim: int) -> NDArray[np.int8]:
@@ -341,19 +325,21 @@ def _paired_differences(a: NDArray[np.bool_], b: NDArray[np.bool_], ndim: int) -
     return a.astype(np.int8) - b.astype(np.int8)
 
 
-def _one_seed(d: NDArray[np.int8] | NDArray[np.float64], confidence: float) -> Difference:
-    images = len(d)
+def _one_seed(d: NDArray[np.int8] | NDArray[np.float64], images: int, confidence: float) -> Difference:
+    units = len(d)
     variance = float(d.var(ddof=1, dtype=np.float64))
-    spread = Spread(0.0, variance / images, images**-2.0, images - 1, images - 1)
+    spread = Spread(0.0, variance / units, images**-2.0, units - 1, units - 1)
     components = Components(0.0, 0.0, variance)
-    return _with_interval(float(d.mean(dtype=np.float64)), spread, components, 1, images, confidence)
+    return _with_interval(float(d.mean(dtype=np.float64)), spread, components, (1, units, images), confidence)
 
 
 def _with_interval(
-    estimate: float, spread: Spread, components: Components, seeds: int, images: int, confidence: float
+    estimate: float, spread: Spread, components: Components, counts: tuple[int, int, int], confidence: float
 ) -> Difference:
+    """``counts`` are the numbers of seeds, units (groups or images) and images."""
     from scipy.special import nctdtrinc, stdtridf
 
+    seeds, units, images = counts
     alpha = 1 - confidence
     weighted, floored = float(spread.weighted(alpha)), float(spread.floored(alpha))
     half = max(weighted, floored)
@@ -364,7 +350,7 @@ def _with_interval(
     else:
         error = sqrt(spread.seed + spread.image)
         df = min(max(float(stdtridf(1 - alpha / 2, weighted / error)), spread.df_seed), spread.df_image)
-    parts = components.of_mean(seeds, images)
+    parts = components.of_mean(seeds, units)
     total = parts.total or 1.0
     return Difference(
         estimate=estimate,

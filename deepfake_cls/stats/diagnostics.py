@@ -73,7 +73,7 @@ def bootstrap(
     At 3 seeds it covers 86 to 93 % where its level is 95 % (``experiments/results/coverage.csv``).
 
     Args:
-        d: (S, N), differences of correctness in {-1, 0, 1}, seeds by images; or those of ``compare.by_group``.
+        d: (S, N), differences of correctness in {-1, 0, 1}, seeds by images; or those of ``groups.by_group``.
         confidence: Two-sided level.
         resamples: Number of resamples.
         seed: Of the random generator.

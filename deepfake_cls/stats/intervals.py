@@ -34,34 +34,6 @@ def wilson(correct: float, count: float, confidence: float = 0.95) -> tuple[floa
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def effective_count(correct: NDArray[np.bool_], groups: NDArray[np.int64], confidence: float = 0.95) -> float:
-    """Number of independent images whose accuracy would be as certain as that of N images in G groups, 1 to N.
-
-    It is N divided by the design effect (Kish 1965), times (z / t)² for the G − 1 degrees of freedom (Korn & Graubard
-    1998). The design effect is the variance of an accuracy whose sampling units are groups, over that of independent
-    images; at least 1. Where all predictions are correct, or all wrong, it is that of groups of equal images.
-    ``wilson(accuracy * n, n)`` is then an interval over groups; ``tests/stats/test_groups.py`` simulates its coverage.
-
-    Args:
-        correct: (N,).
-        groups: (N,), the group of each image, any integers.
-        confidence: Two-sided level of the interval.
-    """
-    index, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    images, count, share = len(correct), len(sizes), float(correct.mean())
-    if count == images:
-        return float(images)
-    if count == 1:
-        return 1.0
-    effect = float((sizes**2).sum()) / images
-    if 0 < share < 1:
-        residuals = np.bincount(index, correct) - share * sizes
-        variance = count / (count - 1) * float((residuals**2).sum()) / images**2
-        effect = max(1.0, variance * images / (share * (1 - share)))
-    few = critical(inf, 1 - confidence) / critical(count - 1, 1 - confidence)
-    return max(1.0, images / effect * few**2)
-
-
 def critical(df: float, alpha: float) -> float:
     """Two-sided critical value of Student's t.
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.registry import Registry
-from deepfake_cls.stats.intervals import effective_count
+from deepfake_cls.stats.groups import effective_count
 
 _log = logging.getLogger(__name__)
 ECE_BINS = 15
@@ -32,7 +32,7 @@ class Scores:
 
     Attributes:
         metrics: Every registered metric by name, without those that are not defined for these predictions. With groups
-            also ``effective_n``, see :func:`deepfake_cls.stats.intervals.effective_count`; with a class of real images
+            also ``effective_n``, see :func:`deepfake_cls.stats.groups.effective_count`; with a class of real images
             also ``auroc_synthetic``.
         recall: By class; None for a class without images.
         confusion: Counts; rows are true classes, columns predictions.

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from deepfake_cls.stats.compare import Components, Difference, Spread
+from deepfake_cls.stats.compare import Difference, Spread
 
 MAX_SEEDS = 1_000  # no plan needs more
 MAX_IMAGES = 1_000_000
@@ -193,7 +193,7 @@ def judge_claim(difference: Difference, claim: Claim, p_adjusted: float | None =
     reach = size if claim.direction else max(size, abs(difference.estimate - nearest))
 
     def settles(seeds: int, images: int) -> bool:
-        return float(_planned(difference.components, seeds, images).half_width(difference.alpha)) < reach
+        return float(_planned(difference, seeds, images).half_width(difference.alpha)) < reach
 
     text += "; the interval contains 0 too, so the claim is neither excluded nor supported"
     return ClaimVerdict("compatible", text, True, *_needed(difference, settles))
@@ -205,7 +205,7 @@ def _inconclusive(difference: Difference, p: float, margin: float, text: str) ->
     corrected_alpha = alpha * difference.p / p
 
     def half_width(seeds: float, images: float, level: float = alpha) -> float:
-        return float(_planned(difference.components, seeds, images).half_width(level))
+        return float(_planned(difference, seeds, images).half_width(level))
 
     def decides(seeds: int, images: int) -> bool:
         return half_width(seeds, images, corrected_alpha) < size or half_width(seeds, images) < margin - size
@@ -234,12 +234,12 @@ def _needed(difference: Difference, decides: Callable[[int, int], bool]) -> tupl
     return seeds, None if units is None else round(units * difference.images / difference.units)
 
 
-def _planned(components: Components, seeds: float, images: float) -> Spread:
-    """Expected spread for that many seeds and images; either may be infinite."""
-    parts = components.of_mean(seeds, images)
+def _planned(difference: Difference, seeds: float, units: float) -> Spread:
+    """Expected spread for that many seeds, and units (images, or groups of the same sizes); either may be infinite."""
+    parts = difference.components.of_mean(seeds, units)
     # The same lower bound as in compare.difference.
-    floor = max((parts.image + parts.residual) / 2, images**-2.0)
-    return Spread(parts.seed + parts.residual, parts.image, floor, seeds - 1, images - 1)
+    floor = max((parts.image + parts.residual) / 2, (units * difference.images / difference.units) ** -2.0)
+    return Spread(parts.seed + parts.residual, parts.image, floor, seeds - 1, units - 1)
 
 
 def _fewest(decides: Callable[[int], bool], low: int, high: int) -> int | None:

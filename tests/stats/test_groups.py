@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from deepfake_cls.stats.compare import difference, difference_folds
-from deepfake_cls.stats.intervals import effective_count, wilson
+from deepfake_cls.stats.groups import effective_count
+from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.stats.verdict import judge
 from tests.stats.simulation import Noise
 
@@ -106,3 +107,15 @@ def test_the_interval_of_a_difference_covers() -> None:
             naive += hit and groups is None
     assert covered / 300 >= 0.92
     assert naive / 300 < 0.85
+
+
+def test_groups_of_unequal_size_have_the_variance_of_a_ratio() -> None:
+    rng = np.random.default_rng(5)
+    groups = np.repeat(np.arange(30), rng.integers(1, 30, 30))
+    a, b = rng.random((1, len(groups))) < 0.9, rng.random((1, len(groups))) < 0.5
+    found = difference(a, b, groups=groups)
+    d = a[0].astype(int) - b[0]
+    residuals = np.array([(d[groups == group] - d.mean()).sum() for group in range(30)])
+    assert found.estimate == pytest.approx(d.mean())
+    assert found.standard_error == pytest.approx(np.sqrt(30 / 29 * (residuals**2).sum()) / len(groups))
+    assert found.high - found.estimate == pytest.approx(stats.t.isf(0.025, 29) * found.standard_error)
