@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepfake_cls.crops import Crops
 from deepfake_cls.errors import LONGEST_REASON, InputError, reason
 from deepfake_cls.models import build
 
@@ -35,6 +36,8 @@ class Model:
         channels: ``RGB`` or ``RGBA``.
         seed: Seed of the training.
         resize: Whether images of another size were resized for the training; None where the checkpoint does not say it.
+        crops: How the training cropped images; None for whole images.
+        reencode: The training's ``data.reencode``.
     """
 
     network: nn.Module
@@ -43,6 +46,8 @@ class Model:
     channels: str
     seed: int
     resize: bool | None = None
+    crops: Crops | None = None
+    reencode: str | None = None
 
 
 def read_checkpoint(path: str | Path, key: str = "checkpoint", advice: str = "") -> dict[str, Any]:
@@ -172,6 +177,7 @@ def load_model(path: str | Path) -> Model:
         )
         network.load_state_dict(weights(checkpoint))
         height, width = settings["size"]
+        crops = settings.get("crops")
         return Model(
             network.eval(),
             list(settings["classes"]),
@@ -179,6 +185,8 @@ def load_model(path: str | Path) -> Model:
             settings["channels"],
             settings["seed"],
             settings.get("resize"),
+            None if crops is None else Crops(**crops),
+            settings.get("reencode"),
         )
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error

@@ -20,6 +20,7 @@ from deepfake_cls import distributed
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights, with_weights
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
+from deepfake_cls.data.sources import crops_of
 from deepfake_cls.errors import InputError, writing
 from deepfake_cls.files import write_atomically
 from deepfake_cls.hardware import Hardware
@@ -91,6 +92,7 @@ def fit_and_score(
 
 def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
     """The LightningModule of a configuration, with its initial weights."""
+    crops = crops_of(config.data)
     return Classifier(
         classes=list(data.manifest.classes),
         size=list(data.train.store.size),
@@ -106,6 +108,8 @@ def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
         recipe=asdict(config.recipe),
         identity=run.identity,
         resize=getattr(config.data, "resize", None),
+        crops=None if crops is None else asdict(crops),
+        reencode=getattr(config.data, "reencode", None),
     )
 
 
