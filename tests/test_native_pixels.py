@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from PIL import Image
 
 from deepfake_cls import evaluate, knn, predict, statistics, train
 from deepfake_cls.checkpoints import load_model, read_checkpoint
-from deepfake_cls.config import EvaluateConfig, KnnConfig, PredictConfig, StatisticsConfig, TrainConfig
+from deepfake_cls.config import EvaluateConfig, FolderConfig, KnnConfig, PredictConfig, StatisticsConfig, TrainConfig
+from deepfake_cls.data import read_manifest
+from deepfake_cls.data.batches import Pixels
 from deepfake_cls.data.decode import decode
+from deepfake_cls.data.images import open_images
 from deepfake_cls.errors import IncompleteError, InputError
 from deepfake_cls.inference import logits_of, pooled
 from deepfake_cls.records import read_predictions, read_record
+from deepfake_cls.training.image_features import prepare
 from tests.conftest import SMALL_NET, configure, stopped_after
 from tests.test_train import assert_equal, outcome
 
@@ -137,6 +142,21 @@ def test_the_features_of_an_image_are_the_mean_over_its_crops(root: Path, traine
     expected = network.image_features(torch.from_numpy(cut).permute(0, 3, 1, 2)).mean(dim=0)
     found = [np.load(file)[0] for file in (root / "cache").rglob("image_features-*.npy")]
     assert any(np.allclose(features, expected, rtol=1e-5) for features in found)
+
+
+def test_features_of_other_crops_are_computed_again(root: Path, trained: Path) -> None:
+    network: Any = load_model(trained / "checkpoints/last.ckpt").network
+    config = FolderConfig(root=str(root), cache=str(root / "cache"), crop=SIDE)
+    features = []
+    for count in (4, 1, 4):
+        source = replace(config, crops=count)
+        images = [open_images(read_manifest(source), name, source, False) for name in ("train", "validation")]
+        splits = [Pixels(split, "RGB") for split in images]
+        prepare(network, {}, *splits, fit=False, force=False)
+        assert splits[1].image_features is not None
+        features.append(splits[1].image_features)
+    assert torch.equal(features[0], features[2])
+    assert not torch.allclose(features[0], features[1])
 
 
 def test_evaluate_uses_the_crops_of_the_training_without_being_told(root: Path, trained: Path) -> None:

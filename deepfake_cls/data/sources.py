@@ -64,8 +64,7 @@ class Source(ABC):
 
         Args:
             split: One of the manifest's splits.
-            size: Height and width that the images must have; None: ``data.size``, or the size of the first image. With
-                ``data.crop``, images have any size.
+            size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
         """
 
 
@@ -154,8 +153,6 @@ class FileSource(Source):
         assert split.paths is not None
         if size is None and self.config.size is not None:
             size = (self.config.size[0], self.config.size[1])
-        if self.config.crop is not None:
-            size = None
         return Files(split.paths, size, self.config.resize, self.config.reencode)
 
     def _root(self) -> Path:

@@ -112,8 +112,8 @@ def open_split(
     if not len(split):
         raise InputError(f"Split {split.name} is empty; expected at least one image.")
     source = open_source(config)
-    reader = source.reader(split, size)
     crops = crops_of(config)
+    reader = source.reader(split, size if crops is None else None)
     key = _key(reader, source.skips_bad_images, crops is not None)
     folder = cache_folder(config.cache) / f"store-{key[:32]}"
     try:
@@ -340,7 +340,8 @@ def _advice(reader: Reader, bad: dict[int, str]) -> str:
     if len(sizes) < len(bad):
         advice = f"Repair or remove these files. {advice}"
     if sizes:
-        advice += ", or resize images of another size with data.resize=true, which weakens generator traces"
+        advice += ", use crops of native pixels with data.crop=128, or resize images of another size with"
+        advice += " data.resize=true, which weakens generator traces"
     if sizes and reader.size is None:
         advice += ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'"
     return f"{advice}."

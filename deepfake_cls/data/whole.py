@@ -198,11 +198,10 @@ class CropStore:
         mapped = self.whole.pixels.base  # the base of a np.memmap is its mmap
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
             return
-        offsets, heights, widths, channels = self.whole.table[rows].T
-        tops = corners[..., 0]
-        line = widths * channels
-        starts = offsets + tops.min(axis=1) * line
-        ends = offsets + np.minimum(tops.max(axis=1) + self.crops.side, heights) * line
-        for start, end in zip((starts // mmap.PAGESIZE * mmap.PAGESIZE).tolist(), ends.tolist(), strict=True):
+        offsets, heights, widths, channels = self.whole.table[rows].T[..., None]
+        tops, line = corners[..., 0], widths * channels
+        starts = (offsets + tops * line).ravel() // mmap.PAGESIZE * mmap.PAGESIZE
+        ends = (offsets + np.minimum(tops + self.crops.side, heights) * line).ravel()
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
             with contextlib.suppress(OSError):  # some file systems do not support it
                 mapped.madvise(mmap.MADV_WILLNEED, start, end - start)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 import re
+import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +20,17 @@ from PIL import Image
 from deepfake_cls import cache
 from deepfake_cls.config import ImageFilesConfig
 from deepfake_cls.config_runs import CacheConfig
+from deepfake_cls.crops import Crops
 from deepfake_cls.data.batches import Batches, Pixels
 from deepfake_cls.data.images import SplitImages
 from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.sources import open_source
 from deepfake_cls.data.store import open_split
-from deepfake_cls.data.whole import CropStore
+from deepfake_cls.data.whole import CropStore, WholeImages
 from deepfake_cls.errors import InputError
 from tests.conftest import configure
 from tests.data.sample_files import folders, noise, refusal, spoil
+from tests.data.test_datamodule import pages_in_memory
 
 SIDE = 20
 COUNT = 70  # several chunks of 32
@@ -79,6 +85,16 @@ def test_another_crop_needs_no_decoding_and_other_pixels_do(split: Split, monkey
         assert opened(split, **options).fingerprint == first.fingerprint
     with pytest.raises(TypeError):
         opened(split, reencode="jpeg:90")
+
+
+def test_crops_and_images_of_one_size_have_stores_of_their_own(split: Split) -> None:
+    assert split.paths is not None
+    for row, path in enumerate(split.paths):
+        Image.fromarray(noise(row, SIDE, SIDE)).save(path)
+    uniform = open_split(split, config(crop=None))
+    assert not isinstance(uniform, CropStore)
+    np.testing.assert_array_equal(opened(split).images, uniform.images)
+    assert len(folders(Path("cache"), "store")) == 2
 
 
 def test_the_fingerprint_depends_on_pixels_and_not_on_threads(split: Split) -> None:
@@ -149,6 +165,7 @@ def test_small_images_are_refused_skipped_or_extended(split: Split) -> None:
         " reflection with data.small=pad."
     )
     skipping = opened(split, crop=side, small="skip")
+    assert skipping.images.shape[:3] == (COUNT - len(few), side, side)
     assert skipping.kept.tolist() == [row for row in range(COUNT) if row not in few]
     assert [image_id for image_id, _ in skipping.skipped] == [split.ids[row] for row in few]
     assert skipping.fingerprint != opened(split).fingerprint
@@ -203,6 +220,30 @@ def test_contradictions_are_refused_in_one_line(options: dict[str, Any], message
 
 
 # Batches
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mincore(2) of Linux")
+def test_crops_of_the_next_batch_are_read_ahead(tmp_path: Path) -> None:
+    file, line = tmp_path / "images.u8", 64 * 3
+    table = np.array([(row * 256 * line, 256, 64, 3) for row in range(300)])  # 12 pages for each image
+    file.write_bytes(np.random.default_rng(0).bytes(len(table) * 256 * line))
+    with file.open("r+b") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    images = np.memmap(file, np.uint8, "r")
+    mapped: Any = images.base
+    if any(pages_in_memory(mapped, len(images))):
+        pytest.skip("this file system keeps files in memory")
+    store = CropStore(WholeImages(images, table), Crops(48), tmp_path, "", np.arange(300), ())
+    rows, corners = np.array([7, 290]), np.array([[[0, 5], [208, 0]], [[100, 9], [150, 3]]])
+    store.prefetch(rows, corners)
+    starts = [(row * 256 + y) * line for row, of_row in zip(rows, corners, strict=True) for y, _ in of_row]
+    expected = {start // mmap.PAGESIZE + page for start in starts for page in range(48 * line // mmap.PAGESIZE + 1)}
+    deadline = time.monotonic() + 300
+    while not all(pages_in_memory(mapped, len(images))[page] for page in expected):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sum(pages_in_memory(mapped, len(images))) < len(table) * 12 / 2
 
 
 def pixels(split: Split, channels: str = "RGB", **options: Any) -> Pixels:
