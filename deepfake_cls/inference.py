@@ -191,12 +191,12 @@ def data_as_trained(data: DataConfig, model: Model) -> DataConfig:
         return data
     if model.resize:
         data = replace(data, resize=True)
-    if model.reencode not in (None, data.reencode) and data.reencode is not None:
+    if None not in (data.reencode, model.reencode) and data.reencode != model.reencode:
         raise InputError(
             f"data.reencode={data.reencode}: the model was trained with data.reencode={model.reencode}; omit this key."
         )
-    if data.reencode != model.reencode and model.reencode is None:
-        _log.warning("data.reencode=%s, but the model was trained without it", data.reencode)
+    if data.reencode is not None and model.reencode is None:
+        _log.warning("data.reencode=%s, but the model was trained without it.", data.reencode)
     return _cropped_as_trained(replace(data, reencode=data.reencode or model.reencode), model.crops)
 
 

@@ -187,7 +187,9 @@ def test_predict_labels_images_of_any_size_of_at_least_one_crop(trained: Path) -
         np.testing.assert_allclose(probs, scored_by_hand(trained, image), atol=1e-5)
 
 
-def test_predict_extends_small_images_if_the_training_did(trained: Path) -> None:
+def test_predict_extends_small_images_if_the_training_did(
+    root: Path, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint = read_checkpoint(trained / "checkpoints/last.ckpt")
     checkpoint["hyper_parameters"] |= {"crops": {"side": SIDE, "count": 1, "small": "pad"}, "reencode": None}
     Path("padding/checkpoints").mkdir(parents=True)
@@ -197,6 +199,8 @@ def test_predict_extends_small_images_if_the_training_did(trained: Path) -> None
         Image.fromarray(pixels).save(name)
     small, extended = predicted(Path("padding"), paths=(Path("small.png"), Path("extended.png")))
     assert {**small, "image_id": ""} == {**extended, "image_id": ""}
+    evaluated(root, Path("padding"), "data.reencode=jpeg:50")
+    assert "data.reencode=jpeg:50, but the model was trained without it." in caplog.text
 
 
 def test_predict_labels_a_split_with_the_crops_of_the_training(root: Path, trained: Path) -> None:

@@ -86,15 +86,11 @@ class Pixels:
             return None
         return to_device(self.image_features[torch.from_numpy(rows)], self.device)
 
-    def random_corners(self, rows: NDArray[np.int64], *purpose: int) -> NDArray[np.int64] | None:
-        """The corner of a random crop of each of rows (B,), int64 (B, 1, 2); None for whole images.
-
-        ``purpose`` is what the random numbers depend on: seed, epoch and step.
-        """
+    def random_corners(self, rows: NDArray[np.int64], seed: int, epoch: int, step: int) -> NDArray[np.int64] | None:
+        """The corner of a random crop of each of rows (B,), int64 (B, 1, 2); None for whole images."""
         if not isinstance(self.split.store, CropStore):
             return None
-        seed, *step = purpose
-        positions = torch.rand((len(rows), 2), dtype=torch.float64, generator=generator(seed, "crop", *step))
+        positions = torch.rand((len(rows), 2), dtype=torch.float64, generator=generator(seed, "crop", epoch, step))
         return self.split.store.crops.at(self.split.store.whole.sizes[rows], positions.numpy())
 
     def images(self, rows: NDArray[np.int64], corners: NDArray[np.int64] | None = None) -> Tensor:

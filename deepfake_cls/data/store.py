@@ -340,10 +340,12 @@ def _advice(reader: Reader, bad: dict[int, str]) -> str:
     if len(sizes) < len(bad):
         advice = f"Repair or remove these files. {advice}"
     if sizes:
-        advice += ", use crops of native pixels with data.crop=128, or resize images of another size with"
-        advice += " data.resize=true, which weakens generator traces"
+        advice += ", or resize images of another size with data.resize=true, which weakens generator traces"
     if sizes and reader.size is None:
-        advice += ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'"
+        advice += (
+            ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]', or use crops of native"
+        )
+        advice += " pixels from images of any size with data.crop=SIDE"
     return f"{advice}."
 
 

@@ -279,7 +279,8 @@ def test_random_crops_depend_on_seed_epoch_and_step_only(split: Split) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], resumed, strict=True))
     assert all(torch.equal(a[[5, 2]], b) for a, b in zip(whole[:4], share[:4], strict=True))
     rows, source = np.arange(COUNT), pixels(split)
-    corners = [source.random_corners(rows, *purpose) for purpose in ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))]
+    draws = ((1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))  # seed, epoch, step
+    corners = [np.array(source.random_corners(rows, *draw)) for draw in draws]
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(corners, 2))
 
 
