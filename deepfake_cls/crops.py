@@ -49,15 +49,15 @@ class Crops:
         corners: NDArray[np.int64] = np.rint(shares * free[:, None]).astype(np.int64)
         return corners
 
-    def cut(self, image: NDArray[np.uint8], corners: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Cut crops out of an image: uint8 (H, W, C), int64 (K, 2) to uint8 (K, side, side, C).
+    def cut(self, image: NDArray[np.uint8], corners: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        """Cut crops out of an image: uint8 (H, W, C), int64 (K, 2) to K views, uint8 (side, side, C).
 
         A smaller image is extended to the right and down, by reflection without its edge.
         """
         missing = [max(self.side - length, 0) for length in image.shape[:2]]
         if any(missing):
             image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
-        return np.stack([image[y : y + self.side, x : x + self.side] for y, x in corners.tolist()])
+        return [image[y : y + self.side, x : x + self.side] for y, x in corners.tolist()]
 
 
 def grid(count: int) -> NDArray[np.float64]:

@@ -61,10 +61,10 @@ def test_small_images_are_extended_by_reflection() -> None:
         expected = pad(to_image(image), missing, padding_mode="reflect").permute(1, 2, 0).numpy()
         corners = crops.grid(np.array([[height, width]]))[0]
         found = crops.cut(image, corners)
-        assert found.shape == (4, 48, 48, 4)
+        assert len(found) == 4
         for crop, (y, x) in zip(found, corners.tolist(), strict=True):
             np.testing.assert_array_equal(crop, expected[y : y + 48, x : x + 48])
-    assert crops.cut(np.zeros((1, 5, 3), np.uint8), np.zeros((1, 2), np.int64)).shape == (1, 48, 48, 3)
+    assert crops.cut(np.zeros((1, 5, 3), np.uint8), np.zeros((1, 2), np.int64))[0].shape == (48, 48, 3)
 
 
 def test_images_of_at_least_one_crop_fit() -> None:

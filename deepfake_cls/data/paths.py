@@ -156,7 +156,7 @@ class PathBatches:
         sizes = np.array([image.shape[:2]])
         if not self.crops.fits(sizes).all():
             return advise_on_size(self.crops.refusal(*image.shape[:2]), self.advice)
-        crops = self.crops.cut(image, self.crops.grid(sizes)[0])
+        crops = np.stack(self.crops.cut(image, self.crops.grid(sizes)[0]))
         return with_channels(torch.from_numpy(crops), self.channels), resized
 
     def _collect(self, decoding: dict[int, Future[_Decoded]]) -> ImageBatch | None:

@@ -51,8 +51,12 @@ class WholeImages:
     def image(self, row: int) -> NDArray[np.uint8]:
         """One image: uint8 (H, W, C), a view of the memory map."""
         offset, *shape = self.table[row].tolist()
-        image: NDArray[np.uint8] = self.pixels[offset : offset + math.prod(shape)].reshape(shape)
+        image: NDArray[np.uint8] = self._plain[offset : offset + math.prod(shape)].reshape(shape)
         return image
+
+    @cached_property
+    def _plain(self) -> NDArray[np.uint8]:
+        return np.asarray(self.pixels)  # each slice of an np.memmap takes several times as long
 
     def fingerprint(self) -> str:
         """SHA-256 of the sizes and pixels of all images; the order in the file does not matter."""
@@ -148,7 +152,7 @@ class CropStore:
         """Height and width of a crop."""
         return self.crops.side, self.crops.side
 
-    @property
+    @cached_property
     def channels(self) -> int:
         """4 if an image has alpha, else 3."""
         return int(self.whole.table[:, 3].max())
@@ -169,11 +173,14 @@ class CropStore:
             uint8 (B·K, side, side, C), the crops of an image one after the other.
         """
         side, count = self.crops.side, corners.shape[1]
-        crops = np.full((len(rows), count, side, side, self.channels), 255, np.uint8)
-        for target, row, where in zip(crops, rows.tolist(), corners, strict=True):
+        crops = np.empty((len(rows) * count, side, side, self.channels), np.uint8)
+        if self.has_alpha:
+            crops[..., 3] = 255
+        for start, (row, where) in enumerate(zip(rows.tolist(), corners, strict=True)):
             image = self.whole.image(row)
-            target[..., : image.shape[2]] = self.crops.cut(image, where)
-        return crops.reshape(-1, *crops.shape[2:])
+            for target, crop in zip(crops[count * start :], self.crops.cut(image, where), strict=False):
+                target[..., : image.shape[2]] = crop
+        return crops
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
