@@ -105,7 +105,7 @@ def photographs(folder: Path, source: ImageFilesConfig | None) -> FolderConfig:
 class WithoutReadAhead(Pixels):
     """Pixels that are read only when the batch needs them."""
 
-    def prefetch(self, rows: NDArray[np.int64]) -> None:
+    def prefetch(self, rows: NDArray[np.int64], corners: NDArray[np.int64] | None = None) -> None:
         """Do nothing."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepfake_cls.crops import Crops
 from deepfake_cls.errors import LONGEST_REASON, InputError, reason
 from deepfake_cls.models import build
 
@@ -36,6 +37,8 @@ class Model:
         seed: Seed of the training.
         resize: Whether images of another size were resized for the training; None where the checkpoint does not say it.
         real: The class of images that no generator made; None if the training named none.
+        crops: How the training cropped images; None for whole images.
+        reencode: The training's ``data.reencode``.
     """
 
     network: nn.Module
@@ -45,6 +48,8 @@ class Model:
     seed: int
     resize: bool | None = None
     real: str | None = None
+    crops: Crops | None = None
+    reencode: str | None = None
 
     @property
     def real_label(self) -> int | None:
@@ -179,6 +184,7 @@ def load_model(path: str | Path) -> Model:
         )
         network.load_state_dict(weights(checkpoint))
         height, width = settings["size"]
+        crops = settings.get("crops")
         return Model(
             network.eval(),
             list(settings["classes"]),
@@ -187,6 +193,8 @@ def load_model(path: str | Path) -> Model:
             settings["seed"],
             settings.get("resize"),
             settings.get("real"),
+            None if crops is None else Crops(**crops),
+            settings.get("reencode"),
         )
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from error

@@ -15,6 +15,7 @@ from deepfake_cls.run_key import conf_file, defaults_of
 
 SHARED = ("plugins", "data", "trainer")  # keys that every command has
 OF_ONE_RUN = ("seed", "run_dir", "force", "checkpoint")  # keys that other runs do not take over
+AUGMENTS = ("paper", "best", "robust")  # files of conf/augment
 SCALED = ("width", "epochs", "lr")  # keys that scale sets
 
 
@@ -97,8 +98,16 @@ def _model(model: Mapping[str, Any]) -> list[str]:
 
 
 def _augment(augment: Mapping[str, Any]) -> list[str]:
-    defaults = conf_file("augment", "paper")
-    overrides = [f"augment.{name}=null" for name in defaults if augment.get(name) is None]
+    kept = [name for name, strengths in augment.items() if strengths is not None]
+
+    def keeps_order(file: str) -> bool:
+        names = [name for name in conf_file("augment", file) if name in kept]
+        return kept == [*names, *(name for name in kept if name not in names)]  # a new augmentation comes last
+
+    chosen = next(filter(keeps_order, AUGMENTS), "paper")
+    defaults = conf_file("augment", chosen)
+    overrides = [] if chosen == "paper" else [f"augment={chosen}"]
+    overrides += [f"augment.{name}=null" for name in defaults if augment.get(name) is None]
     for name, strengths in augment.items():
         overrides += _changed(f"augment.{name}.", strengths or {}, defaults.get(name, {}))
         if strengths == {} and name not in defaults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +107,15 @@ class ImageFilesConfig(DataConfig):
     crop: int | None = number(None, least=16, expected="16 or more pixels, or null for whole images")
     crops: int = number(4, least=1)
     small: str = one_of("raise", "skip", "pad")
-    reencode: str | None = None
+    reencode: str | None = field(
+        default=None,
+        metadata={
+            "rule": Rule(
+                lambda text: bool(re.fullmatch(r"(jpeg|webp):([1-9]\d?|100)", text)),
+                "jpeg or webp and a quality from 1 to 100, such as jpeg:90",
+            )
+        },
+    )
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from deepfake_cls import distributed
 from deepfake_cls.checkpoints import Model, load_model
 from deepfake_cls.config import DataConfig, EvaluateConfig, ImageFilesConfig, PredictConfig
+from deepfake_cls.crops import Crops
 from deepfake_cls.data.batches import Batches, ImageBatch, Pixels
 from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.hardware import Hardware, choose
+from deepfake_cls.notation import override
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +33,10 @@ class Outputs:
     """Outputs of a network, in the order of the images.
 
     Attributes:
-        logits: float32 (N, classes).
-        probs: float32 (N, classes), the softmax of the logits.
-        features: float32 (N, D), the input of the last ``nn.Linear``; None where the network has none.
+        logits: float32 (N, classes); with several crops of an image, the logarithm of ``probs``.
+        probs: float32 (N, classes), the softmax of the logits; with several crops of an image, its mean over them.
+        features: float32 (N, D), the input of the last ``nn.Linear``, the mean over the crops of an image; None where
+            the network has none.
         probs_flip: float32 (N, classes), the mean over each image and its mirror image; None without flip TTA.
         probs_recomputed: float32 (N, classes), with recomputed statistics of batch normalisation, which train adds.
     """
@@ -66,23 +70,42 @@ class _Features:
 
 
 @torch.inference_mode()
-def logits_of(network: nn.Module, images: Tensor, precision: str, image_features: Tensor | None = None) -> Tensor:
+def logits_of(
+    network: nn.Module, images: Tensor, precision: str, image_features: Tensor | None = None, crops: int = 1
+) -> Tensor:
     """Logits of one batch: float32 (B, classes).
 
     Args:
         network: A registered network in evaluation mode.
-        images: uint8 (B, H, W, C), on the network's device.
+        images: uint8 (B·crops, H, W, C), on the network's device.
         precision: ``32-true`` or ``bf16-mixed``.
         image_features: float32 (B, E), for networks that use such features; None computes them.
+        crops: Crops of an image, one after the other in ``images``; see :func:`pooled`.
     """
     inputs = [images.permute(0, 3, 1, 2)]
     compute: Any = getattr(network, "image_features", None)
     if image_features is None and compute is not None:
-        image_features = compute(*inputs).float()  # in float32, as in training
-    inputs += [] if image_features is None else [image_features]
+        image_features = mean_of_crops(compute(*inputs).float(), crops)  # in float32, as in training
+    inputs += [] if image_features is None else [image_features.repeat_interleave(crops, dim=0)]
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         logits: Tensor = network(*inputs).float()
-    return logits
+    return pooled(logits, crops)
+
+
+def pooled(logits: Tensor, crops: int) -> Tensor:
+    """Average probabilities over the crops of each image: logits (B·crops, classes) to (B, classes).
+
+    The result is the logarithm of the mean probabilities, so that its softmax is these. With one crop, logits stay.
+    """
+    if crops == 1:
+        return logits
+    each = logits.log_softmax(dim=1).view(-1, crops, logits.shape[1])
+    return each.logsumexp(dim=1) - math.log(crops)
+
+
+def mean_of_crops(features: Tensor, crops: int) -> Tensor:
+    """The mean over the crops of each image: (B·crops, D) to (B, D)."""
+    return features if crops == 1 else features.view(-1, crops, features.shape[1]).mean(dim=1)
 
 
 def predict_all(
@@ -114,11 +137,13 @@ def predict_all(
         for index, batch in enumerate(batches):
             if index % distributed.world_size() == distributed.rank():
                 images = batch.images.to(device)
-                logits = logits_of(network, images, precision, batch.image_features)
-                features = None if hook.features is None else hook.features.flatten(1).float()
+                logits = logits_of(network, images, precision, batch.image_features, batch.crops)
+                features = None
+                if hook.features is not None:
+                    features = mean_of_crops(hook.features.flatten(1).float(), batch.crops)
                 probs, flipped = logits.softmax(dim=1), None
                 if flip:
-                    mirrored = logits_of(network, images.flip(2), precision).softmax(dim=1)
+                    mirrored = logits_of(network, images.flip(2), precision, crops=batch.crops).softmax(dim=1)
                     flipped = torch.stack([probs, mirrored]).mean(dim=0)
                 outputs[index] = (logits, probs, features, flipped)
             if progress is not None:
@@ -157,10 +182,38 @@ def open_model(config: EvaluateConfig | PredictConfig) -> tuple[Model, Hardware]
 
 
 def data_as_trained(data: DataConfig, model: Model) -> DataConfig:
-    """The configuration of the data, with ``data.resize=true`` if the training resized images."""
-    if isinstance(data, ImageFilesConfig) and model.resize:
-        return replace(data, resize=True)
-    return data
+    """The configuration of the data, with what the training did to images: ``resize``, ``crop``, ``reencode``.
+
+    Raises:
+        InputError: If a key contradicts the training.
+    """
+    if not isinstance(data, ImageFilesConfig):
+        return data
+    if model.resize:
+        data = replace(data, resize=True)
+    if None not in (data.reencode, model.reencode) and data.reencode != model.reencode:
+        raise InputError(
+            f"data.reencode={data.reencode}: the model was trained with data.reencode={model.reencode}; omit this key."
+        )
+    if data.reencode is not None and model.reencode is None:
+        _log.warning("data.reencode=%s, but the model was trained without it.", data.reencode)
+    return _cropped_as_trained(replace(data, reencode=data.reencode or model.reencode), model.crops)
+
+
+def _cropped_as_trained(data: ImageFilesConfig, crops: Crops | None) -> ImageFilesConfig:
+    """The configuration with the crops of the training; other than default values of ``crops`` and ``small`` stay."""
+    trained = "whole images" if crops is None else f"crops of {crops.side}×{crops.side} native pixels"
+    if data.crop is not None and (crops is None or data.crop != crops.side):
+        raise InputError(f"data.crop={data.crop}: the model was trained on {trained}; omit this key.")
+    if crops is None:
+        return data
+    for key, value in (("size", data.size), ("resize", data.resize)):
+        if value:
+            raise InputError(f"{override(f'data.{key}', value)}: the model was trained on {trained}; omit this key.")
+    default = ImageFilesConfig()
+    count = crops.count if data.crops == default.crops else data.crops
+    small = crops.small if data.small == default.small else data.small
+    return replace(data, crop=crops.side, crops=count, small=small)
 
 
 def open_scored_split(config: EvaluateConfig | PredictConfig, model: Model, manifest: Manifest) -> SplitImages:

@@ -47,6 +47,8 @@ def run(config: PredictConfig, sweep: bool) -> None:
         root = Path(getattr(config.data, "root", ""))
         check_output(output, [root / f"{split}.csv" for split in STANDARD_SPLITS] if competition else [])
     model, hardware = open_model(config)
+    if config.resize is not None and model.crops is not None:
+        raise InputError(f"resize: the model was trained on crops of {model.crops.side} native pixels; omit this key.")
     answers = (_label_paths if config.paths else _label_split)(config, model, hardware)
     if competition or (config.probabilities and "synthetic" in answers.classes):
         # A submission has two columns. A class named synthetic has a column p_synthetic of its own.
@@ -56,7 +58,9 @@ def run(config: PredictConfig, sweep: bool) -> None:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         print(table_text(answers, probabilities=config.probabilities, width=width), end="\n\n")
     else:
-        skips = bool(config.paths) or getattr(config.data, "on_error", "raise") == "skip"
+        skipping = [getattr(config.data, key, "raise") for key in ("on_error", "small")]
+        skipping += [] if model.crops is None else [model.crops.small]
+        skips = bool(config.paths) or "skip" in skipping
         numbers = not answers.names and not competition
         write_csv(answers, output, probabilities=config.probabilities, name_column=numbers, error_column=skips)
         place, count = "standard output" if output in STDOUT else printable(output), len(answers.ids)
@@ -70,6 +74,8 @@ def run(config: PredictConfig, sweep: bool) -> None:
 def _size_advice(model: Model) -> str:
     """What to say about an image of another size."""
     height, width = model.size
+    if model.crops is not None:
+        return f"the network was trained on crops of {height}×{width} native pixels; give an image of that size or more"
     trained = " without resizing" if model.resize is False else ""
     answer = "" if model.resize else ", whose answers are then less reliable"
     return f"the network was trained on {height}×{width} images{trained}; resize=true resizes other sizes{answer}"
@@ -89,7 +95,17 @@ def _label_paths(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
         _log.info(text, entries(len(paths.ignored)), paths.ignored[0])
     resize = bool(model.resize) if config.resize is None else config.resize
     advice, workers = _size_advice(model), config.data.workers or cores()
-    batches = PathBatches(paths, model.size, model.channels, resize, config.batch_size, workers, advice)
+    batches = PathBatches(
+        paths,
+        model.size,
+        model.channels,
+        resize,
+        config.batch_size,
+        workers,
+        advice,
+        crops=model.crops,
+        reencode=model.reencode,
+    )
     following = iter(batches)
     first = next(following, None)
     probs = np.zeros((0, len(model.classes)), np.float32)
@@ -111,7 +127,7 @@ def _label_split(config: PredictConfig, model: Model, hardware: Hardware) -> Ans
     from deepfake_cls.data.paths import advise_on_size
     from deepfake_cls.inference import data_as_trained, open_scored_split, predict_split
 
-    data: Any = config.data if config.resize is not None else data_as_trained(config.data, model)
+    data: Any = data_as_trained(config.data, model)
     if config.resize is not None:
         data = replace(data, resize=config.resize)
     config = replace(config, data=data)

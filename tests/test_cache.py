@@ -21,6 +21,7 @@ from deepfake_cls.config_runs import CacheConfig, CacheFolderConfig
 from deepfake_cls.data import read_manifest
 from deepfake_cls.data.entries import DAY, Entry, entries
 from deepfake_cls.data.store import Store, _in_use, open_split
+from deepfake_cls.data.whole import CropStore
 from deepfake_cls.errors import InputError
 from tests.conftest import call
 
@@ -28,7 +29,7 @@ CACHE = Path("cache")
 DATA = SyntheticConfig(train_size=10, validation_size=5, test_size=5, image_size=16, workers=1, cache="cache")
 
 
-def opened(config: SyntheticConfig | FolderConfig = DATA, split: str = "validation") -> Store:
+def opened(config: SyntheticConfig | FolderConfig = DATA, split: str = "validation") -> Store | CropStore:
     """A split, decoded into the cache."""
     return open_split(read_manifest(config).split(split), config)
 

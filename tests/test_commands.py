@@ -209,6 +209,8 @@ def test_the_command_of_an_experiment_fills_its_table(printed: Printed) -> None:
         ("train", ["model=timm", "model.args.architecture=resnet18", "logger=csv"]),
         ("train", ["model.name=own", 'model.args={a: [1, null], b: "x, y"}', "logger.args.flush_logs_every_n_steps=3"]),
         ("train", ["augment.flip=null", "augment.own.strength=0.5", "augment.cutmix.p=1", "plugins=[a,b.c]"]),
+        ("train", ["arm=best", "augment.cutmix.p=1"]),
+        ("train", ["augment=robust", "augment.blur=null", "augment.own.strength=2"]),
         ("train", ["arm=no_skips", "trainer.curve_images=100", "trainer.precision=32-true", "tta=none"]),
         ("train", ["data=unibuc", "data.root=x", "data.fold=2", "data.val_fraction=0.3", "init=a.ckpt"]),
         ("knn", ["k=[1,3]", "features=spectrum", "data.alpha=mask", "data.workers=1"]),
@@ -220,7 +222,10 @@ def test_the_overrides_of_a_configuration_give_the_same_configuration(entry: str
     required = ["checkpoint=x.ckpt"] if entry == "predict" else []
     config = configure(entry, SCHEMAS[entry], *overrides, *required)
     printed = overrides_of(entry, asdict(config), omit=[])
-    assert configure(entry, SCHEMAS[entry], *printed) == config
+    again = configure(entry, SCHEMAS[entry], *printed)
+    assert again == config
+    if hasattr(config, "augment"):
+        assert [*again.augment] == [*config.augment]  # the order matters
     assert from_hydra(to_hydra(printed)) == printed
 
 

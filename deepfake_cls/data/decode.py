@@ -64,7 +64,11 @@ def _formats() -> tuple[str, ...]:
 
 
 def decode(
-    file: str | Path | bytes, size: tuple[int, int] | None = None, *, resize: bool = False
+    file: str | Path | bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    resize: bool = False,
+    reencode: str | None = None,
 ) -> tuple[NDArray[np.uint8], bool]:
     """Decode an image file by the rules of this module.
 
@@ -72,6 +76,8 @@ def decode(
         file: Its path or its content.
         size: Height and width of the array; None accepts any.
         resize: Resize an image of another size instead of refusing it.
+        reencode: Format and quality, such as ``jpeg:90``, in which the result is encoded and decoded again; None keeps
+            the pixels. An alpha channel stays as it is.
 
     Returns:
         The image, uint8 (H, W, 3), or (H, W, 4) if the file has an alpha channel or a transparent colour; and
@@ -86,11 +92,13 @@ def decode(
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             image = _to_rgb(opened)
-            if size is None or (image.height, image.width) == size:
-                return np.asarray(image), False
-            if not resize:
-                raise DecodeError(wrong_size((image.height, image.width), size))
-            return np.asarray(image.resize((size[1], size[0]), Image.Resampling.LANCZOS)), True
+            resized = size is not None and (image.height, image.width) != size
+            if size is not None and resized:
+                if not resize:
+                    raise DecodeError(wrong_size((image.height, image.width), size))
+                image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+            pixels = np.asarray(image)
+            return pixels if reencode is None else _reencoded(pixels, reencode), resized
     except (DecodeError, MemoryError):
         raise
     except FileNotFoundError:
@@ -122,6 +130,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image.info["transparency"] = 255  # Pillow before 12.1 leaves a 1, but the pixels are 0 and 255
     mode = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _reencoded(pixels: NDArray[np.uint8], reencode: str) -> NDArray[np.uint8]:
+    image_format, _, quality = reencode.partition(":")
+    try:
+        return encode_again(pixels, image_format.upper(), int(quality))
+    except (OSError, ValueError) as error:  # WebP and JPEG have a largest height and width
+        raise DecodeError(f"cannot be encoded as {reencode}: {error or type(error).__name__}") from None
+
+
+def encode_again(pixels: NDArray[np.uint8], image_format: str, quality: int) -> NDArray[np.uint8]:
+    """Encode an image by a lossy codec, and decode it again.
+
+    Args:
+        pixels: uint8 (H, W, 3 or 4); alpha stays as it is.
+        image_format: ``JPEG`` (4:2:0, Pillow's default) or ``WEBP``.
+        quality: 1 to 100.
+
+    Returns:
+        uint8 (H, W, 3 or 4).
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(buffer, image_format, quality=quality)
+    with Image.open(buffer, formats=[image_format]) as image:
+        decoded = np.asarray(image)
+    return decoded if pixels.shape[2] == 3 else np.concatenate([decoded, pixels[..., 3:]], axis=2)
 
 
 def wrong_size(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -31,7 +31,7 @@ class Entry:
         status: ``in use`` (a process has it open), ``not in use``, ``damaged``; of a build: ``temporary``, or after a
             day ``interrupted``.
         used: When it was last opened or built, in seconds since the epoch.
-        shape: (N, H, W, C) of the images, or (N,) of an inspection; empty if unknown.
+        shape: (N, H, W, C) of the images, or (N,) of images of any size and of an inspection; empty if unknown.
         data: ``name``, ``root`` and ``split`` of the data; empty if unknown. An inspection has a ``name`` only.
     """
 

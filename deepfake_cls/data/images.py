@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepfake_cls.config import DataConfig
 from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.data.store import Store, open_split
+from deepfake_cls.data.whole import CropStore
 from deepfake_cls.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -27,13 +28,13 @@ class SplitImages:
     Attributes:
         ids: One id for each image, in manifest order.
         labels: int64 (N,); −1 is unknown.
-        store: The decoded images, uint8 (N, H, W, 3 or 4).
+        store: The decoded images, uint8 (N, H, W, 3 or 4), or with ``data.crop`` images of any size with their crops.
         groups: int64 (N,), the number of each image's group, from 0; None if there are no groups.
     """
 
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
-    store: Store
+    store: Store | CropStore
     groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -50,7 +51,8 @@ def open_images(
         name: Name of the split.
         config: The ``data`` group.
         progress: Show a progress bar during decoding, if standard error is a terminal.
-        size: Height and width that the images must have; None: ``data.size``, or the size of the first image.
+        size: Height and width that the images must have; None: ``data.size``, or the size of the first image. With
+            ``data.crop``, images have any size.
 
     Raises:
         InputError: If there is no such split, or an image is bad.

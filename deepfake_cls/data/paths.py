@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepfake_cls.crops import Crops
 from deepfake_cls.data.batches import ImageBatch, with_channels
 from deepfake_cls.data.decode import DecodeError, decode
 from deepfake_cls.data.listing import indented, scan
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
 
-_Decoded: TypeAlias = "tuple[Tensor, bool] | str"  # (1, H, W, C) and whether it was resized, or the reason why not
+_Decoded: TypeAlias = "tuple[Tensor, bool] | str"  # crops (K, H, W, C) and whether resized, or the reason why not
 
 
 @dataclass
@@ -97,9 +98,11 @@ class PathBatches:
         size: Height and width of the images.
         channels: ``RGB`` or ``RGBA``.
         resize: Resize images of another size instead of skipping them.
-        batch_size: Files in a batch; those that cannot be read are missing in it.
+        batch_size: Files, or crops, in a batch; files that cannot be read are missing in it.
         workers: Number of threads.
         advice: What to do about an image of another size; it ends the reason.
+        crops: Score crops of images of any size, at least ``size``; None: whole images.
+        reencode: See ``decode``.
 
     Attributes:
         rows: The index in ``paths.ids`` of each image that was read so far.
@@ -115,9 +118,13 @@ class PathBatches:
         batch_size: int,
         workers: int,
         advice: str,
+        crops: Crops | None = None,
+        reencode: str | None = None,
     ) -> None:
         self.paths, self.size, self.channels, self.resize = paths, size, channels, resize
-        self.batch_size, self.workers, self.advice = batch_size, workers, advice
+        self.crops, self.reencode, self.workers, self.advice = crops, reencode, workers, advice
+        self.count = 1 if crops is None else crops.count  # of crops of an image
+        self.batch_size = max(1, batch_size // self.count)
         self.rows: list[int] = []
         self.resized = 0
 
@@ -139,11 +146,18 @@ class PathBatches:
         return {row: pool.submit(self._decode, row) for row in rows}
 
     def _decode(self, row: int) -> _Decoded:
+        size = self.size if self.crops is None else None
         try:
-            image, resized = decode(self.paths.ids[row], self.size, resize=self.resize)
+            image, resized = decode(self.paths.ids[row], size, resize=self.resize, reencode=self.reencode)
         except DecodeError as error:
             return advise_on_size(str(error), self.advice)
-        return with_channels(torch.from_numpy(np.array(image))[None], self.channels), resized
+        if self.crops is None:
+            return with_channels(torch.from_numpy(np.array(image))[None], self.channels), resized
+        sizes = np.array([image.shape[:2]])
+        if not self.crops.fits(sizes).all():
+            return advise_on_size(self.crops.refusal(*image.shape[:2]), self.advice)
+        crops = np.stack(self.crops.cut(image, self.crops.grid(sizes)[0]))
+        return with_channels(torch.from_numpy(crops), self.channels), resized
 
     def _collect(self, decoding: dict[int, Future[_Decoded]]) -> ImageBatch | None:
         """Wait for a batch, and note the reasons of images that cannot be read; None if none can."""
@@ -160,7 +174,8 @@ class PathBatches:
         self.rows += rows
         if not rows:
             return None
-        return ImageBatch(torch.cat(images), torch.full((len(rows),), -1), np.array(rows, np.int64))
+        indices = np.array(rows, np.int64)
+        return ImageBatch(torch.cat(images), torch.full((len(rows),), -1), indices, crops=self.count)
 
 
 def refusals(ids: Sequence[str], reasons: dict[int, str], advice: str) -> str:

@@ -77,19 +77,21 @@ class Files(Reader):
         paths: The files.
         size: See ``Reader``.
         resize: Resize images of another size instead of refusing them.
+        reencode: See ``decode``.
     """
 
     doing: ClassVar[str] = "Decoding"
     paths: tuple[Path, ...]
     size: tuple[int, int] | None = None
     resize: bool = False
+    reencode: str | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, row: int, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], bool]:
         """See ``Reader``."""
-        return decode(self.paths[row], size, resize=self.resize)
+        return decode(self.paths[row], size, resize=self.resize, reencode=self.reencode)
 
     def where(self, row: int) -> str:
         """See ``Reader``."""
@@ -101,7 +103,8 @@ class Files(Reader):
 
     def content(self) -> Iterator[str]:
         """Paths, sizes and modification times; no file is opened."""
-        yield f"files {DECODE_VERSION} {PIL.__version__} {self.size} {self.resize}"
+        reencode = "" if self.reencode is None else f" {self.reencode}"
+        yield f"files {DECODE_VERSION} {PIL.__version__} {self.size} {self.resize}{reencode}"
         for path in self.paths:
             yield f"{path}\0{_size_and_time(path)}"
 

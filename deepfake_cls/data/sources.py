@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from deepfake_cls.config import DataConfig, ImageFilesConfig
+from deepfake_cls.crops import Crops
 from deepfake_cls.data.entries import cache_folder
 from deepfake_cls.data.inspection import inspect
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
 from deepfake_cls.data.readers import Files, Reader
 from deepfake_cls.data.splits import with_train_fraction, with_validation
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import override
 from deepfake_cls.registry import Registry
 from deepfake_cls.schema import check
 
@@ -112,6 +114,13 @@ def read_manifest(config: DataConfig, progress: bool = False, cut: bool = True) 
     return opened.manifest()
 
 
+def crops_of(config: DataConfig) -> Crops | None:
+    """How the configuration crops images; None for whole images."""
+    if not isinstance(config, ImageFilesConfig) or config.crop is None:
+        return None
+    return Crops(config.crop, config.crops, config.small)
+
+
 class FileSource(Source):
     """A layout of image files below ``data.root``. A subclass lists the files; this class does all else.
 
@@ -121,6 +130,18 @@ class FileSource(Source):
 
     Config = ImageFilesConfig
     config: ImageFilesConfig
+
+    def __init__(self, config: ImageFilesConfig) -> None:
+        super().__init__(config)
+        default = ImageFilesConfig()
+        for key in ("crops", "small") if config.crop is None else ():
+            if getattr(config, key) != getattr(default, key):
+                value = override(f"data.{key}", getattr(config, key))
+                raise InputError(f"{value}: is about crops of images; add data.crop=SIDE, or omit it.")
+        for key in ("size", "resize") if config.crop is not None else ():
+            if getattr(config, key) != getattr(default, key):
+                value = override(f"data.{key}", getattr(config, key))
+                raise InputError(f"{value}: data.crop={config.crop} uses native pixels of any size; give one of them.")
 
     @abstractmethod
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
@@ -159,7 +180,7 @@ class FileSource(Source):
         assert split.paths is not None
         if size is None and self.config.size is not None:
             size = (self.config.size[0], self.config.size[1])
-        return Files(split.paths, size, self.config.resize)
+        return Files(split.paths, size, self.config.resize, self.config.reencode)
 
     def _root(self) -> Path:
         if self.config.root in ("", "???"):

@@ -20,6 +20,7 @@ from deepfake_cls import distributed
 from deepfake_cls.checkpoints import load_model, read_checkpoint, weights, with_weights
 from deepfake_cls.config import TrainConfig
 from deepfake_cls.data.datamodule import ImageData
+from deepfake_cls.data.sources import crops_of
 from deepfake_cls.errors import InputError, writing
 from deepfake_cls.files import write_atomically
 from deepfake_cls.hardware import Hardware
@@ -94,6 +95,7 @@ def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
     weights = None
     if config.recipe.class_weights == "balanced":
         weights = balanced_weights(data.train.labels, len(data.manifest.classes))
+    crops = crops_of(config.data)
     return Classifier(
         classes=list(data.manifest.classes),
         size=list(data.train.store.size),
@@ -111,6 +113,8 @@ def build_model(config: TrainConfig, data: ImageData, run: Run) -> Classifier:
         resize=getattr(config.data, "resize", None),
         real=data.manifest.real,
         class_weights=weights,
+        crops=None if crops is None else asdict(crops),
+        reencode=getattr(config.data, "reencode", None),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from deepfake_cls.data.batches import Batches, Pixels
+from deepfake_cls.data.whole import CropStore
 from deepfake_cls.files import write_atomically
+from deepfake_cls.inference import mean_of_crops
 from deepfake_cls.records import RESULT_VERSION
 
 
@@ -24,7 +27,8 @@ def prepare(
 ) -> None:
     """Compute the image features of a training and attach them to its images, if the network has such features.
 
-    A network has them if it defines ``image_features(images) -> float32 (B, E)``. If it also defines
+    A network has them if it defines ``image_features(images) -> float32 (B, E)``. With ``data.crop``, those of an image
+    are the mean over the crops that are scored, in training too. If the network also defines
     ``fit_image_features(features)``, that is called with the features of all training images, float32 (N, E), to set
     buffers such as mean and standard deviation.
 
@@ -49,14 +53,16 @@ def prepare(
 
 def _load_or_compute(network: nn.Module, model: dict[str, Any], pixels: Pixels, force: bool) -> Tensor:
     """The features of all images of a split, cached beside its decoded images."""
-    images_file = getattr(pixels.split.store.images, "filename", None)
-    if images_file is None:
+    store = pixels.split.store
+    if store.folder is None:
         return _compute(network, pixels)
     source = inspect.getsourcefile(type(network))
     code = b"" if source is None else Path(source).read_bytes()  # after an edit the features are computed again
-    parts = [pixels.split.store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest(), RESULT_VERSION]
+    parts = [store.fingerprint, pixels.channels, model, hashlib.sha256(code).hexdigest(), RESULT_VERSION]
+    if isinstance(store, CropStore):
+        parts.append(asdict(store.crops))
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    file = Path(images_file).with_name(f"image_features-{key[:32]}.npy")
+    file = store.folder / f"image_features-{key[:32]}.npy"
     features = None if force else _load(file, len(pixels.split))
     if features is None:
         features = _compute(network, pixels)
@@ -82,5 +88,6 @@ def _compute(network: nn.Module, pixels: Pixels) -> Tensor:
     features = []
     with Progress(transient=True) as bar:
         for batch in bar.track(Batches(pixels, 256), description="image features"):
-            features.append(image_features(batch.images.permute(0, 3, 1, 2)).float().cpu())
+            of_crops = image_features(batch.images.permute(0, 3, 1, 2)).float()
+            features.append(mean_of_crops(of_crops, batch.crops).cpu())
     return torch.cat(features)

@@ -20,6 +20,7 @@ from deepfake_cls.data.batches import ImageBatch
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
 from deepfake_cls.hardware import synchronise
+from deepfake_cls.inference import pooled
 from deepfake_cls.models import build
 from deepfake_cls.randomness import derive, generator, to_device
 from deepfake_cls.training.augment import Batch, Pipeline
@@ -49,6 +50,8 @@ class Classifier(L.LightningModule):
         resize: The training's ``data.resize``; None for a layout without this key.
         real: The class of images that no generator made; None if there is none.
         class_weights: Weight of each class in the training loss, see :meth:`loss`; None: all are 1.
+        crops: The fields of :class:`~deepfake_cls.crops.Crops`; None for whole images.
+        reencode: The training's ``data.reencode``.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Classifier(L.LightningModule):
         resize: bool | None = None,
         real: str | None = None,
         class_weights: list[float] | None = None,
+        crops: dict[str, Any] | None = None,
+        reencode: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -208,7 +213,10 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """Update loss and confusion matrix. Each of n processes takes every n-th batch."""
         if batch_idx % distributed.world_size() == distributed.rank():
-            logits = self.logits(batch.images, batch.image_features)
+            features = batch.image_features
+            if features is not None:
+                features = features.repeat_interleave(batch.crops, dim=0)
+            logits = pooled(self.logits(batch.images, features), batch.crops)
             self.val_loss.update(F.cross_entropy(logits, batch.labels).expand(len(batch.labels)))
             self.confusion.update(logits, batch.labels)
 

@@ -35,8 +35,8 @@ def test_other_sizes_are_refused_as_counts_by_size_with_three_examples(split: Sp
         f"  {path_of(split, 3)} is 9×9 (height×width); expected 5×6\n"
         f"{RESIZE}"
     )
-    first = ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]'."
-    assert refusal(split, config()) == f"{text}{first}"
+    first = ". The first image has set the size; set another with 'data.size=[HEIGHT,WIDTH]', or use crops of native"
+    assert refusal(split, config()) == f"{text}{first} pixels from images of any size with data.crop=SIDE."
     assert refusal(split, config(size=[5, 6])) == f"{text}."
 
 

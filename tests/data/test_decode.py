@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -267,3 +268,27 @@ def test_a_memory_error_is_not_reported_as_a_bad_file(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(MemoryError):
         decode(tmp_path / "a.png")
+
+
+# Re-encoding
+
+
+@pytest.mark.parametrize(("text", "options"), [("jpeg:30", {"format": "JPEG"}), ("webp:80", {"format": "WEBP"})])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_images_are_encoded_again_and_alpha_stays(text: str, options: dict[str, str], channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 31, channels), np.uint8)
+    Image.fromarray(pixels).save("image.png")
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., :3].copy()).save(buffer, quality=int(text[5:]), **options)
+    expected = np.dstack([np.array(Image.open(buffer)), pixels[..., 3:]])
+    found, resized = decode("image.png", reencode=text)
+    np.testing.assert_array_equal(found, expected)
+    assert not resized
+    assert not np.array_equal(found[..., :3], pixels[..., :3])
+
+
+def test_an_image_that_its_codec_cannot_hold_is_refused() -> None:
+    Image.new("RGB", (16_500, 2)).save("wide.png")
+    with pytest.raises(DecodeError, match="cannot be encoded as webp:80"):
+        decode("wide.png", reencode="webp:80")
+    assert decode("wide.png", reencode="jpeg:80")[0].shape == (2, 16_500, 3)

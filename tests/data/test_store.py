@@ -21,6 +21,7 @@ from deepfake_cls.data.readers import Files
 from deepfake_cls.data.sources import open_source, read_manifest
 from deepfake_cls.data.store import Store, _key, open_split
 from deepfake_cls.data.synthetic import Drawings
+from deepfake_cls.data.whole import CropStore
 from tests.data.sample_files import COUNT, UNIBUC, Config, folders, needs_unibuc, noise, path_of, refusal, replace
 
 
@@ -188,7 +189,7 @@ def test_only_the_images_of_the_split_are_opened(split: Split, config: Config, t
 # Damage
 
 
-def damage(store: Store, cache: Path, kind: str) -> None:
+def damage(store: Store | CropStore, cache: Path, kind: str) -> None:
     (folder,) = folders(cache, "store")
     if kind == "byte":
         with (folder / "images.u8").open("r+b") as file:
