@@ -93,7 +93,7 @@ def test_a_table_of_all_images_is_cached(tmp_path: Path, monkeypatch: pytest.Mon
     assert rows(first) == [read_properties(path) for path in reader.paths]
     assert first["digest"][0] == first["digest"][60]
     with monkeypatch.context() as patched:
-        patched.setattr("deepfake_cls.data.inspection.read_properties", None)  # no file is opened again
+        patched.setattr("deepfake_cls.data.inspection.read_image", None)  # no file is opened again
         assert rows(inspect(reader, tmp_path / "cache")) == rows(first)
     (table,) = (tmp_path / "cache").glob("inspection-*.npz")
     table.write_bytes(table.read_bytes()[:-100])
