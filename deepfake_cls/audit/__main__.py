@@ -38,8 +38,9 @@ def run(config: AuditConfig, sweep: bool) -> None:
 
     output = Path(config.output)
     require_writable(output / "audit.json")
-    images = read_images(config.data, config.trainer.progress and sys.stderr.isatty())
-    checks = checks_of(images, config.seed, config.trainer.threads or cores())
+    progress = config.trainer.progress and sys.stderr.isatty()
+    images = read_images(config.data, progress)
+    checks = checks_of(images, config.seed, config.trainer.threads or cores(), progress)
     document = {"schema": 1, "data": images.described(), "checks": [check.as_json() for check in checks]}
     write_atomically(output / "audit.json", json.dumps(document, indent=1).encode())
     train = command("train", shared_overrides("train", asdict(config)))

@@ -45,14 +45,15 @@ def formats(images: Images) -> Check:
     wrong = [row for row in rows.tolist() if _has_wrong_suffix(images, row)]
     numbers = _describe(images, rows)
     mixed = [f"{numbers[name]['different']:,} {name}" for name in _KINDS if numbers[name]["different"] > 1]
-    sentence = (
-        "The images are drawn and not read from files."
-        if not len(rows)
-        else f"All files have the format {images['format'][rows[0]]}, the mode {images['mode'][rows[0]]} and"
-        f" {_sizes(images, rows[:1])[0]} pixels."
-        if not mixed
-        else f"The files have {' and '.join(mixed)}."
-    )
+    if not len(rows):
+        sentence = (
+            "No file can be decoded." if (images["bytes"] > 0).any() else "The images are drawn, not read from files."
+        )
+    elif mixed:
+        sentence = f"The files have {' and '.join(mixed)}."
+    else:
+        sentence = f"All files have the format {images['format'][rows[0]]}, the mode {images['mode'][rows[0]]} and"
+        sentence += f" {_sizes(images, rows[:1])[0]} pixels."
     advice = "shortcut_metadata says whether they go with the class." if mixed else ""
     if numbers["sizes"]["different"] > 1:
         advice += " For images of mixed sizes use crops of native pixels (data.crop=128): resizing weakens the traces."

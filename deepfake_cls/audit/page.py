@@ -55,6 +55,7 @@ def _section(images: Images, check: Check) -> dict[str, Any]:
     return {
         "check": check,
         "title": check.name.replace("_", " "),
+        "sentence": check.sentence.replace(" %", "\N{NO-BREAK SPACE}%"),
         "numbers": json.dumps(check.numbers, indent=1, ensure_ascii=False),
         "pictures": [_row(images, rows) for rows in check.pictures],
     }

@@ -52,6 +52,17 @@ def test_files_that_do_not_decode_are_listed_with_the_reason(root: Path) -> None
     assert decoding(read(root, on_error="skip")).verdict == "warn"
 
 
+def test_a_data_set_of_bad_files_only_is_described(root: Path) -> None:
+    for path in root.glob("*/*/*"):
+        path.write_bytes(b"no image")
+    images = read(root)
+    found = {check.__name__: check(images) for check in CHECKS}
+    assert (found["decoding"].verdict, found["decoding"].numbers["refused"]) == ("fail", 36)
+    assert len(found["decoding"].examples) == 20
+    assert found["formats"].sentence == "No file can be decoded."
+    assert found["exact_duplicates"].verdict == "ok"
+
+
 def test_formats_by_class_and_wrong_suffixes(root: Path) -> None:
     for index in range(2):
         first(root, "train", "gan", index).write_bytes(encoded(scene(500 + index), format="JPEG", quality=80))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,36 @@ def test_colours_that_go_with_the_class_warn_only(leaking: Images) -> None:
     assert check.verdict == "warn"
     assert check.numbers["balanced_accuracy"] > 0.5
     assert check.numbers["after_reencode"]["value"] > 0.5  # dark images stay dark
+
+
+def test_images_of_one_group_do_not_help_each_other(clean: Images) -> None:
+    """Five images each have the colours of their group; the groups of a class have nothing in common."""
+    rng = np.random.default_rng(0)
+    group = np.zeros(len(clean), np.int64)
+    for label in range(3):
+        group[np.flatnonzero(clean.labels == label)] = 10 * label + np.arange(20) // 5
+    colour = rng.random((30, 67))[group].astype(np.float32)
+    images = replace(clean, appearance=replace(clean.appearance, colour=colour))
+    apart = shortcuts(images).colour()
+    assert (apart.verdict, apart.numbers["balanced_accuracy"], apart.numbers["grouped"]) == ("warn", 1, False)
+    together = shortcuts(replace(images, groups=tuple(map(str, group)))).colour()
+    assert (together.verdict, together.numbers["grouped"]) == ("ok", True)
+
+
+def test_copies_of_an_image_are_in_one_fold(clean: Images) -> None:
+    rng = np.random.default_rng(0)
+    copies = np.arange(len(clean)) // 4
+    digest = np.array([f"{number:064x}" for number in copies.tolist()])
+    labels = np.arange(len(clean)) // 4 % 3
+    colour = rng.random((len(clean), 67))[copies].astype(np.float32)
+    images = replace(
+        clean,
+        labels=labels,
+        columns={**clean.columns, "digest": digest},
+        appearance=replace(clean.appearance, colour=colour),
+    )
+    check = shortcuts(images).colour()
+    assert (check.verdict, check.numbers["grouped"]) == ("ok", True)
 
 
 def test_images_without_labels_are_not_tested(tmp_path: Path) -> None:
