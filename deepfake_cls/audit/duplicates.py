@@ -9,33 +9,36 @@ from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check, plural
 from deepfake_cls.audit.images import Images
 from deepfake_cls.audit.near import CORRELATION, DISTANCE
 
-_ACROSS = (
+_LEAK = (
     "The accuracy on the other split is too high, since a network has seen these images. Keep one image of each group,"
-    " or let the validation images be cut from train, which keeps exact duplicates together."
+)
+_EXACT = f"{_LEAK} or let the validation images be cut from train, which keeps exact duplicates together."
+_NEAR = (
+    f"{_LEAK} or name the groups in a table (data.group_table=FILE) and let the validation images be cut from train."
 )
 _WITHIN = "Keep one image of each group: copies count several times in training and scores."
 
 
 def exact_duplicates(images: Images) -> Check:
     """Images with equal pixels, whatever their file format."""
-    return _check("exact_duplicates", images, images.exact, "exact duplicates", "No two images have equal pixels.", {})
+    return _check("exact_duplicates", images, images.exact, "No two images have equal pixels.", _EXACT, {})
 
 
 def near_duplicates(images: Images) -> Check:
     """Images that look the same: their perceptual hashes and their thumbnails are close."""
     limits = {"most_different_bits": DISTANCE, "least_correlation": CORRELATION}
-    return _check("near_duplicates", images, images.near, "near duplicates", "No two images look the same.", limits)
+    return _check("near_duplicates", images, images.near, "No two images look the same.", _NEAR, limits)
 
 
 def _check(
-    name: str, images: Images, groups: Sequence[Sequence[int]], noun: str, clean: str, numbers: dict[str, Any]
+    name: str, images: Images, groups: Sequence[Sequence[int]], clean: str, leak: str, numbers: dict[str, Any]
 ) -> Check:
     across = images.crossing(groups, images.split)
     classes = images.crossing(groups, images.labels)
     count = sum(map(len, groups))
     first = {rows[0] for rows in across}
     shown = [*across, *(rows for rows in groups if rows[0] not in first)]
-    sentence = f"{plural(count, 'image')} in {plural(len(groups), 'group')} of {noun}"
+    sentence = f"{plural(count, 'image')} in {plural(len(groups), 'group')} of {name.replace('_', ' ')}"
     sentence += f"; {plural(len(across), 'group')} across splits, {len(classes):,} across classes."
     return Check(
         name,
@@ -48,7 +51,7 @@ def _check(
             "across_classes": len(classes),
             **numbers,
         },
-        _ACROSS if across else _WITHIN if groups else "",
+        leak if across else _WITHIN if groups else "",
         _examples(images, shown),
         pictures=shown[:MAX_PICTURES],
     )

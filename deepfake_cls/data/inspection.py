@@ -6,12 +6,15 @@ import functools
 import hashlib
 import io
 import logging
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from deepfake_cls.data.appearance import Appearance, appearance_of, empty
@@ -24,6 +27,7 @@ from deepfake_cls.files import write_atomically
 
 _log = logging.getLogger(__name__)
 _VERSION = 1  # raise it when a property or the appearance is read in another way
+_NAMES = tuple(entry.name for entry in fields(Properties))
 _Columns: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 _Chunk: TypeAlias = tuple[range, list[tuple[Properties, Appearance | None]]]
 
@@ -44,6 +48,10 @@ class Inspection:
     def __getitem__(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         return self.columns[name]
 
+    def subset(self, rows: np.ndarray[Any, np.dtype[Any]]) -> Inspection:
+        """The properties of some images: a mask (N,) or row numbers."""
+        return Inspection({name: column[rows] for name, column in self.columns.items()})
+
 
 def inspect(reader: Reader, cache: Path, workers: int | None = None, progress: bool = False) -> Inspection:
     """Read the properties of all images of a split; decode them to get the digests, unless they are in the cache.
@@ -57,39 +65,62 @@ def inspect(reader: Reader, cache: Path, workers: int | None = None, progress: b
     Raises:
         InputError: If a worker process died.
     """
-    file = _file(reader, cache, "inspection")
-    columns = _load(file, _empty(), len(reader))
-    return Inspection(columns or _inspect(reader, file, None, workers or cores(), progress)[0])
+    return Inspection(_read(reader, cache, False, workers or cores(), progress))
 
 
 def inspect_pixels(
     reader: Reader, cache: Path, workers: int | None = None, progress: bool = False
 ) -> tuple[Inspection, Appearance]:
     """Read the properties of all images of a split and their appearance, in one pass; for arguments see ``inspect``."""
-    file, looks_file = (_file(reader, cache, name) for name in ("inspection", "appearance"))
-    columns, looks = _load(file, _empty(), len(reader)), _load(looks_file, vars(empty(0)), len(reader))
-    if columns is None or looks is None:
-        columns, looks = _inspect(reader, file, looks_file, workers or cores(), progress)
-    return Inspection(columns), Appearance(**looks)
+    columns = _read(reader, cache, True, workers or cores(), progress)
+    looks = {name: columns[name] for name in vars(empty(0))}
+    return Inspection({name: columns[name] for name in _NAMES}), Appearance(**looks)
 
 
-def _file(reader: Reader, cache: Path, name: str) -> Path:
-    """The file in the cache; its name is a hash of all that determines the pixels."""
-    hasher = hashlib.sha256(f"{_VERSION}".encode())
+def _read(reader: Reader, cache: Path, looks: bool, workers: int, progress: bool) -> _Columns:
+    """The columns of the properties, and with ``looks`` those of the appearance, from the cache or the images."""
+    file = _file(reader, cache, looks)
+    columns = _load(file, looks, len(reader))
+    if columns is None:
+        with _lock(file):
+            columns = _load(file, looks, len(reader))  # another process may have written it meanwhile
+            if columns is None:
+                columns = _inspect(reader, looks, workers, progress)
+                _save(file, columns)
+                if looks:
+                    _save(_file(reader, cache, False), {name: columns[name] for name in _NAMES})  # for a training
+    return columns
+
+
+def _file(reader: Reader, cache: Path, looks: bool) -> Path:
+    """The file in the cache; its name is a hash of all that determines its content."""
+    hasher = hashlib.sha256(f"{_VERSION}{' with appearance' if looks else ''}".encode())
     for part in reader.content():
         hasher.update(f"\n{part}".encode(errors="surrogateescape"))
-    return cache / f"{name}-{hasher.hexdigest()[:32]}.npz"
+    return cache / f"inspection-{hasher.hexdigest()[:32]}.npz"
 
 
-def _load(file: Path, expected: _Columns, count: int) -> _Columns | None:
+def _lock(file: Path) -> AbstractContextManager[object]:
+    """A lock, so that of several processes one reads the images; none if the cache cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file.with_suffix(".lock")).acquire()
+    except OSError:
+        return nullcontext()
+
+
+def _load(file: Path, looks: bool, count: int) -> _Columns | None:
     """The cached columns of so many images; None if there are none, or the file is damaged."""
+    expected = {name: np.zeros(0) for name in _NAMES} | (vars(empty(0)) if looks else {})
     try:
         with np.load(file, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in expected}
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(file)  # when it was last used, for the command cache
     except Exception:  # numpy and zipfile raise any exception for a damaged file
         return None
-    shapes = {name: (count, *column.shape[1:]) for name, column in expected.items()}
-    return columns if all(columns[name].shape == shape for name, shape in shapes.items()) else None
+    complete = all(columns[name].shape == (count, *column.shape[1:]) for name, column in expected.items())
+    return columns if complete else None
 
 
 def _save(file: Path, columns: _Columns) -> None:
@@ -101,30 +132,18 @@ def _save(file: Path, columns: _Columns) -> None:
         _log.warning("%s", error)
 
 
-def _inspect(
-    reader: Reader, file: Path, looks_file: Path | None, workers: int, progress: bool
-) -> tuple[_Columns, _Columns]:
-    """Read and save the properties, and the appearance if it has a file."""
+def _inspect(reader: Reader, looks: bool, workers: int, progress: bool) -> _Columns:
     found: list[Properties] = [Properties()] * len(reader)
-    looks = vars(empty(len(reader) if looks_file else 0))
+    appearance = vars(empty(len(reader))) if looks else {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Inspecting", total=len(reader))
-        read = functools.partial(_inspect_rows, reader, looks_file is not None)
-        for rows, results in run_chunks(reader, read, workers):
+        for rows, results in run_chunks(reader, functools.partial(_inspect_rows, reader, looks), workers):
             for row, (properties, look) in zip(rows, results, strict=True):
                 found[row] = properties
-                for name, column in looks.items() if look is not None else ():
+                for name, column in appearance.items() if look is not None else ():
                     column[row] = getattr(look, name)[0]
             bar.advance(task, len(rows))
-    columns = {name: np.array([getattr(one, name) for one in found]) for name in _empty()}
-    _save(file, columns)
-    if looks_file is not None:
-        _save(looks_file, looks)
-    return columns, looks
-
-
-def _empty() -> _Columns:
-    return {entry.name: np.zeros(0) for entry in fields(Properties)}
+    return {name: np.array([getattr(one, name) for one in found]) for name in _NAMES} | appearance
 
 
 def _inspect_rows(reader: Reader, looks: bool, rows: range) -> _Chunk:
@@ -137,10 +156,10 @@ def _inspect_rows(reader: Reader, looks: bool, rows: range) -> _Chunk:
 
 
 def _read_row(reader: Reader, row: int) -> tuple[Properties, NDArray[np.uint8] | None]:
-    encoded = reader.encoded(row)
-    if encoded is not None:
-        return read_image(encoded)
     try:
+        encoded = reader.encoded(row)
+        if encoded is not None:
+            return read_image(encoded)
         pixels, _ = reader.read(row, None)
     except DecodeError as error:
         return Properties(error=str(error)), None
