@@ -9,6 +9,7 @@ from deepfake_cls import __version__
 from deepfake_cls.errors import closed_pipe_allowed
 
 COMMANDS = {
+    "audit": "find what would mislead a classifier in a data set",
     "train": "train a network; with -m a sweep",
     "knn": "score exact k-nearest neighbours",
     "statistics": "classify image statistics",

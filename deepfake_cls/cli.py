@@ -48,6 +48,7 @@ Schema = TypeVar("Schema")
 
 # The commands that refuse a sweep, with the message.
 ONCE = {
+    "audit": "audit writes one page; call it without -m.",
     "cache": "cache lists all entries at once; call it without -m.",
     "compare": "compare reads finished runs; call it without -m.",
     "predict": "predict labels images once; call it for each checkpoint instead of sweeping with -m.",

@@ -265,6 +265,21 @@ class PredictConfig(CommandConfig):
 
 
 @dataclass
+class AuditConfig(CommandConfig):
+    """``python -m deepfake_cls.audit``.
+
+    Attributes:
+        output: Folder of the page index.html and of audit.json.
+        strict: End with exit status 1 if a check fails.
+        seed: Seed of the folds and of the forests of the shortcut tests.
+    """
+
+    output: str = "reports/audit"
+    strict: bool = False
+    seed: int = 0
+
+
+@dataclass
 class ReportConfig(TrainConfig):
     """``python -m deepfake_cls.report``; the keys of training select the runs of the tables.
 
@@ -288,6 +303,7 @@ SCHEMAS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "report": ReportConfig,
+    "audit": AuditConfig,
     "compare": CompareConfig,
     "runs": RunsConfig,
     "cache": CacheConfig,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,13 @@ from deepfake_cls.escaping import printable
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 Estimate = tuple[str, float, float, float]  # name, value, low, high; fractions
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as PNG in a ``data:`` address, for a page without other files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -84,6 +93,21 @@ def accuracy_figure(rows: Sequence[Estimate], chance: float) -> Figure:
     axes.axvline(100 * chance, color="grey", ls=":", lw=1)
     axes.annotate("chance", (100 * chance, len(rows) - 0.45), color="grey", fontsize=8, ha="center")
     axes.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 105), ylim=(len(rows) - 0.2, -0.7))
+    return figure
+
+
+def spread_figure(values: Mapping[str, NDArray[Any]], label: str) -> Figure:
+    """The spread of a value in each class: median, quartiles, and a line from 5 % to 95 %; each array (N,), N ≥ 1."""
+    figure = _figure(7.6, 0.9 + 0.42 * len(values))
+    axes = figure.subplots()
+    for y, each in enumerate(values.values()):
+        low, first, median, third, high = np.quantile(each, (0.05, 0.25, 0.5, 0.75, 0.95))
+        axes.plot([low, high], [y, y], color=PALETTE[0], lw=1)
+        axes.plot([first, third], [y, y], color=PALETTE[0], lw=7, alpha=0.45, solid_capstyle="butt")
+        axes.plot(median, y, "|", color=PALETTE[0], ms=13, mew=2)
+    axes.set_yticks(range(len(values)), [*map(printable, values)], parse_math=False)
+    axes.set(xlabel=label, ylim=(len(values) - 0.4, -0.6))
+    axes.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
 

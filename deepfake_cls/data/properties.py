@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from deepfake_cls.data.decode import DecodeError, decode
@@ -61,21 +62,31 @@ class Properties:
 
 def read_properties(file: Path | bytes) -> Properties:
     """Read the properties of an image file: its path or its content. A file that is refused has an ``error``."""
+    return read_image(file)[0]
+
+
+def read_image(file: Path | bytes) -> tuple[Properties, NDArray[np.uint8] | None]:
+    """Read the properties of an image file and its pixels, uint8 (H, W, 3 or 4); None if it is refused."""
     header: dict[str, object] = {}
     try:
         content = file if isinstance(file, bytes) else file.read_bytes()
         header = {"bytes": len(content)} | _header(content)
         pixels, _ = decode(content)
     except DecodeError as error:
-        return Properties(**header, error=str(error))  # type: ignore[arg-type]
+        return Properties(**header, error=str(error)), None  # type: ignore[arg-type]
     except OSError as error:
-        return Properties(error=f"cannot be read: {error.strerror or error}")
-    alpha = "none"
-    if pixels.shape[2] == 4:
-        alpha = "constant" if (pixels[..., 3] == pixels[0, 0, 3]).all() else "varied"
-    digest = digest_of_pixels(pixels)
+        return Properties(error=f"cannot be read: {error.strerror or error}"), None
+    alpha, digest = alpha_of(pixels), digest_of_pixels(pixels)
     height, width = pixels.shape[:2]
-    return Properties(**header | {"height": height, "width": width}, alpha=alpha, digest=digest)  # type: ignore[arg-type]
+    found = header | {"height": height, "width": width}
+    return Properties(**found, alpha=alpha, digest=digest), pixels  # type: ignore[arg-type]
+
+
+def alpha_of(pixels: NDArray[np.uint8]) -> str:
+    """``none``, ``constant`` or ``varied`` for an image, uint8 (H, W, 3 or 4)."""
+    if pixels.shape[2] < 4:
+        return "none"
+    return "constant" if (pixels[..., 3] == pixels[0, 0, 3]).all() else "varied"
 
 
 def digest_of_pixels(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
+from deepfake_cls.figures import data_uri
 from deepfake_cls.files import write_atomically
 from deepfake_cls.report import plots
 from deepfake_cls.report.collect import Finished
@@ -37,7 +35,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["png"] = _data_uri
+    templates.filters["png"] = data_uri
     templates.filters["chip"] = _chip
     return templates
 
@@ -217,9 +215,3 @@ def _chip(cell: str) -> str:
     word, _, undecided = cell.partition(", ")
     known = word in (*get_args(Word), *get_args(ClaimWord))
     return "" if not known else "undecided" if undecided else word.replace(" ", "-")
-
-
-def _data_uri(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

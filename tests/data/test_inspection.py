@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from deepfake_cls.config import SyntheticConfig
-from deepfake_cls.data.inspection import Inspection, inspect
+from deepfake_cls.data.appearance import appearance_of
+from deepfake_cls.data.inspection import Inspection, inspect, inspect_pixels
 from deepfake_cls.data.properties import Properties, read_properties
 from deepfake_cls.data.readers import Files
 from deepfake_cls.data.sources import open_source
@@ -93,7 +94,7 @@ def test_a_table_of_all_images_is_cached(tmp_path: Path, monkeypatch: pytest.Mon
     assert rows(first) == [read_properties(path) for path in reader.paths]
     assert first["digest"][0] == first["digest"][60]
     with monkeypatch.context() as patched:
-        patched.setattr("deepfake_cls.data.inspection.read_properties", None)  # no file is opened again
+        patched.setattr("deepfake_cls.data.inspection.read_image", None)  # no file is opened again
         assert rows(inspect(reader, tmp_path / "cache")) == rows(first)
     (table,) = (tmp_path / "cache").glob("inspection-*.npz")
     table.write_bytes(table.read_bytes()[:-100])
@@ -107,3 +108,21 @@ def test_images_that_are_drawn_have_digests(tmp_path: Path) -> None:
     found = inspect(source.reader(source.manifest().split("train"), None), tmp_path, 1)
     assert len({*found["digest"].tolist()}) == 50
     assert found["height"].tolist() == [16] * 50
+
+
+def test_the_appearance_is_read_in_the_same_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = write(tmp_path, 40)
+    reader.paths[1].write_bytes(b"")
+    found, looks = inspect_pixels(reader, tmp_path / "cache", 2)
+    expected = appearance_of(noise(0))
+    assert (looks.hash[0], len(looks)) == (expected.hash[0], 40)
+    np.testing.assert_array_equal(looks.thumbnail[0], expected.thumbnail[0])
+    np.testing.assert_array_equal(looks.colour[0], expected.colour[0])
+    assert not looks.thumbnail[1].any()
+    with monkeypatch.context() as patched:
+        patched.setattr("deepfake_cls.data.inspection.read_image", None)  # no file is opened again
+        assert rows(inspect(reader, tmp_path / "cache")) == rows(found)  # as for a training
+        again, cached = inspect_pixels(reader, tmp_path / "cache")
+    assert rows(again) == rows(found)
+    for name, column in vars(looks).items():
+        np.testing.assert_array_equal(getattr(cached, name), column)
