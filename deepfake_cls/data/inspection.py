@@ -96,10 +96,10 @@ def _inspect_rows(reader: Reader, rows: range) -> _Chunk:
 
 
 def _inspect_row(reader: Reader, row: int) -> Properties:
-    encoded = reader.encoded(row)
-    if encoded is not None:
-        return read_properties(encoded)
     try:
+        encoded = reader.encoded(row)
+        if encoded is not None:
+            return read_properties(encoded)
         pixels, _ = reader.read(row, None)
     except DecodeError as error:
         return Properties(error=str(error))

@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from deepfake_cls.errors import InputError
 
 STANDARD_SPLITS = ("train", "validation", "test")
+_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
+
+
+def split_name(name: str) -> str:
+    """The split that a folder or a cell of a table means: ``validation`` for ``Val``; another name is its own."""
+    lower = name.lower()
+    standard = _ALIASES.get(lower, lower)
+    return standard if standard in STANDARD_SPLITS else name
 
 
 @dataclass(frozen=True, eq=False)
