@@ -211,6 +211,12 @@ def test_the_command_of_an_experiment_fills_its_table(printed: Printed) -> None:
         ("train", ["augment.flip=null", "augment.own.strength=0.5", "augment.cutmix.p=1", "plugins=[a,b.c]"]),
         ("train", ["arm=no_skips", "trainer.curve_images=100", "trainer.precision=32-true", "tta=none"]),
         ("train", ["data=unibuc", "data.root=x", "data.fold=2", "data.val_fraction=0.3", "init=a.ckpt"]),
+        ("train", ["data=genimage", "data.root=x", "data.size=[8,8]"]),
+        ("train", ["data=genimage", "data.root=x", "data.real=null", "~data.class_map.nature"]),
+        ("train", ["data=genimage", "data.root=x", "data.class_map={adm: ADM, a b: c}", "data.class_map.glide=GLIDE"]),
+        ("train", ["data=pattern", "data.root=x", 'data.pattern="{split}/*"', "data.split_map={a\\,\\:\\=b: train}"]),
+        ("train", ["data=table", "data.root=x", "data.table=t.csv", "data.columns={path: file, split: null}"]),
+        ("knn", ["data=unibuc", "data.root=x", "data.class_map={0: real, 12: 7}", "data.exclude=[3]"]),
         ("knn", ["k=[1,3]", "features=spectrum", "data.alpha=mask", "data.workers=1"]),
         ("predict", ["probabilities=true", 'output="a b.csv"', "tta=flip"]),
         ("report", ["runs=elsewhere", "require=3", "dropout=0.5"]),
@@ -222,6 +228,11 @@ def test_the_overrides_of_a_configuration_give_the_same_configuration(entry: str
     printed = overrides_of(entry, asdict(config), omit=[])
     assert configure(entry, SCHEMAS[entry], *printed) == config
     assert from_hydra(to_hydra(printed)) == printed
+
+
+def test_a_preset_is_printed_by_its_name() -> None:
+    for overrides in (["data=prompts", "data.root=x"], ["data=genimage", "data.root=x", "data.fold=1"]):
+        assert overrides_of("train", asdict(configure("train", TrainConfig, *overrides))) == overrides
 
 
 def test_defaults_need_no_overrides() -> None:
