@@ -89,9 +89,14 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     values = {key: value for key, value in data.items() if key != "name" and (key in defaults or not defaults)}
     for file in (conf_dir() / "data").glob("*.yaml"):
         same = preset(file.stem)
-        if all(data.get(key) == value for key, value in same.items()):
+        # Hydra adds the entries of a mapping to those of the preset.
+        if all(data.get(key) == value or _within(value, data.get(key)) for key, value in same.items()):
             name, defaults = file.stem, defaults | same
     return [*([] if name == "synthetic" else [f"data={name}"]), *_changed("data.", values, defaults)]
+
+
+def _within(entries: object, mapping: object) -> bool:
+    return isinstance(entries, Mapping) and isinstance(mapping, Mapping) and entries.items() <= mapping.items()
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -231,8 +231,11 @@ def test_the_overrides_of_a_configuration_give_the_same_configuration(entry: str
 
 
 def test_a_preset_is_printed_by_its_name() -> None:
-    for overrides in (["data=prompts", "data.root=x"], ["data=genimage", "data.root=x", "data.fold=1"]):
+    renamed = "data.class_map={nature:real,adm:ADM}"
+    for overrides in (["data=prompts"], ["data=genimage", "data.fold=1"], ["data=genimage", renamed]):
+        overrides.insert(1, "data.root=x")
         assert overrides_of("train", asdict(configure("train", TrainConfig, *overrides))) == overrides
+    assert declared(["data=genimage", "data.root=x"]).settings == "scale=small data=genimage data.root=x"
 
 
 def test_defaults_need_no_overrides() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import socket
 import sys
 from pathlib import Path
@@ -107,8 +106,9 @@ def labels(manifest: Manifest) -> dict[str, str]:
 
 @pytest.mark.parametrize("form", ["saved", "one", "parquet", "imagefolder"])
 def test_each_form_is_read_without_network_and_without_writing(
-    written: Path, config: Any, no_network: list[Any], form: str
+    written: Path, config: Any, no_network: list[Any], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "theirs"))
     before = listing(written)
     root = written / form
     manifest = read_manifest(config(root))
@@ -126,6 +126,7 @@ def test_each_form_is_read_without_network_and_without_writing(
             np.testing.assert_array_equal(opened.store.images[row], noise(number))
     assert set(manifest.splits) == {"train", "validation", *(["test"] if form == "saved" else [])}
     assert listing(written) == before
+    assert not (tmp_path / "theirs").exists()
     assert no_network == []
 
 
@@ -154,17 +155,23 @@ def test_the_rules_and_folds_hold(written: Path, config: Any) -> None:
     assert sum(map(len, opened)) == COUNT + 3
 
 
-def test_changed_files_are_read_again(written: Path, config: Any, tmp_path: Path) -> None:
+def test_changed_files_are_read_again(config: Any, tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
     for start in (0, 100):
-        rows(start).to_parquet(str(root / "train.parquet"))
-        os.utime(root / "train.parquet", (start, start))
-        manifest = read_manifest(config(root))
-        opened = open_images(manifest, "train", config(root), progress=False)
-        first = int(opened.ids[0].partition("photo ")[2][:-4])
-        assert first >= start
-        np.testing.assert_array_equal(opened.store.images[0], noise(first))
+        for name in ("train", "validation"):
+            rows(start).to_parquet(str(root / f"{name}.parquet"))
+        opened = open_images(read_manifest(config(root)), "train", config(root), progress=False)
+        assert opened.ids[0] == f"train-000000-photo {start}.png"
+        np.testing.assert_array_equal(opened.store.images[0], noise(start))
+
+
+def test_a_class_of_minus_one_is_unknown(config: Any, tmp_path: Path) -> None:
+    features = Features({"image": datasets.Image(), "label": ClassLabel(names=["a", "b"])})
+    values = {"image": [{"bytes": png(row), "path": None} for row in range(4)], "label": [0, -1, None, 1]}
+    Dataset.from_dict(values, features).save_to_disk(str(tmp_path / "data"))
+    _, (split,) = HfSource(config(tmp_path / "data")).list_images(tmp_path / "data")
+    assert split.labels.tolist() == [0, -1, -1, 1]
 
 
 def test_bytes_are_decoded_by_the_rules_of_image_files(config: Any, tmp_path: Path) -> None:

@@ -76,8 +76,10 @@ def test_a_pattern_without_a_group_is_refused(folder: Path, pattern: str) -> Non
 def test_a_table_names_groups(folder: Path, tmp_path: Path) -> None:
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     table(tmp_path / "groups.csv", *(f"./{path},{row // 2}" for row, path in enumerate(paths)), header="path,group")
-    found = groups(read(folder, "folder", group_table="groups.csv"))
-    assert found == {path.removeprefix("train/"): str(row // 2) for row, path in enumerate(paths) if "train/" in path}
+    expected = {path: str(row // 2) for row, path in enumerate(paths)}
+    for name in ("train", "validation"):
+        found = groups(read(folder, "folder", group_table="groups.csv"), name)
+        assert found == {path.removeprefix(f"{name}/"): group for path, group in expected.items() if name in path}
 
     message = "there is no such file in the current folder or in"
     assert message in refusal(folder, "folder", group_table="absent.csv")
@@ -156,6 +158,7 @@ def test_small_classes_are_refused_or_left_out(folder: Path, caplog: pytest.LogC
     assert manifest.classes == ("dalle", "gan")
     assert labels(manifest.split("train")) == [4, 4]
     assert len(manifest.split("validation")) == 2
+    assert read(folder, "folder", min_class=2).classes == ("dalle", "gan", "nature")
     # Merged classes are counted together.
     assert read(folder, "folder", min_class=6, class_map={"nature": "gan", "dalle": "gan"}).classes == ("gan",)
 
