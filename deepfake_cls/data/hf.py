@@ -21,7 +21,7 @@ from deepfake_cls.config import HfConfig
 from deepfake_cls.data.decode import DECODE_VERSION, DecodeError, decode
 from deepfake_cls.data.entries import cache_folder
 from deepfake_cls.data.manifest import Split, split_name
-from deepfake_cls.data.named import NamedImage, in_order, make_splits
+from deepfake_cls.data.named import NamedImage, cell_text, in_order, make_splits
 from deepfake_cls.data.readers import Reader, size_and_time
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError, reason
@@ -36,8 +36,8 @@ class HfSource(FileSource):
 
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
         """See ``FileSource``."""
+        config, root = self.config, root.resolve()  # the package resolves links too
         splits = self._load(root)
-        config = self.config
         labels = {name: _texts(split, config.label) for name, split in splits.items()}
         groups = {name: _texts(split, config.group) for name, split in splits.items()}
         images = [
@@ -56,7 +56,7 @@ class HfSource(FileSource):
         from datasets import Image, concatenate_datasets
 
         assert split.rows is not None
-        name, root = self.config.image, self.root()
+        name, root = self.config.image, self.root().resolve()
         parts = [part.select_columns([name]) for part in self._load(root).values()]
         images = concatenate_datasets([part.cast_column(name, Image(decode=False)) for part in parts])
         if size is None and self.config.size is not None:
@@ -123,7 +123,10 @@ def _texts(split: Any, column: str | None) -> list[str | None]:
     cells = split.select_columns([column])[:][column]
     if names is not None:
         return [names[cell] if cell is not None and cell >= 0 else None for cell in cells]
-    return [None if cell is None or cell == "" else str(cell) for cell in cells]
+    try:
+        return [cell_text(cell) or None for cell in cells]
+    except ValueError as error:
+        raise InputError(f"The column {column} of the data set {error}.") from error
 
 
 def _ids(split: Any, name: str, column: str, root: Path) -> Iterator[str]:
@@ -146,7 +149,7 @@ class Rows(Reader):
         images: A ``datasets.Dataset`` with one column, the encoded images.
         column: Its name.
         rows: int64 (N,), the rows of the images.
-        root: The folder that files have to be in.
+        root: The folder that files have to be in, without links.
         size: See ``Reader``.
         resize: Resize images of another size instead of refusing them.
     """
@@ -178,7 +181,7 @@ class Rows(Reader):
         if not cell.get("path"):
             raise DecodeError("has no image")
         path = self.root / str(cell["path"])
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        if not path.resolve().is_relative_to(self.root):
             raise DecodeError(f"is the file {path}, which is out of data.root: copy it")
         return path
 

@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from deepfake_cls.errors import InputError
 
 STANDARD_SPLITS = ("train", "validation", "test")
+_ORIGINS = {
+    "folder": "the folders of the classes, as in train/<class>/*",
+    "pattern": "{class} in data.pattern",
+    "table": "the column data.columns.label",
+    "hf": "the column data.label",
+}
 _ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
 
 
@@ -88,9 +94,10 @@ class Manifest:
         if len(self.classes) < 2:
             classes = ", ".join(self.classes) or "none"
             splits = ", ".join(f"{name} ({len(split):,} images)" for name, split in self.splits.items())
+            origin = _ORIGINS.get(self.name)
             raise InputError(
                 f"The data has too few classes ({classes}); at least two are needed. Its splits are {splits}."
-                " Labels come from the folders of the classes, as in train/<class>/*."
+                + (f" Labels come from {origin}." if origin else "")
             )
 
     def sha256(self, names: Iterable[str] | None = None) -> str:

@@ -27,6 +27,19 @@ class NamedImage(NamedTuple):
     group: str | None = None
 
 
+def cell_text(cell: object) -> str:
+    """A cell of a table as text: empty if it is absent or not a number, ``1`` for 1.0.
+
+    Raises:
+        ValueError: If it is neither text nor a number.
+    """
+    if cell is None or cell != cell:  # NaN
+        return ""
+    if not isinstance(cell, str | int | float):
+        raise ValueError(f"is a {type(cell).__name__}; expected text or a number")
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).strip()
+
+
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Class names without repetitions: sorted as numbers if all are numbers, else as text."""
     found = {*names}

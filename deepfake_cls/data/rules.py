@@ -1,6 +1,6 @@
-"""Rules that hold for every layout of images on disk: groups, new names of classes, classes that are left out.
+"""Rules that hold for every layout of images on disk: new names of classes, classes that are left out, groups.
 
-The order is: groups; ``data.class_map``; ``data.exclude``; ``data.min_class``.
+The order is: ``data.class_map``, ``data.exclude``, ``data.min_class``, groups of the images that remain.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 def apply_rules(
     classes: tuple[str, ...], splits: list[Split], config: ImageFilesConfig, root: Path
 ) -> tuple[tuple[str, ...], list[Split]]:
-    """Put the images of a layout into groups, rename its classes and leave some out.
+    """Rename the classes of a layout, leave some out, and put the remaining images into groups.
 
     Args:
         classes: Class names, in label order.
@@ -43,65 +43,12 @@ def apply_rules(
         InputError: If a key names an unknown class, an image has no group in the table, no path matches the pattern,
             or a class has too few training images.
     """
-    if config.group_pattern is not None or config.group_table is not None:
-        splits = _grouped(splits, config, root)
     if config.class_map or config.exclude:
         classes, splits = _renamed(classes, splits, config)
-    return _without_small_classes(classes, splits, config)
-
-
-# Groups
-
-
-def _grouped(splits: list[Split], config: ImageFilesConfig, root: Path) -> list[Split]:
-    if config.group_pattern is not None and config.group_table is not None:
-        raise InputError("data.group_pattern and data.group_table both name groups; give one of them.")
-    paths = [path for split in splits for path in _paths(split, root)]
-    if config.group_table is not None:
-        groups = _groups_of_table(paths, locate(config.group_table, root, "data.group_table"))
-    else:
-        groups = _groups_of_pattern(paths, str(config.group_pattern))
-    ends = np.cumsum([len(split) for split in splits]).tolist()
-    return [
-        replace(split, groups=tuple(groups[end - len(split) : end])) for split, end in zip(splits, ends, strict=True)
-    ]
-
-
-def _paths(split: Split, root: Path) -> list[str]:
-    """The paths of the images below the root; their ids if they are no files."""
-    return [*split.ids] if split.paths is None else [str(path).removeprefix(f"{root}{os.sep}") for path in split.paths]
-
-
-def _groups_of_pattern(paths: list[str], pattern: str) -> list[str]:
-    found = [re.search(pattern, path) for path in paths]
-    groups = [match[1] if match else None for match in found]
-    without = [path for path, group in zip(paths, groups, strict=True) if group is None]
-    if without and len(without) == len(paths):
-        raise InputError(f"{override('data.group_pattern', pattern)}: matches no path, such as {paths[0]}.")
-    if without:
-        _log.warning(
-            "data.group_pattern: does not match %s of %s paths, such as %s; each of these images is a group of its own",
-            f"{len(without):,}", f"{len(paths):,}", without[0],
-        )  # fmt: skip
-    return [path if group is None else group for path, group in zip(paths, groups, strict=True)]
-
-
-def _groups_of_table(paths: list[str], table: Path) -> list[str]:
-    header, rows = read_csv(table, ("path", "group"))
-    path_column, group_column = header.index("path"), header.index("group")
-    line_of, group_of, problems = dict[str, int](), dict[str, str](), list[str]()
-    for line, cells in rows:
-        cells += [""] * (len(header) - len(cells))
-        path, group = posixpath.normpath(cells[path_column]), cells[group_column]
-        if not group:
-            problems.append(f"line {line}: the group of {path} is missing")
-        elif group_of.setdefault(path, group) != group:
-            problems.append(f"line {line}: {path} has another group than in line {line_of[path]}")
-        line_of.setdefault(path, line)
-    problems += [f"there is no row for the image {path}" for path in paths if path not in line_of]
-    if problems:
-        raise InputError(f"data.group_table: {table} needs one group for each image:{indented(problems)}")
-    return [group_of[path] for path in paths]
+    classes, splits = _without_small_classes(classes, splits, config)
+    if config.group_pattern is not None or config.group_table is not None:
+        splits = _grouped(splits, config, root)
+    return classes, splits
 
 
 # Classes
@@ -165,3 +112,57 @@ def _relabelled(
     relabelled = [replace(split, labels=table[split.labels]) for split in splits]
     kept = [split.subset(split.labels != left_out) for split in relabelled]
     return classes, [split for split in kept if len(split)]
+
+
+# Groups
+
+
+def _grouped(splits: list[Split], config: ImageFilesConfig, root: Path) -> list[Split]:
+    if config.group_pattern is not None and config.group_table is not None:
+        raise InputError("data.group_pattern and data.group_table both name groups; give one of them.")
+    paths = [path for split in splits for path in _paths(split, root)]
+    if config.group_table is not None:
+        groups = _groups_of_table(paths, locate(config.group_table, root, "data.group_table"))
+    else:
+        groups = _groups_of_pattern(paths, str(config.group_pattern))
+    ends = np.cumsum([len(split) for split in splits]).tolist()
+    return [
+        replace(split, groups=tuple(groups[end - len(split) : end])) for split, end in zip(splits, ends, strict=True)
+    ]
+
+
+def _paths(split: Split, root: Path) -> list[str]:
+    """The paths of the images below the root; their ids if they are no files."""
+    return [*split.ids] if split.paths is None else [str(path).removeprefix(f"{root}{os.sep}") for path in split.paths]
+
+
+def _groups_of_pattern(paths: list[str], pattern: str) -> list[str]:
+    found = [re.search(pattern, path) for path in paths]
+    groups = [match[1] if match else None for match in found]
+    without = [path for path, group in zip(paths, groups, strict=True) if group is None]
+    if without and len(without) == len(paths):
+        raise InputError(f"{override('data.group_pattern', pattern)}: matches no path, such as {paths[0]}.")
+    if without:
+        _log.warning(
+            "data.group_pattern: does not match %s of %s paths, such as %s; each of these images is a group of its own",
+            f"{len(without):,}", f"{len(paths):,}", without[0],
+        )  # fmt: skip
+    return [path if group is None else group for path, group in zip(paths, groups, strict=True)]
+
+
+def _groups_of_table(paths: list[str], table: Path) -> list[str]:
+    header, rows = read_csv(table, ("path", "group"))
+    path_column, group_column = header.index("path"), header.index("group")
+    line_of, group_of, problems = dict[str, int](), dict[str, str](), list[str]()
+    for line, cells in rows:
+        cells += [""] * (len(header) - len(cells))
+        path, group = posixpath.normpath(cells[path_column]), cells[group_column]
+        if not group:
+            problems.append(f"line {line}: the group of {path} is missing")
+        elif group_of.setdefault(path, group) != group:
+            problems.append(f"line {line}: {path} has another group than in line {line_of[path]}")
+        line_of.setdefault(path, line)
+    problems += [f"there is no row for the image {path}" for path in paths if path not in line_of]
+    if problems:
+        raise InputError(f"data.group_table: {table} needs one group for each image:{indented(problems)}")
+    return [group_of[path] for path in paths]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from deepfake_cls.config import TableConfig
 from deepfake_cls.data.listing import Folder, indented, locate, read_csv, read_text, scan
 from deepfake_cls.data.manifest import Split, split_name
-from deepfake_cls.data.named import NamedImage, make_splits
+from deepfake_cls.data.named import NamedImage, cell_text, make_splits
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError, reason
 
@@ -92,12 +92,10 @@ def _image(cells: dict[str, Any], columns: dict[str, str], files: _Files, allow_
 
 
 def _text(cell: Any, column: str) -> str:
-    """A cell as text; empty if it is absent."""
-    if cell is None:
-        return ""
-    if not isinstance(cell, str | int | float):
-        raise ValueError(f"{column} is a {type(cell).__name__}; expected text or a number")
-    return str(cell).strip()
+    try:
+        return cell_text(cell)
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from error
 
 
 class _Listed(NamedTuple):
@@ -129,7 +127,7 @@ class _Files:
             raise ValueError("the path is missing")
         path = posixpath.normpath(text.replace("\\", "/"))
         if path.startswith("/"):
-            path = path.removeprefix(f"{self.root}/")
+            path = path.removeprefix(f"{self.root}/").removeprefix(f"{self.inside}/")
         if path.startswith(("/", "../")) or path == "..":
             raise ValueError(f"{text} leads out of data.root; expected a file in it")
         prefix, name = posixpath.split(path)

@@ -166,6 +166,24 @@ def test_changed_files_are_read_again(config: Any, tmp_path: Path) -> None:
         np.testing.assert_array_equal(opened.store.images[0], noise(start))
 
 
+def test_a_root_that_is_a_link(written: Path, config: Any, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(written / "imagefolder")
+    source = HfSource(config(tmp_path / "link"))
+    _, (split,) = source.list_images(tmp_path / "link")
+    assert split.ids[0] == "train/flux/1.png"
+    np.testing.assert_array_equal(source.reader(split, None).read(0, None)[0], noise(1))
+
+
+def test_labels_are_text_or_numbers(config: Any, tmp_path: Path) -> None:
+    values = {"image": [png(row) for row in range(4)], "label": [10.0, 9.0, None, 10.0], "tags": [["a"]] * 4}
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict(values).to_parquet(str(tmp_path / "data" / "data.parquet"))
+    classes, (split,) = HfSource(config(tmp_path / "data")).list_images(tmp_path / "data")
+    assert (classes, split.labels.tolist()) == (("9", "10"), [1, 0, -1, 1])
+    with pytest.raises(InputError, match="The column tags of the data set is a list; expected text or a number."):
+        read_manifest(config(tmp_path / "data", label="tags"))
+
+
 def test_a_class_of_minus_one_is_unknown(config: Any, tmp_path: Path) -> None:
     features = Features({"image": datasets.Image(), "label": ClassLabel(names=["a", "b"])})
     values = {"image": [{"bytes": png(row), "path": None} for row in range(4)], "label": [0, -1, None, 1]}

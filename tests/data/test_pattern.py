@@ -109,6 +109,13 @@ def test_images_that_do_not_match_are_counted(tmp_path: Path, caplog: pytest.Log
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [message]
 
 
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    write(tmp_path, "gan/1.png", "gan/2.png")
+    manifest = read(tmp_path, "{class}/*")
+    with pytest.raises(InputError, match=r"too few classes \(gan\); .* Labels come from {class} in data.pattern.$"):
+        manifest.require_classes()
+
+
 def test_splits_can_be_renamed(tmp_path: Path) -> None:
     for split in ("fit", "holdout", "Testing"):
         write(tmp_path, f"{split}/gan/1.png", f"{split}/real/1.png")

@@ -81,6 +81,10 @@ def test_a_table_names_groups(folder: Path, tmp_path: Path) -> None:
         found = groups(read(folder, "folder", group_table="groups.csv"), name)
         assert found == {path.removeprefix(f"{name}/"): group for path, group in expected.items() if name in path}
 
+    # Images that are left out need no group.
+    table(tmp_path / "few.csv", *(f"{path},x" for path in paths if "nature" not in path), header="path,group")
+    assert {*groups(read(folder, "folder", group_table="few.csv", exclude=["nature"])).values()} == {"x"}
+
     message = "there is no such file in the current folder or in"
     assert message in refusal(folder, "folder", group_table="absent.csv")
     assert "give one of them" in refusal(folder, "folder", group_table="groups.csv", group_pattern="(cat)")

@@ -88,7 +88,12 @@ def test_a_table_needs_neither_splits_nor_groups_nor_other_names(root: Path) -> 
 
 def test_lists_of_forensichub_are_read_as_they_are(root: Path) -> None:
     rows = [{"path": "x/1.png", "label": 1}, {"path": str(root / "y" / "3.png"), "label": 0}]
-    assert listed(root, write(root / "train.json", rows)) == (("0", "1"), {"train": {"x/1.png": 1, "y/3.png": 0}})
+    expected = (("0", "1"), {"train": {"x/1.png": 1, "y/3.png": 0}})
+    assert listed(root, write(root / "train.json", rows)) == expected
+    # Numbers may be written as 1.0, and the root may be a link.
+    rows[0]["label"] = 1.0
+    (root.parent / "link").symlink_to(root)
+    assert listed(root.parent / "link", write(root / "train.json", rows)) == expected
 
 
 def test_lists_of_imdlbenco_are_read_as_they_are(root: Path) -> None:
@@ -158,6 +163,7 @@ def test_missing_files_are_skipped_if_bad_images_are(root: Path) -> None:
         ),
         ('{"path": "x/1.png", "label": 1}\n{"path"}', "line 2: not JSON (Expecting ':' delimiter"),
         ('{"path": "x/1.png", "label": 1}\n[1]', "line 2: expected a JSON object in each line."),
+        ('[{"path": "x/1.png", "label": NaN}]', "entry 1: label is missing"),
         ('[{"path": "x/1.png", "label": [1]}]', "entry 1: label is a list; expected text or a number"),
     ],
 )
