@@ -238,6 +238,24 @@ def test_a_preset_is_printed_by_its_name() -> None:
     assert declared(["data=genimage", "data.root=x"]).settings == "scale=small data=genimage data.root=x"
 
 
+def test_a_preset_runs_and_is_in_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("adm/train/ai", "adm/train/nature", "adm/val/ai", "adm/val/nature", "sd/train/ai", "sd/val/ai"):
+        (tmp_path / "gen" / folder).mkdir(parents=True)
+        for index in range(3):
+            colour = (200 * folder.startswith("adm"), 200 * folder.endswith("ai"), index)
+            Image.new("RGB", (16, 16), colour).save(tmp_path / "gen" / folder / f"{index}.png")
+    overrides = ["data=genimage", "data.root=gen", "k=[1]", "trainer.progress=false"]
+    knn.run(configure("knn", KnnConfig, *overrides), False)
+    assert "next: deepfake-cls report data=genimage data.root=gen " in capsys.readouterr().out
+    (file,) = Path("runs/knn").glob("*/result.json")
+    record = json.loads(file.read_text())
+    assert (record["data"]["classes"], record["data"]["sizes"]) == (
+        ["adm", "real", "sd"],
+        {"train": 9, "validation": 9},
+    )
+    assert record["metrics"]["val_acc"] == 1
+
+
 def test_defaults_need_no_overrides() -> None:
     assert overrides_of("train", asdict(configure("train", TrainConfig, "seed=3", "run_dir=x"))) == []
     tiny = asdict(configure("train", TrainConfig, "scale=tiny"))

@@ -56,7 +56,7 @@ class HfSource(FileSource):
         from datasets import Image, concatenate_datasets
 
         assert split.rows is not None
-        name, root = self.config.image, self.root().resolve()
+        name, root = self.config.image, self._root().resolve()
         parts = [part.select_columns([name]) for part in self._load(root).values()]
         images = concatenate_datasets([part.cast_column(name, Image(decode=False)) for part in parts])
         if size is None and self.config.size is not None:

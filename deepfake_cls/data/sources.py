@@ -121,7 +121,7 @@ class FileSource(Source):
 
     def manifest(self) -> Manifest:
         """See ``Source``."""
-        root = self.root()
+        root = self._root()
         classes, listed = self.list_images(root)
         for split in listed:
             _check(split, classes)
@@ -139,7 +139,7 @@ class FileSource(Source):
             size = (self.config.size[0], self.config.size[1])
         return Files(split.paths, size, self.config.resize)
 
-    def root(self) -> Path:
+    def _root(self) -> Path:
         """The absolute path of ``data.root``; InputError if it is no folder."""
         if self.config.root in ("", "???"):
             raise InputError(f"data={self.config.name} needs the folder that contains the data: data.root=PATH.")

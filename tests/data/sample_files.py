@@ -21,6 +21,10 @@ from deepfake_cls.errors import InputError
 _DEFAULT = Path(__file__).parents[2] / ".." / "shared" / "unibuc"
 UNIBUC = Path(os.environ.get("DEEPFAKE_CLS_UNIBUC", _DEFAULT)).resolve()
 needs_unibuc = pytest.mark.skipif(not UNIBUC.is_dir(), reason=f"no real data in {UNIBUC}: set DEEPFAKE_CLS_UNIBUC")
+ATTRIBUTION = Path(os.environ.get("DEEPFAKE_CLS_ATTRIBUTION", UNIBUC.with_name("attribution"))).resolve()
+needs_attribution = pytest.mark.skipif(
+    not ATTRIBUTION.is_dir(), reason=f"no real data in {ATTRIBUTION}: set DEEPFAKE_CLS_ATTRIBUTION"
+)
 
 Config: TypeAlias = Callable[..., ImageFilesConfig]  # makes a configuration from its options
 

@@ -13,7 +13,7 @@ from deepfake_cls.data.manifest import Manifest
 from deepfake_cls.data.pattern import PatternSource
 from deepfake_cls.errors import InputError
 from tests.conftest import configure
-from tests.data.sample_files import images
+from tests.data.sample_files import ATTRIBUTION, images, needs_attribution
 
 
 def write(root: Path, *paths: str) -> None:
@@ -215,3 +215,17 @@ def test_a_preset_reads_a_tree_of_its_shape(tmp_path: Path, name: str) -> None:
     if name == "prompts":
         assert {group for _, _, group in found.values()} == {"a cat", "a dog", "a fox"}
     assert config.real == ("real" if name in ("genimage", "diffusionforensics") else None)
+
+
+@needs_attribution
+@pytest.mark.real_data
+def test_folders_of_generators_with_one_file_name_for_a_prompt() -> None:
+    config = PatternConfig(root=str(ATTRIBUTION), pattern="{class}/{group}.*", min_class=5, on_small_class="exclude")
+    manifest = read_manifest(config)
+    found = table_of(manifest)
+    names = {Path(image_id).stem for image_id in found}
+    assert manifest.classes == tuple(
+        sorted(path.name for path in ATTRIBUTION.iterdir() if len([*path.glob("*.*")]) >= 5)
+    )
+    assert {group for _, _, group in found.values()} == names
+    assert len(names) < len(found) / len(manifest.classes) + 1
