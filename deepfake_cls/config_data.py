@@ -126,6 +126,10 @@ class ImageFilesConfig(DataConfig):
     small: str = one_of("raise", "skip", "pad")
     reencode: str | None = None
 
+    def __post_init__(self) -> None:
+        # Hydra reads the name 0 as a number; the run key needs one type of keys.
+        self.class_map = {str(old): new for old, new in self.class_map.items()}
+
 
 @dataclass
 class UnibucConfig(ImageFilesConfig):
@@ -154,6 +158,10 @@ class PatternConfig(ImageFilesConfig):
     name: str = "pattern"
     pattern: str = "???"
     split_map: dict[Any, Any] = field(default_factory=dict, metadata={"rule": _NAMES})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.split_map = {str(old): new for old, new in self.split_map.items()}
 
 
 @dataclass

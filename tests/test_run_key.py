@@ -200,3 +200,11 @@ def test_the_place_of_a_table_is_no_part_of_the_key() -> None:
     ]
     assert keys[0] == keys[1] != keys[2]
     assert keys[2]["data"] == {"name": "table", "columns": {"label": "x"}}
+
+
+def test_the_key_of_renamed_classes_is_that_of_the_record() -> None:
+    overrides = ["data=unibuc", "data.root=x", "data.class_map={2: a, 10: 7, x: c}"]
+    config = asdict(configure("train", TrainConfig, *overrides))
+    assert config["data"]["class_map"] == {"2": "a", "10": 7, "x": "c"}
+    keys = [run_key.result_key("cnn", each, "", 1) for each in (config, json.loads(json.dumps(config)))]
+    assert keys[0] == keys[1]

@@ -45,7 +45,7 @@ class FolderSource(FileSource):
         labelled = [folder for folder in split_folders if folder.labelled]
         train = [folder for folder in labelled if folder.split == "train"]
         # Classes that are left out or renamed need not be in train.
-        changed = {*self.config.exclude, *map(str, self.config.class_map)}
+        changed = {*self.config.exclude, *self.config.class_map}
         known = {name for folder in train or labelled for name in folder.class_folders}
         known |= {name for folder in labelled for name in folder.class_folders if name in changed}
         classes = tuple(sorted(known))

@@ -64,7 +64,7 @@ class PatternSource(FileSource):
     def _with_split_names(self, images: list[NamedImage]) -> list[NamedImage]:
         """Apply ``data.split_map`` and the aliases of ``train``, ``validation`` and ``test``."""
         found = {image.split for image in images}
-        names = {str(old): str(new) for old, new in self.config.split_map.items()}
+        names = {old: str(new) for old, new in self.config.split_map.items()}
         if unknown := [name for name in names if name not in found]:
             raise InputError(
                 f"data.split_map: the data has no split {', '.join(unknown)}; it has {', '.join(sorted(found))}."

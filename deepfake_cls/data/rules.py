@@ -58,7 +58,7 @@ def _renamed(
     classes: tuple[str, ...], splits: list[Split], config: ImageFilesConfig
 ) -> tuple[tuple[str, ...], list[Split]]:
     """Apply ``data.class_map`` and ``data.exclude``."""
-    new_names = {str(old): str(new) for old, new in config.class_map.items()}
+    new_names = {old: str(new) for old, new in config.class_map.items()}
     _refuse_unknown("data.class_map", [*new_names], classes)
     names = [new_names.get(name, name) for name in classes]
     _refuse_unknown("data.exclude", config.exclude, {**dict.fromkeys(names), **dict.fromkeys(classes)})

@@ -53,7 +53,7 @@ class TableSource(FileSource):
                 image = _image(row.cells, columns, files, self.skips_bad_images)
                 if row_of.setdefault(image.image_id, row.where) != row.where:
                     raise ValueError(f"{image.image_id} is the image of {row_of[image.image_id]} again; list it once")
-            except ValueError as error:
+            except (OSError, ValueError) as error:  # OSError: the path is too long
                 problems.append(f"{row.where}: {error}")
             else:
                 images.append(image)
