@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepfake_cls.config import SCHEMAS
+from deepfake_cls.config import SCHEMAS, conf_dir
 from deepfake_cls.data.sources import source
 from deepfake_cls.notation import override
 from deepfake_cls.run_key import conf_file, defaults_of
@@ -88,7 +88,21 @@ def _data(data: Mapping[str, Any]) -> list[str]:
     name = data["name"]
     defaults = defaults_of(source[name].Config) if name in source else {}
     values = {key: value for key, value in data.items() if key != "name" and (key in defaults or not defaults)}
+    for file in (conf_dir() / "data").glob("*.yaml"):
+        same = preset(file.stem)
+        # Hydra adds the entries of a mapping to those of the preset.
+        if all(data.get(key) == value or _within(value, data.get(key)) for key, value in same.items()):
+            name, defaults = file.stem, defaults | same
     return [*([] if name == "synthetic" else [f"data={name}"]), *_changed("data.", values, defaults)]
+
+
+def _within(entries: object, mapping: object) -> bool:
+    return isinstance(entries, Mapping) and isinstance(mapping, Mapping) and entries.items() <= mapping.items()
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The keys of a file in ``conf/data``; empty if there is no such file."""
+    return {key: value for key, value in conf_file("data", name).items() if key != "defaults"}
 
 
 def _model(model: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,11 @@ from typing import Any
 
 from deepfake_cls.config_data import DataConfig as DataConfig
 from deepfake_cls.config_data import FolderConfig as FolderConfig
+from deepfake_cls.config_data import HfConfig as HfConfig
 from deepfake_cls.config_data import ImageFilesConfig as ImageFilesConfig
+from deepfake_cls.config_data import PatternConfig as PatternConfig
 from deepfake_cls.config_data import SyntheticConfig as SyntheticConfig
+from deepfake_cls.config_data import TableConfig as TableConfig
 from deepfake_cls.config_data import UnibucConfig as UnibucConfig
 from deepfake_cls.config_runs import CacheConfig, CompareConfig, PluginsConfig, RunsConfig
 from deepfake_cls.errors import InputError

@@ -14,7 +14,7 @@ class DataConfig:
     """Keys of every data set.
 
     Attributes:
-        name: The layout: synthetic, unibuc or folder; data=NAME sets it.
+        name: The layout: synthetic, folder, unibuc, pattern, table or hf; data=NAME sets it.
         cache: Folder of decoded images; null is the user's cache folder.
         workers: Threads that decode images, or processes that draw them; null is one for each core.
         verify: Check the cached images against their SHA-256.
@@ -49,9 +49,22 @@ class SyntheticConfig(DataConfig):
     image_size: int = number(100, least=16, most=100, expected="16 to 100")
 
 
+def _has_group(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups > 0
+    except re.error:
+        return False
+
+
+_COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
+_NAMES = Rule(
+    lambda names: all(isinstance(name, str | int) for name in names.values()), "a mapping such as {nature: real}"
+)
+
+
 @dataclass
 class ImageFilesConfig(DataConfig):
-    """Image files on disk (``data=unibuc`` and ``data=folder``).
+    """Images that others made: files on disk, or rows of a data set on disk.
 
     Attributes:
         root: The folder that contains the data.
@@ -67,11 +80,12 @@ class ImageFilesConfig(DataConfig):
             used, so that a recipe tuned on folds has never seen it. all: training and validation split.
         folds: Number of folds.
         group_pattern: Regular expression that is searched in the path below root; its first group names the image's
-            group, such as a prompt. Images of one group are never on both sides of a cut. null: each image is a group.
+            group, such as a prompt. Images of one group are never on both sides of a cut. null: each image is a group,
+            unless the layout has groups.
         group_table: CSV table with the columns path and group, instead of group_pattern.
         class_map: New name of a class, such as {nature: real}; several classes may get one name.
-        exclude: Names of classes that are left out.
-        min_class: Fewest training images of a class.
+        exclude: Names of classes that are left out, as in the data or as class_map renames them.
+        min_class: Fewest training images of a class, before any of them are held out.
         on_small_class: raise refuses classes with fewer images; exclude leaves them out.
         real: Name of the class of images that no generator made; null if there is none.
         crop: Side of the square crops of native pixels that are used instead of whole images; null uses whole images.
@@ -97,9 +111,12 @@ class ImageFilesConfig(DataConfig):
     fold: int | None = number(None, least=0)
     fold_of: str = one_of("train", "all")
     folds: int = number(10, least=2)
-    group_pattern: str | None = None
+    group_pattern: str | None = field(
+        default=None,
+        metadata={"rule": Rule(_has_group, "a regular expression with a group in brackets, as in ([^/]+)-[0-9]+")},
+    )
     group_table: str | None = None
-    class_map: dict[str, Any] = field(default_factory=dict)
+    class_map: dict[Any, Any] = field(default_factory=dict, metadata={"rule": _NAMES})
     exclude: list[str] = field(default_factory=list)
     min_class: int = number(1, least=1)
     on_small_class: str = one_of("raise", "exclude")
@@ -117,6 +134,10 @@ class ImageFilesConfig(DataConfig):
         },
     )
 
+    def __post_init__(self) -> None:
+        # Hydra reads the name 0 as a number; the run key needs one type of keys.
+        self.class_map = {str(old): new for old, new in self.class_map.items()}
+
 
 @dataclass
 class UnibucConfig(ImageFilesConfig):
@@ -130,3 +151,58 @@ class FolderConfig(ImageFilesConfig):
     """``split/class/*`` (``data=folder``)."""
 
     name: str = "folder"
+
+
+@dataclass
+class PatternConfig(ImageFilesConfig):
+    """Folders and file names that a template describes (``data=pattern``).
+
+    Attributes:
+        pattern: Template of the paths below root, with {split}, {class}, {group}, *, ** and [0-9], as in
+            "{split}/{class}/**"; | separates templates, of which the first that matches a path counts.
+        split_map: Split that a {split} means, such as {holdout: validation}.
+    """
+
+    name: str = "pattern"
+    pattern: str = "???"
+    split_map: dict[Any, Any] = field(default_factory=dict, metadata={"rule": _NAMES})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.split_map = {str(old): new for old, new in self.split_map.items()}
+
+
+@dataclass
+class TableConfig(ImageFilesConfig):
+    """A table of image files (``data=table``).
+
+    Attributes:
+        table: The table: CSV, TSV, a JSON list or JSON Lines; relative to the current folder, or else to root.
+        columns: Columns of path, label, split and group. The default columns of split and group may be absent; null is
+            no column.
+    """
+
+    name: str = "table"
+    table: str = "???"
+    columns: dict[Any, Any] = field(
+        default_factory=lambda: dict(_COLUMNS),
+        metadata={
+            "rule": Rule(lambda names: {*names} <= {*_COLUMNS}, f"a mapping with the keys {', '.join(_COLUMNS)}")
+        },
+    )
+
+
+@dataclass
+class HfConfig(ImageFilesConfig):
+    """A Hugging Face data set on disk (``data=hf``), read by the package datasets.
+
+    Attributes:
+        label: Column of the label; null if there is none.
+        image: Column of the image.
+        group: Column of the group; null if there is none.
+    """
+
+    name: str = "hf"
+    label: str | None = "label"
+    image: str = "image"
+    group: str | None = None

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake_cls.config import SCHEMAS, LoggerConfig, ModelConfig, RecipeConfig, TrainerConfig, conf_dir
 from deepfake_cls.config_runs import CacheFolderConfig
 from deepfake_cls.data import source
+from deepfake_cls.notation import value_text
 from deepfake_cls.overrides import options_of
 
 GROUPS = {"model.": ModelConfig, "recipe.": RecipeConfig, "trainer.": TrainerConfig, "logger.": LoggerConfig}
@@ -75,8 +76,10 @@ def _keys(schemas: dict[str, type[Any]], values: dict[str, Any], prefix: str = "
     keys = [key for key in {**texts, **values} if key in values]
     for key in sorted(keys, key=lambda key: isinstance(values[key], dict)):
         value = values[key]
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and prefix != "data.":
             yield from _keys(schemas, value, f"{prefix}{key}.")
+        elif isinstance(value, dict):  # in the group data, such as class_map: its keys are names of the data's
+            yield f"{prefix}{key}", value_text(value), texts.get(key, "")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value), texts.get(key, "")
 

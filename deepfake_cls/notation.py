@@ -20,7 +20,7 @@ def value_text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{value_text(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{_key_text(key)}:{value_text(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(value_text, value)) + "]"
     text = str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 1e6 else str(value)
@@ -29,6 +29,11 @@ def value_text(value: object) -> str:
     # Hydra reads backslashes as an escape only before a quote, and at the end.
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', literal(text))
     return '"' + re.sub(r"(\\+)\Z", r"\1\1", escaped) + '"'
+
+
+def _key_text(key: object) -> str:
+    """A key of a mapping. Hydra reads no quotes there, but backslashes before the characters of its grammar."""
+    return re.sub(r"([\\()\[\]{}:=,])", r"\\\1", str(key))
 
 
 def literal(value: Any) -> Any:

@@ -20,14 +20,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from deepfake_cls.commands import preset
 from deepfake_cls.config import SCHEMAS, conf_dir
 from deepfake_cls.data import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.notation import override
 from deepfake_cls.validation import keys_of, register_schemas, unknown_key
 
-# The schema has no keys below these: they depend on the network, augmentation or logger.
-FREE_KEYS = ("augment.", "model.args.", "model.args=", "logger.args.", "logger.args=")
+# The schema has no keys below these: they depend on the network, augmentation, logger or data.
+FREE_KEYS = (
+    *("augment.", "model.args.", "model.args=", "logger.args.", "logger.args="),
+    *("data.class_map.", "data.class_map=", "data.split_map.", "data.split_map="),
+)
 CLEAR_ARGS = ("~model.args", "+model.args={}")
 # Hydra's flags that are followed by a value.
 VALUE_FLAGS = (
@@ -247,9 +251,9 @@ def refuse_unknown_options(arguments: Sequence[str]) -> None:
             # A value that is no plain name, such as glob(*), is left to Hydra.
             if not re.fullmatch(r"[\w-]*", value) or value in (*options, "null"):
                 continue
-            if group == "data":
-                source[value]  # refuses unknown names, and mentions plugins
             message = f"{group}={value}: unknown; expected one of {', '.join(options)}."
+            if group == "data":
+                message += " A layout of your own needs plugins=[MODULE]."
             if group == "model":
                 message += f" A network of your own needs plugins=[MODULE] and model.name={value}."
             raise InputError(message)
@@ -276,8 +280,9 @@ def explain(entry: str, arguments: Sequence[str], error: Exception) -> str:
 
 def _known_keys(entry: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The keys of a command with their types, with those of the chosen data layout; None for groups without a type."""
-    layouts = [text.split("=", 1)[1] for text in arguments if text.startswith("data=")]
-    layout = layouts[-1] if layouts and layouts[-1] in source else "synthetic"
+    options = [text.split("=", 1)[1] for text in arguments if text.startswith("data=")]
+    option = (options or ["synthetic"])[-1]
+    layout = option if option in source else preset(option).get("name", "synthetic")
     groups = groups_of(entry)
     data = keys_of(source[layout].Config, "data.") if "data" in groups else {}
     return dict.fromkeys(groups) | keys_of(SCHEMAS[entry]) | data
@@ -326,9 +331,8 @@ def groups_of(entry: str) -> list[str]:
 
 
 def options_of(group: str) -> list[str]:
-    """The options of a configuration group, files or registered layouts; none if there is no such group."""
-    if group == "data":
-        return [*source]
+    """The options of a configuration group, files and registered layouts; none if there is no such group."""
     if not group.isalpha():
         return []
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    files = [file.stem for file in (conf_dir() / group).glob("*.yaml")]
+    return sorted([*files, *(source if group == "data" else ())])

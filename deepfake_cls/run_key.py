@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from deepfake_cls.hardware import Hardware
 
 # Keys that cannot change a result. In training, tta adds a score and changes none; so does fusion in statistics. KNN is
-# exact on any hardware. A seed of knn or evaluate matters only through data.fold, which is a key of its own.
+# exact on any hardware. A seed of knn or evaluate matters only through data.fold, which is a key of its own. The ids,
+# labels and classes of the data contain what tables say.
 EXCLUDED = {
     "": {"run_dir", "force", "checkpoint", "init", "fuse", "fusion", "output", "plugins", "logger"},
-    "data": {"root", "cache", "workers", "verify"},
+    "data": {"root", "cache", "workers", "verify", "table", "group_table"},
     "trainer": {"device", "precision", "threads", "progress"},
 }
 EXCLUDED_BY_KIND = {"cnn": {"tta"}, "knn": {"trainer", "seed"}, "evaluate": {"seed"}}

@@ -213,6 +213,12 @@ def test_the_command_of_an_experiment_fills_its_table(printed: Printed) -> None:
         ("train", ["augment=robust", "augment.blur=null", "augment.own.strength=2"]),
         ("train", ["arm=no_skips", "trainer.curve_images=100", "trainer.precision=32-true", "tta=none"]),
         ("train", ["data=unibuc", "data.root=x", "data.fold=2", "data.val_fraction=0.3", "init=a.ckpt"]),
+        ("train", ["data=genimage", "data.root=x", "data.size=[8,8]"]),
+        ("train", ["data=genimage", "data.root=x", "data.real=null", "~data.class_map.nature"]),
+        ("train", ["data=genimage", "data.root=x", "data.class_map={adm: ADM, a b: c}", "data.class_map.glide=GLIDE"]),
+        ("train", ["data=pattern", "data.root=x", 'data.pattern="{split}/*"', "data.split_map={a\\,\\:\\=b: train}"]),
+        ("train", ["data=table", "data.root=x", "data.table=t.csv", "data.columns={path: file, split: null}"]),
+        ("knn", ["data=unibuc", "data.root=x", "data.class_map={0: real, 12: 7}", "data.exclude=[3]"]),
         ("knn", ["k=[1,3]", "features=spectrum", "data.alpha=mask", "data.workers=1"]),
         ("predict", ["probabilities=true", 'output="a b.csv"', "tta=flip"]),
         ("report", ["runs=elsewhere", "require=3", "dropout=0.5"]),
@@ -227,6 +233,32 @@ def test_the_overrides_of_a_configuration_give_the_same_configuration(entry: str
     if hasattr(config, "augment"):
         assert [*again.augment] == [*config.augment]  # the order matters
     assert from_hydra(to_hydra(printed)) == printed
+
+
+def test_a_preset_is_printed_by_its_name() -> None:
+    renamed = "data.class_map={nature:real,adm:ADM}"
+    for overrides in (["data=prompts"], ["data=genimage", "data.fold=1"], ["data=genimage", renamed]):
+        overrides.insert(1, "data.root=x")
+        assert overrides_of("train", asdict(configure("train", TrainConfig, *overrides))) == overrides
+    assert declared(["data=genimage", "data.root=x"]).settings == "scale=small data=genimage data.root=x"
+
+
+def test_a_preset_runs_and_is_in_the_next_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("adm/train/ai", "adm/train/nature", "adm/val/ai", "adm/val/nature", "sd/train/ai", "sd/val/ai"):
+        (tmp_path / "gen" / folder).mkdir(parents=True)
+        for index in range(3):
+            colour = (200 * folder.startswith("adm"), 200 * folder.endswith("ai"), index)
+            Image.new("RGB", (16, 16), colour).save(tmp_path / "gen" / folder / f"{index}.png")
+    overrides = ["data=genimage", "data.root=gen", "k=[1]", "trainer.progress=false"]
+    knn.run(configure("knn", KnnConfig, *overrides), False)
+    assert "next: deepfake-cls report data=genimage data.root=gen " in capsys.readouterr().out
+    (file,) = Path("runs/knn").glob("*/result.json")
+    record = json.loads(file.read_text())
+    assert (record["data"]["classes"], record["data"]["sizes"]) == (
+        ["adm", "real", "sd"],
+        {"train": 9, "validation": 9},
+    )
+    assert record["metrics"]["val_acc"] == 1
 
 
 def test_defaults_need_no_overrides() -> None:

@@ -172,6 +172,6 @@ def test_a_layout_without_its_plugin_is_refused_in_one_line(entry: str) -> None:
     done = call("deepfake_cls", entry, "data=by_generator", "data.root=images", check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "error: data.name=by_generator: unknown; expected one of folder, synthetic, unibuc."
-        " A part of your own needs plugins=[MODULE].\n"
+        "error: data=by_generator: unknown; expected one of diffusionforensics, folder, genimage, hf, pattern, prompts,"
+        " synthbuster, synthetic, table, unibuc. A layout of your own needs plugins=[MODULE].\n"
     )

@@ -40,6 +40,12 @@ def test_help_of_a_command_lists_groups_and_keys() -> None:
         assert re.search(f"^  {row}", done.stdout, re.MULTILINE)
 
 
+def test_help_of_a_preset_shows_its_keys() -> None:
+    rows = call("deepfake_cls", "knn", "data=genimage", "--help").stdout
+    assert re.search(r"^  data +diffusionforensics, folder, genimage, hf, pattern, ", rows, re.MULTILINE)
+    assert re.search(r"^  data\.class_map=\{nature:real\} +New name of a class, such as ", rows, re.MULTILINE)
+
+
 @pytest.mark.parametrize("module", ["deepfake_cls", "deepfake_cls.train"])
 def test_help_ends_quietly_if_nobody_reads_it(module: str) -> None:
     reading, writing = os.pipe()

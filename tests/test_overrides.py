@@ -55,6 +55,15 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
             f"train {FOLDER} data.strength=1",
             "data.strength: unknown key of this data layout; it is a key of data=synthetic.",
         ),
+        ("train data=genimage data.root=x data.pattren=y", "data.pattren: unknown key; did you mean data.pattern?"),
+        (
+            "train data=genimage data.root=x data.table=y",
+            "data.table: unknown key of this data layout; it is a key of data=table.",
+        ),
+        (
+            "train data=pattern data.root=x",
+            "data.pattern: missing; give it on the command line, as in data.pattern=VALUE.",
+        ),
         ("knn model.name=x", "model.name: unknown key of this command; it is a key of train and report."),
         ("train k=[5]", "k: unknown key of this command; it is a key of knn."),
         ("train lr=1e-4,1e-3", "lr=1e-4,1e-3: several values need -m, which runs a job for each."),

@@ -267,6 +267,17 @@ def test_numbers_are_for_the_competition_and_names_for_others(
     assert row["name"] == "abc"[int(row["label"])]
 
 
+def test_the_numbers_of_the_competition_are_its_labels_if_one_was_left_out(
+    network: Classifier, unibuc_like: Path
+) -> None:
+    checkpoint = save(network, resize=True, classes=["0", "2", "7"])
+    answers = []
+    for names in ([], ["names=true"], ["names=false"]):
+        run(checkpoint, "data=unibuc", f"data.root={unibuc_like}", *names, "output=out.csv")
+        answers.append([row["label"] for row in rows(Path("out.csv").read_text())])
+    assert answers[0] == answers[1] == [["0", "2", "7"][int(label)] for label in answers[2]] != answers[2]
+
+
 def test_class_names_are_harmless(network: Classifier, capsys: pytest.CaptureFixture[str]) -> None:
     classes = ["=1+1", "b\x1b[31m", "c\n\udcff"]
     checkpoint, photo = save(network, False, classes=classes), str(write("photo.png"))

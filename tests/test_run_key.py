@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +178,33 @@ def test_another_configuration_repeats_a_run_of_schema_1(capsys: pytest.CaptureF
         fit(override)
     assert "already done" not in capsys.readouterr().out
     assert len(results()) == 5
+
+
+def test_a_preset_has_the_key_of_the_same_keys_given_by_hand() -> None:
+    by_hand = ["data=pattern", 'data.pattern="{class}/{split}/ai/*|*/{split}/{class}/*"', "data.class_map.nature=real"]
+    keys = []
+    for overrides in (["data=genimage"], [*by_hand, "data.real=real"], by_hand):
+        config = configure("train", TrainConfig, *overrides, "data.root=x")
+        keys.append(run_key.result_key("cnn", asdict(config), "", 1))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_place_of_a_table_is_no_part_of_the_key() -> None:
+    keys = [
+        run_key.hashed_config("cnn", asdict(configure("train", TrainConfig, "data=table", "data.root=x", *overrides)))
+        for overrides in (
+            ["data.table=a.csv"],
+            ["data.table=b.csv", "data.group_table=c.csv"],
+            ["data.table=a.csv", "data.columns.label=x"],
+        )
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[2]["data"] == {"name": "table", "columns": {"label": "x"}}
+
+
+def test_the_key_of_renamed_classes_is_that_of_the_record() -> None:
+    overrides = ["data=unibuc", "data.root=x", "data.class_map={2: a, 10: 7, x: c}"]
+    config = asdict(configure("train", TrainConfig, *overrides))
+    assert config["data"]["class_map"] == {"2": "a", "10": 7, "x": "c"}
+    keys = [run_key.result_key("cnn", each, "", 1) for each in (config, json.loads(json.dumps(config)))]
+    assert keys[0] == keys[1]

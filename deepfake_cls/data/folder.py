@@ -20,18 +20,11 @@ import numpy as np
 
 from deepfake_cls.config import FolderConfig
 from deepfake_cls.data.listing import Folder, entries, indented, scan
-from deepfake_cls.data.manifest import STANDARD_SPLITS, Split
+from deepfake_cls.data.manifest import STANDARD_SPLITS, Split, split_name
 from deepfake_cls.data.sources import FileSource, source
 from deepfake_cls.errors import InputError
 
 _log = logging.getLogger(__name__)
-_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
-
-
-def _split_name(folder: str) -> str:
-    """The split that a folder's name means."""
-    name = _ALIASES.get(folder.lower(), folder.lower())
-    return name if name in STANDARD_SPLITS else folder
 
 
 @source("folder")
@@ -43,7 +36,7 @@ class FolderSource(FileSource):
     def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
         """See ``FileSource``."""
         top = scan(root)
-        standard = [name for name in top.folders if _split_name(name) in STANDARD_SPLITS]
+        standard = [name for name in top.folders if split_name(name) in STANDARD_SPLITS]
         split_folders = [_SplitFolder(root / name) for name in (standard if top.images else top.folders)]
         if not standard and not top.images and _are_classes(split_folders):
             return _without_splits(root, top, {folder.path.name: folder.top for folder in split_folders})
@@ -51,7 +44,11 @@ class FolderSource(FileSource):
         _log_ignored(root, [top, *(folder.top for folder in split_folders), *class_folders], class_folders)
         labelled = [folder for folder in split_folders if folder.labelled]
         train = [folder for folder in labelled if folder.split == "train"]
-        classes = tuple(sorted({name for folder in train or labelled for name in folder.class_folders}))
+        # Classes that are left out or renamed need not be in train.
+        changed = {*self.config.exclude, *self.config.class_map}
+        known = {name for folder in train or labelled for name in folder.class_folders}
+        known |= {name for folder in labelled for name in folder.class_folders if name in changed}
+        classes = tuple(sorted(known))
         problems = [problem for folder in split_folders for problem in folder.problems(classes)]
         splits = {"test": _make_split("test", root, {"": top}, ())} if top.images else {}
         for folder in split_folders:
@@ -73,7 +70,7 @@ class _SplitFolder:
     """The folder of one split, and the folders of its classes."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.split = path, _split_name(path.name)
+        self.path, self.split = path, split_name(path.name)
         self.top = scan(path)
         self.class_folders = {name: scan(path / name) for name in self.top.folders}
         self.labelled = any(folder.images for folder in self.class_folders.values())
@@ -93,7 +90,10 @@ class _SplitFolder:
             if not folder.images:
                 yield f"{self.path / name} is an empty class: it contains no images directly"
             if name not in classes:
-                yield f"{self.path / name} is a class that train does not have; train has {', '.join(classes)}"
+                yield (
+                    f"{self.path / name} is a class that train does not have; train has {', '.join(classes)};"
+                    f" data.exclude=[{name}] leaves it out"
+                )
 
 
 def _are_classes(folders: list[_SplitFolder]) -> bool:
@@ -115,7 +115,7 @@ def _without_splits(root: Path, top: Folder, classes: dict[str, Folder]) -> tupl
     names = tuple(sorted(classes))
     split = _make_split("train", root, {name: classes[name] for name in names}, names)
     note = f"{root} has a folder for each class and none for splits: its {len(split)} images are the split train."
-    if (name := _split_name(root.name)) in STANDARD_SPLITS:
+    if (name := split_name(root.name)) in STANDARD_SPLITS:
         note += f" If it is the split {name} of a data set, give the folder above: data.root={root.parent}."
     return names, [replace(split, note=note)]
 
@@ -140,9 +140,7 @@ def _log_ignored(root: Path, folders: list[Folder], class_folders: list[Folder])
 def _level_hint(root: Path, top: Folder) -> str:
     """Name the folder that the user probably meant: one below the root that has a folder for a split."""
     below = [
-        name
-        for name in top.folders
-        if any(_split_name(inner) in STANDARD_SPLITS for inner in scan(root / name).folders)
+        name for name in top.folders if any(split_name(inner) in STANDARD_SPLITS for inner in scan(root / name).folders)
     ]
     return f" {below[0]}/ in it looks like it: data.root={root / below[0]}." if below else ""
 

@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 
 STANDARD_SPLITS = ("train", "validation", "test")
 CUT_SPLITS = ("train", "validation")  # a cut changes them
+_ORIGINS = {
+    "folder": "the folders of the classes, as in train/<class>/*",
+    "pattern": "{class} in data.pattern",
+    "table": "the column data.columns.label",
+    "hf": "the column data.label",
+}
+_ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
+
+
+def split_name(name: str) -> str:
+    """The split that a folder or a cell of a table means: ``validation`` for ``Val``; another name is its own."""
+    lower = name.lower()
+    standard = _ALIASES.get(lower, lower)
+    return standard if standard in STANDARD_SPLITS else name
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +113,10 @@ class Manifest:
         if len(self.classes) < 2:
             classes = ", ".join(self.classes) or "none"
             splits = ", ".join(f"{name} ({len(split):,} images)" for name, split in self.splits.items())
+            origin = _ORIGINS.get(self.name)
             raise InputError(
                 f"The data has too few classes ({classes}); at least two are needed. Its splits are {splits}."
-                " Labels come from the folders of the classes, as in train/<class>/*."
+                + (f" Labels come from {origin}." if origin else "")
             )
 
     def sha256(self, names: Iterable[str] | None = None) -> str:

@@ -54,7 +54,11 @@ class Reader(ABC):
         """Name of the image in messages, such as its path."""
 
     def encoded(self, row: int) -> Path | bytes | None:
-        """The encoded image: its file or its bytes; None if the images are drawn."""
+        """The encoded image: its file or its bytes; None if the images are drawn.
+
+        Raises:
+            DecodeError: If the image is missing.
+        """
         return None
 
     @abstractmethod
@@ -106,10 +110,11 @@ class Files(Reader):
         reencode = "" if self.reencode is None else f" {self.reencode}"
         yield f"files {DECODE_VERSION} {PIL.__version__} {self.size} {self.resize}{reencode}"
         for path in self.paths:
-            yield f"{path}\0{_size_and_time(path)}"
+            yield f"{path}\0{size_and_time(path)}"
 
 
-def _size_and_time(path: Path) -> str:
+def size_and_time(path: Path) -> str:
+    """Size and modification time of a file, for ``content``; ``absent`` if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 - Path.stat takes longer
     except (OSError, ValueError):  # ValueError: the path contains a null character

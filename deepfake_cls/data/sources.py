@@ -25,6 +25,7 @@ from deepfake_cls.data.entries import cache_folder
 from deepfake_cls.data.inspection import inspect
 from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
 from deepfake_cls.data.readers import Files, Reader
+from deepfake_cls.data.rules import apply_rules
 from deepfake_cls.data.splits import with_train_fraction, with_validation
 from deepfake_cls.errors import InputError
 from deepfake_cls.notation import override
@@ -122,10 +123,11 @@ def crops_of(config: DataConfig) -> Crops | None:
 
 
 class FileSource(Source):
-    """A layout of image files below ``data.root``. A subclass lists the files; this class does all else.
+    """A layout of images below ``data.root``. A subclass lists the files; this class does all else.
 
-    If the files have no validation split, a part of the training split is used for it; see ``splits``.
-    ``list_images`` may give a split ``groups``, which are not divided.
+    Classes may be renamed or left out, and images be put into groups; see ``rules``. If the files have no validation
+    split, a part of the training split is used for it, and no group is divided; see ``splits``. Images that are rows of
+    a table instead of files need a ``reader`` of the subclass.
     """
 
     Config = ImageFilesConfig
@@ -164,9 +166,11 @@ class FileSource(Source):
 
     def manifest(self) -> Manifest:
         """See ``Source``."""
-        classes, listed = self.list_images(self._root())
+        root = self._root()
+        classes, listed = self.list_images(root)
         for split in listed:
             _check(split, classes)
+        classes, listed = apply_rules(classes, listed, self.config, root)
         splits = {split.name: split for split in listed}
         if self.cut:
             splits = with_validation(splits, classes, self.config, self.inspected)
@@ -183,6 +187,7 @@ class FileSource(Source):
         return Files(split.paths, size, self.config.resize, self.config.reencode)
 
     def _root(self) -> Path:
+        """The absolute path of ``data.root``; InputError if it is no folder."""
         if self.config.root in ("", "???"):
             raise InputError(f"data={self.config.name} needs the folder that contains the data: data.root=PATH.")
         root = Path(self.config.root).expanduser().absolute()
@@ -199,7 +204,8 @@ def _check(split: Split, classes: tuple[str, ...]) -> None:
     if len({*split.ids}) < len(split):
         duplicate = Counter(split.ids).most_common(1)[0][0]
         raise InputError(f"The split {split.name} has the image {duplicate!r} twice; remove one of them.")
-    if split.labels.shape != (len(split),) or len(split.paths or ()) != len(split):
+    images = split.paths if split.rows is None else split.rows
+    if split.labels.shape != (len(split),) or images is None or len(images) != len(split):
         raise ValueError(f"the split {split.name} needs a label and a path for each of its {len(split)} ids")
     if len(split) and not -1 <= split.labels.min() <= split.labels.max() < len(classes):
         raise ValueError(f"the split {split.name} has labels outside -1 to {len(classes) - 1}")

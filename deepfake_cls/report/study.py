@@ -204,7 +204,8 @@ class Study:
 
     def _settings_text(self, overrides: Sequence[str]) -> str:
         others = [text for text in overrides if not text.startswith(("scale=", "data="))]
-        return shlex.join([f"scale={self.scale}", f"data={self.config.data.name}", *others])
+        data = next((text for text in overrides if text.startswith("data=")), f"data={self.config.data.name}")
+        return shlex.join([f"scale={self.scale}", data, *others])
 
     def _how_to_run(self, what: str, experiment: Experiment | None) -> str:
         """The command that starts runs; without the data, that it is missing."""

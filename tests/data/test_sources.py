@@ -180,15 +180,16 @@ def test_built_in_and_user_layouts_are_registered() -> None:
 IMPORTS = """
 import importlib, sys
 
-for module in ("manifest", "sources", "folder", "unibuc", "synthetic", "readers", "store", "drawing"):
+for module in ("manifest", "sources", "folder", "unibuc", "pattern", "table", "hf", "synthetic", "readers", "store",
+               "drawing"):
     for name in [name for name in sys.modules if name.split(".")[0] == "deepfake_cls"]:
         del sys.modules[name]
     importlib.import_module(f"deepfake_cls.data.{module}")
-    print(module, *sorted({"torch", "lightning", "hydra", "rich", "scipy"} & {*sys.modules}))
+    print(module, *sorted({"torch", "lightning", "hydra", "rich", "scipy", "datasets"} & {*sys.modules}))
 """
 
 
 def test_each_module_can_be_imported_first_and_imports_no_framework() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, timeout=300, check=True)
-    modules = ["manifest", "sources", "folder", "unibuc", "synthetic", "readers", "store"]
+    modules = ["manifest", "sources", "folder", "unibuc", "pattern", "table", "hf", "synthetic", "readers", "store"]
     assert done.stdout.splitlines() == [*modules, "drawing scipy"]
