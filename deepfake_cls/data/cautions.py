@@ -35,9 +35,21 @@ def warn(manifest: Manifest, config: DataConfig, progress: bool) -> None:
     if source.reader(train, None).encoded(0) is None:
         return
     train, validation = (split if split.inspection else source.inspected(split) for split in (train, validation))
-    for text in (duplicates(train, validation), shortcuts(train, resize=bool(getattr(config, "resize", False)))):
+    resize = bool(getattr(config, "resize", False))
+    for text in (shared_groups(train, validation), duplicates(train, validation), shortcuts(train, resize)):
         if text:
             _log.warning("%s See: deepfake-cls audit, with the same keys of data.", text)
+
+
+def shared_groups(train: Split, validation: Split) -> str:
+    """A sentence about the groups with images in both splits; empty if there are none."""
+    shared = sorted({*(train.groups or ())} & {*(validation.groups or ())})
+    if not shared:
+        return ""
+    return (
+        f"{len(shared):,} groups, such as {shared[0]}, have images in train and in validation: the validation accuracy"
+        " is not that of new images. Give each group to one split."
+    )
 
 
 def duplicates(train: Split, validation: Split) -> str:

@@ -125,7 +125,7 @@ def _together(split: Split) -> str:
         digests = split.inspection["digest"]
         counts = np.unique(digests[digests != ""], return_counts=True)[1]
         if (counts > 1).any():
-            parts.append(f"{counts[counts > 1].sum():,} exact duplicates of {(counts > 1).sum():,} images")
+            parts.append(f"{counts[counts > 1].sum():,} images in {(counts > 1).sum():,} sets of exact duplicates")
     return f" Kept together: {' and '.join(parts)}." if parts else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from deepfake_cls import cache, knn, statistics
 from deepfake_cls.config import FolderConfig, ImageFilesConfig, KnnConfig, StatisticsConfig, UnibucConfig
 from deepfake_cls.config_runs import CacheConfig, CacheFolderConfig
 from deepfake_cls.data import inspection
-from deepfake_cls.data.cautions import association, shortcuts, warn
+from deepfake_cls.data.cautions import association, shared_groups, shortcuts, warn
+from deepfake_cls.data.inspection import Inspection
+from deepfake_cls.data.manifest import Split
 from deepfake_cls.data.sources import open_source, read_manifest
 from tests.conftest import SMALL_DATA, configure
 from tests.data.sample_files import ATTRIBUTION, UNIBUC, needs_attribution, needs_unibuc, noise
@@ -98,11 +101,41 @@ def test_formats_and_sizes_that_give_the_class_away_are_reported(
     for number in range(30):
         for split in ("train", "validation"):
             place = 5000 * (split == "train")
-            write(split, "a", number, seed=place + number)
-            # The sizes of b all differ.
-            write(split, "b", number, place + 100 + number, suffix, side + number if side > 16 else side)
+            # All sizes differ, but those of b are larger.
+            further = number if side > 16 else 0
+            write(split, "a", number, place + number, side=16 + further)
+            write(split, "b", number, place + 100 + number, suffix, side + further)
     (found,) = warnings(caplog, **options)
     assert found.startswith(name)
+
+
+def test_a_weak_association_of_few_images_is_no_warning() -> None:
+    formats = ["PNG"] * 7 + ["BMP"] * 3 + ["PNG"] * 3 + ["BMP"] * 7
+    sizes = np.full(20, 16)
+    columns = {"format": np.array(formats), "digest": np.array(["0"] * 20), "height": sizes, "width": sizes}
+    labels = np.repeat([0, 1], 10)
+    split = Split("train", tuple(map(str, range(20))), labels, None, inspection=Inspection(columns))
+    assert association(columns["format"], labels)[0] > 0.3
+    assert shortcuts(split, resize=False) == ""
+
+
+def test_files_that_cannot_be_read_are_no_duplicates(caplog: pytest.LogCaptureFixture) -> None:
+    fair()
+    for split in ("train", "validation"):
+        Path("data", split, "a", "bad.png").write_bytes(b"")
+    assert warnings(caplog, on_error="skip") == []
+
+
+def test_groups_of_both_splits_are_reported() -> None:
+    names = ("a", "b", "b", "c")
+    train = Split("train", tuple("0123"), np.zeros(4, np.int64), None, groups=names)
+    other = Split("validation", tuple("456"), np.zeros(3, np.int64), None, groups=("c", "d", "b"))
+    assert shared_groups(train, other) == (
+        "2 groups, such as b, have images in train and in validation: the validation accuracy is not that of new"
+        " images. Give each group to one split."
+    )
+    assert shared_groups(train, dataclasses.replace(other, groups=("x", "y", "z"))) == ""
+    assert shared_groups(train, dataclasses.replace(other, groups=None)) == ""
 
 
 def test_the_warnings_need_no_drawn_images(caplog: pytest.LogCaptureFixture) -> None:

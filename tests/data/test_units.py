@@ -174,7 +174,9 @@ def test_groups_and_duplicates_are_kept_together(tmp_path: Path, options: dict[s
     assert ("0" in validation.groups) == ("1" in validation.groups)
     assert len(train) + len(validation) == 120
     assert np.bincount(validation.labels).tolist() == [12, 12]
-    assert "Kept together: the images of each of 20 groups and 6 exact duplicates of 3 images." in validation.note
+    assert (
+        "Kept together: the images of each of 20 groups and 6 images in 3 sets of exact duplicates." in validation.note
+    )
     assert train.inspection is not None
     assert len(train.inspection) == len(train)
     assert validation.inspection is not None
