@@ -115,6 +115,7 @@ def read_images(config: DataConfig, progress: bool = False) -> Images:
         InputError: If the data does not follow its layout. An image that cannot be decoded raises no error.
     """
     source = open_source(config)
+    source.progress = progress
     manifest = source.manifest()
     splits = [*manifest.splits.values()]
     readers = tuple(source.reader(split, None) for split in splits)

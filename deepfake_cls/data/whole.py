@@ -173,20 +173,20 @@ class CropStore:
             uint8 (B·K, side, side, C), the crops of an image one after the other.
         """
         side, count = self.crops.side, corners.shape[1]
-        crops = np.empty((len(rows) * count, side, side, self.channels), np.uint8)
+        crops = np.empty((len(rows), count, side, side, self.channels), np.uint8)
         if self.has_alpha:
             crops[..., 3] = 255
-        for start, (row, where) in enumerate(zip(rows.tolist(), corners, strict=True)):
+        for targets, row, where in zip(crops, rows.tolist(), corners, strict=True):
             image = self.whole.image(row)
-            for target, crop in zip(crops[count * start :], self.crops.cut(image, where), strict=False):
+            for target, crop in zip(targets, self.crops.cut(image, where), strict=True):
                 target[..., : image.shape[2]] = crop
-        return crops
+        return crops.reshape(len(rows) * count, *crops.shape[2:])
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """The centre crops, uint8 (N, side, side, C), in a memory-mapped file beside the whole images."""
-        names = hashlib.sha256(self.kept.astype("<i8").tobytes()).hexdigest()[:16]
-        file, shape = self.folder / f"centre-{self.crops.side}-{names}.u8", (len(self.kept), *self.size, self.channels)
+        kept = hashlib.sha256(self.kept.astype("<i8").tobytes()).hexdigest()[:16]  # small images may be left out
+        file, shape = self.folder / f"centre-{self.crops.side}-{kept}.u8", (len(self.kept), *self.size, self.channels)
         if not file.is_file():
             temporary = file.with_name(f".{uuid.uuid4().hex}{TEMPORARY}")
             with writing(file, "choose another folder with data.cache=PATH"):
