@@ -95,11 +95,12 @@ def _names(images: Images) -> Check:
     pattern = override("data.group_pattern", STEM)
     across = images.crossing(shared, images.split)
     sentence = f"{percent(share)} of the images have a file name that also occurs in another class"
-    sentence += f"; {plural(len(across), 'such name')} {'is' if len(across) == 1 else 'are'} in several splits."
+    if across:
+        sentence += f"; {plural(len(across), 'such name')} {'is' if len(across) == 1 else 'are'} in several splits"
     return Check(
         "groups",
         "warn",
-        sentence,
+        f"{sentence}.",
         numbers | {"shared_names_across_splits": len(across), "group_pattern": STEM},
         "If equal names mean one prompt or one source image, keep these images together, or the accuracy is too high:"
         f" '{pattern}'. If the names only count the images, there is nothing to do.",

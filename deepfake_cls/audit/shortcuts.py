@@ -21,6 +21,7 @@ from deepfake_cls.data.appearance import appearance_of
 from deepfake_cls.figures import accuracy_figure, spread_figure
 
 FAIL = 0.1  # points above chance, at the lower end of the interval
+SHOWN = 40  # classes in a figure
 REENCODED = 2000  # images that are encoded again, since that takes a second pass
 _METADATA = (
     "The file gives classes away, most of all by its {best}; a network can learn that in place of the traces of"
@@ -106,7 +107,7 @@ class Shortcuts:
             again = self._guess(self.reencoded.bytes, self.reencoded.sample, smooth=True)
             bars["bytes after data.reencode"] = again
         names = [self.images.classes[label] for label in np.unique(self.images.labels[self.sample.rows]).tolist()]
-        by_class = {each: sizes[self.sample.labels == label] for label, each in enumerate(names)}
+        by_class = {each: sizes[self.sample.labels == label] for label, each in enumerate(names[:SHOWN])}
         leaks = found.low > self.sample.chance
         return Check(
             name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from deepfake_cls.audit.check import Check
 from deepfake_cls.audit.classes import balance, groups
 from deepfake_cls.audit.duplicates import exact_duplicates, label_conflicts, near_duplicates
 from deepfake_cls.audit.files import alpha, decoding, formats
+from deepfake_cls.config import AuditConfig
 from tests.audit.planted import CLASSES, encoded, first, read, scene, write
+from tests.conftest import configure
 
 CHECKS = (decoding, formats, alpha, balance, exact_duplicates, near_duplicates, label_conflicts, groups)
 
@@ -202,8 +205,13 @@ def test_names_that_repeat_across_classes_give_a_pattern(root: Path) -> None:
     check = groups(read(root))
     assert check.verdict == "warn"
     assert (check.numbers["shared_names"], check.numbers["shared_names_across_splits"]) == (8, 4)
-    assert r"data.group_pattern=" in check.advice
-    assert check.numbers["group_pattern"] == r"([^/]+)\.[^./]+$"
+    pattern = re.search(r"'(data\.group_pattern=.*?)'\.", check.advice)
+    assert pattern is not None
+    config = configure("audit", AuditConfig, "data=folder", "data.root=x", pattern[1])  # it can be pasted
+    assert config.data.group_pattern == check.numbers["group_pattern"]
+    found = re.search(config.data.group_pattern, "train/gan/prompt 1.2.png")
+    assert found is not None
+    assert found[1] == "prompt 1.2"
 
 
 def test_groups_across_splits(root: Path) -> None:
