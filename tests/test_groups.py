@@ -15,6 +15,7 @@ from deepfake_cls import compare, evaluate, knn, predict, train
 from deepfake_cls.checkpoints import load_model, read_checkpoint
 from deepfake_cls.config import EvaluateConfig, KnnConfig, PredictConfig, TrainConfig
 from deepfake_cls.config_runs import CompareConfig
+from deepfake_cls.data import cautions
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.records import Record, read_groups, read_predictions, read_record, write_predictions
@@ -43,7 +44,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the network with ``data.real=real`` and balanced weights, and its data; do not change the folder."""
     folder = tmp_path_factory.mktemp("groups")
     prompts(folder / "data")
-    training(folder, folder / "cnn", "tta=none")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cautions, "warn", lambda *_: (folder / "warned").touch(exist_ok=False))
+        training(folder, folder / "cnn", "tta=none")
     return folder
 
 
@@ -86,6 +89,10 @@ def test_training_records_groups_and_the_score_of_synthetic_images(trained: Path
     training(trained, Path("cnn"), "tta=flip")
     assert "val_acc_flip" in read_record(Path("cnn")).metrics
     complete(Path("cnn"), read_record(Path("cnn")))
+
+
+def test_training_warns_of_what_the_data_gives_away(trained: Path) -> None:
+    assert (trained / "warned").exists()
 
 
 def test_training_weights_the_classes(trained: Path) -> None:
