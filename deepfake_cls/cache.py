@@ -48,7 +48,7 @@ def print_entries(found: Sequence[Entry], folder: Path) -> None:
         total += size
         data = " ".join(str(entry.data[key]) for key in ("name", "root") if key in entry.data) or "unknown"
         images = f"{entry.shape[0]:,}" if entry.shape else ""
-        pixels = "×".join(map(str, entry.shape[1:])) or ("any size" if entry.shape else "")
+        pixels = "×".join(map(str, entry.shape[1:])) or ("any size" if entry.shape and entry.path.is_dir() else "")
         row = [data, str(entry.data.get("split", "")), images, pixels, size_text(size)]
         rows.append([*row, age_text(now - entry.used), entry.status])
     columns = ["data", "split", "images", "pixels", "size", "last used", "status"]

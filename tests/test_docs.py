@@ -88,14 +88,14 @@ def test_examples_are_valid(page: str, line: str) -> None:
 
 
 def write_images(root: Path) -> None:
-    """Images of two classes that differ in colour, in the layout of the README, and unlabelled photos."""
+    """Images of two classes that differ in colour, in the layout of the README, and unlabelled photos; of any size."""
     rng = np.random.default_rng(0)
     for folder, count in (("mydata/train", 20), ("mydata/validation", 6), ("mydata/test", 4), ("photos", 3)):
         for channel, name in enumerate(("gan", "diffusion") if folder.startswith("mydata") else ("",)):
             target = root / folder / name
             target.mkdir(parents=True)
             for index in range(count):
-                pixels = rng.integers(0, 120, (16, 16, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 120, (128 + index, 150 - index, 3), dtype=np.uint8)
                 pixels[..., channel] += 120
                 Image.fromarray(pixels).save(target / f"{index}.png")
 

@@ -100,7 +100,7 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         ("train --cfg", "argument --cfg/-c: expected one argument; --help lists the keys."),
         ("train --cfg job -m", "-m, --cfg and --info: give one of them."),
         ("train scale=", "scale=: unknown; expected one of reference, small, tiny."),
-        ("train augment=3", "augment=3: unknown; expected one of best, paper."),
+        ("train augment=3", "augment=3: unknown; expected one of best, paper, robust."),
         ("train scale={a:b}", "scale={a:b}: expected one of reference, small, tiny."),
         (
             "train run_dir=[a",

@@ -206,7 +206,7 @@ def test_killed_without_warning_and_resumed_equals_uninterrupted(
 
 def test_killed_while_scoring_resumes_with_the_trained_weights(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(results, "write_outputs", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patched.setattr(results, "write_outputs", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             fit("run_dir=parts", *FINISHED)
     fit("run_dir=parts", *FINISHED)

@@ -100,7 +100,7 @@ def test_killed_while_scoring_resumes_with_the_averaged_weights(
     best: tuple[Path, list[Weights]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(results, "write_outputs", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        patched.setattr(results, "write_outputs", lambda *_, **__: (_ for _ in ()).throw(OSError("full")))
         with pytest.raises(OSError, match="full"):
             fit(*BEST, "run_dir=parts")
     fit(*BEST, "run_dir=parts")
