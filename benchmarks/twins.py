@@ -14,7 +14,6 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +22,13 @@ from PIL import Image
 from benchmarks.table import append_csv
 from deepfake_cls import knn
 from deepfake_cls.config import FolderConfig, KnnConfig, TrainerConfig
-from deepfake_cls.data import Split, drawing, source
-from deepfake_cls.data.folder import FolderSource
+from deepfake_cls.data import drawing
 from deepfake_cls.records import Record, read_record
 from deepfake_cls.summary import correct_of, interval_of
 
 NOISE = 2.0  # standard deviation of what distinguishes twins, in levels of 0 to 255
 SIDE = 32
-
-
-@source("twins")
-class Twins(FolderSource):
-    """``data=folder`` with a group for each drawing: the part of ``CLASS/DRAWING-COPY.png`` before the dash."""
-
-    def list_images(self, root: Path) -> tuple[tuple[str, ...], list[Split]]:
-        """See ``FileSource``."""
-        classes, splits = super().list_images(root)
-        grouped = [replace(split, groups=tuple(one.rpartition("-")[0] for one in split.ids)) for split in splits]
-        return classes, grouped
+GROUPS = r"(\w+/\d+)-\d+\.png$"  # the drawing of a path CLASS/DRAWING-COPY.png
 
 
 def write(folder: Path, split: str, drawings: int, copies: int) -> None:
@@ -62,16 +50,17 @@ def write(folder: Path, split: str, drawings: int, copies: int) -> None:
             Image.fromarray(np.rint(noisy).clip(0, 255).astype(np.uint8)).save(place / f"{row}-{copy}.png")
 
 
-def score(root: Path, name: str, seed: int, run: Path) -> Record:
+def score(root: Path, groups: str | None, seed: int, run: Path) -> Record:
     """The record of KNN, k = 1, on pixels.
 
     Args:
         root: The data.
-        name: ``folder`` cuts by image, ``twins`` by group.
+        groups: ``data.group_pattern``; None cuts by image.
         seed: Of the cut.
         run: Folder of the run.
     """
-    data = FolderConfig(name, cache=str(root.parent / "cache"), root=str(root), val_fraction=0.2, val_seed=seed)
+    cache = str(root.parent / "cache")
+    data = FolderConfig(cache=cache, root=str(root), val_fraction=0.2, val_seed=seed, group_pattern=groups)
     config = KnnConfig(data=data, trainer=TrainerConfig(progress=False), run_dir=str(run), k=[1])
     with contextlib.redirect_stdout(io.StringIO()):
         knn.run(config, False)
@@ -91,14 +80,14 @@ def measure(folder: Path, drawings: int, new: int, seeds: Sequence[int]) -> list
     write(folder / "new" / "train", "train", drawings, 2)
     write(folder / "new" / "validation", "validation", new, 1)
     cuts = [
-        ("by image", "pool", "folder", seeds),
-        ("by group", "pool", "twins", seeds),
-        ("none: new images", "new", "folder", [0]),
+        ("by image", "pool", None, seeds),
+        ("by group", "pool", GROUPS, seeds),
+        ("none: new images", "new", None, [0]),
     ]
     rows: list[dict[str, object]] = []
-    for cut, root, name, own in cuts:
+    for cut, root, groups, own in cuts:
         for seed in own:
-            record = score(folder / root, name, seed, folder / f"{root}-{name}-{seed}")
+            record = score(folder / root, groups, seed, folder / f"run-{len(rows)}")
             correct, count = correct_of(record)
             low, high = interval_of(record, correct)
             row: dict[str, object] = {"cut": cut, "seed": seed, "accuracy": round(correct / count, 4)}
