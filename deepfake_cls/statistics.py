@@ -76,6 +76,11 @@ def require_images(manifest: Manifest, train: SplitImages) -> None:
             f"Too few training images of {', '.join(few)}: the cross-validation of statistics needs {FOLDS} or more of"
             " each class. Add images, or omit these classes."
         )
+    if train.groups is not None and (groups := len(np.unique(train.groups))) < FOLDS:
+        raise InputError(
+            f"The training images are of {groups} groups; the cross-validation of statistics needs {FOLDS} or more."
+            " Give smaller groups with data.group_pattern or data.group_table."
+        )
     if min(train.store.size) < 4:
         height, width = train.store.size
         raise InputError(f"The images are of [{height},{width}]; statistics needs at least 4 pixels in each direction.")
@@ -103,7 +108,8 @@ def classify(
     extracted = time.perf_counter()
     with threadpool_limits(hardware.threads), Progress(transient=True, disable=not config.trainer.progress) as bar:
         bar.add_task("cross-validation and importance", total=None)
-        classifier = fit(train_x, train.labels, classes, kernel=config.classifier == "kernel", seed=seed)
+        kernel = config.classifier == "kernel"
+        classifier = fit(train_x, train.labels, classes, kernel=kernel, seed=seed, groups=train.groups)
         fitted = time.perf_counter()
         logits = classifier.logits(validation_x)
         probs = torch.from_numpy(logits).softmax(dim=1).numpy()

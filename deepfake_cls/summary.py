@@ -38,7 +38,7 @@ def effective_of(record: Record) -> float:
 def groups_text(record: Record) -> str:
     """`` in 135 groups`` of the record's scored images; empty without groups."""
     count = record.data.get("groups", {}).get(record.config.get("split", "validation"))
-    return "" if count is None else f" in {count:,} groups"
+    return "" if count is None else f" in {count:,} group{'s' * (count != 1)}"
 
 
 def accuracy_text(record: Record) -> str:

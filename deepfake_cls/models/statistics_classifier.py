@@ -69,6 +69,7 @@ def fit(
     kernel: bool = True,
     landmarks: int = LANDMARKS,
     seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> Classifier:
     """Fit a classifier; width and strength have the smallest squared error in a cross-validation of three folds.
 
@@ -79,11 +80,12 @@ def fit(
         kernel: Use the Gaussian kernel; false fits a linear classifier.
         landmarks: Largest number of landmarks.
         seed: Seed of the folds and the landmarks.
+        groups: int64 (N,), the group of each image, which is not divided by the cross-validation; None: no groups.
     """
     mean, scale = statistics.mean(axis=0, dtype=np.float64), statistics.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1.0
     rng = np.random.default_rng(seed)
-    folds = stratified_folds(labels, rng)
+    folds = stratified_folds(labels, rng, groups)
     chosen = rng.permutation(len(labels))[: landmarks if kernel else 0]
     x = standardise(statistics, mean, scale)
     targets = np.eye(classes)[labels]
@@ -121,9 +123,18 @@ def gaussian(distances: Floats, width: float, columns: int) -> Floats:
     return kernel
 
 
-def stratified_folds(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A fold, 0 to ``FOLDS`` − 1, for each image: int64 (N,); each class is shared equally."""
+def stratified_folds(
+    labels: NDArray[np.int64], rng: np.random.Generator, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """A fold, 0 to ``FOLDS`` − 1, for each image: int64 (N,); each class is shared equally, and no group is divided."""
     folds, order = np.empty(len(labels), dtype=np.int64), rng.permutation(len(labels))
+    if groups is not None:
+        from sklearn.model_selection import StratifiedGroupKFold  # imported here, since it takes a second
+
+        splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31)))
+        for fold, (_, rows) in enumerate(splitter.split(labels, labels, groups)):
+            folds[rows] = fold
+        return folds
     for label in np.unique(labels):
         rows = order[labels[order] == label]
         folds[rows] = np.arange(len(rows)) % FOLDS

@@ -149,3 +149,16 @@ def test_only_the_group_that_tells_the_classes_apart_is_important() -> None:
     assert abs(useless["acc"] - 0.5) < 0.2
     assert abs(useless["drop"]) < 0.1
     assert useful["pairs"] == [[0, 1, useful["acc"]]]
+
+
+def test_the_cross_validation_divides_no_group() -> None:
+    labels, groups = np.arange(60) % 3, np.arange(60) // 6
+    folds = stratified_folds(labels, np.random.default_rng(0), groups)
+    assert all(len({*folds[groups == group].tolist()}) == 1 for group in range(10))
+    assert {*folds.tolist()} == {0, 1, 2}
+    # Twins of one label among noise: within a group they agree, so a cross-validation by image chooses a weak penalty.
+    rng = np.random.default_rng(1)
+    twins = np.repeat(rng.standard_normal((60, 8)), 4, axis=0) + 0.01 * rng.standard_normal((240, 8))
+    labels, groups = np.repeat(rng.integers(0, 3, 60), 4), np.repeat(np.arange(60), 4)
+    grouped, single = fit(twins, labels, 3, groups=groups), fit(twins, labels, 3)
+    assert grouped.temperature > single.temperature
