@@ -122,7 +122,7 @@ class ImageFilesConfig(DataConfig):
     on_small_class: str = one_of("raise", "exclude")
     real: str | None = None
     crop: int | None = number(None, least=16, expected="16 or more pixels, or null for whole images")
-    crops: int = number(4, least=1)
+    crops: int = number(4, least=1, most=256)
     small: str = one_of("raise", "skip", "pad")
     reencode: str | None = field(
         default=None,

@@ -195,6 +195,8 @@ def data_as_trained(data: DataConfig, model: Model) -> DataConfig:
         raise InputError(
             f"data.reencode={data.reencode}: the model was trained with data.reencode={model.reencode}; omit this key."
         )
+    if data.reencode is None and model.reencode is not None:
+        _log.info("Images are re-encoded as in the training: data.reencode=%s", model.reencode)
     if data.reencode is not None and model.reencode is None:
         _log.warning("data.reencode=%s, but the model was trained without it.", data.reencode)
     return _cropped_as_trained(replace(data, reencode=data.reencode or model.reencode), model.crops)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepfake_cls.cli import ONCE, main
-from deepfake_cls.config import AuditConfig
+from deepfake_cls.config import AuditConfig, ImageFilesConfig
 from deepfake_cls.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deepfake_cls.audit.check import Check
+    from deepfake_cls.audit.images import Images
+
+CROPS = (16, 128)  # smallest and usual side of a crop that the next command has, in pixels
 
 
 def run(config: AuditConfig, sweep: bool) -> None:
@@ -43,7 +46,7 @@ def run(config: AuditConfig, sweep: bool) -> None:
     checks = checks_of(images, config.seed, config.trainer.threads or cores(), progress)
     document = {"schema": 1, "data": images.described(), "checks": [check.as_json() for check in checks]}
     write_atomically(output / "audit.json", json.dumps(document, indent=1).encode())
-    train = command("train", shared_overrides("train", asdict(config)))
+    train = command("train", shared_overrides("train", asdict(replace(config, data=trainable(config.data, images)))))
     write_page(output / "index.html", images, checks, train)
     print_checks(checks)
     print(f"{len(images):,} images audited in {time_text(time.perf_counter() - started)}")
@@ -52,6 +55,19 @@ def run(config: AuditConfig, sweep: bool) -> None:
     failed = [check.name for check in checks if check.verdict == "fail"]
     if config.strict and failed:
         raise InputError(f"strict=true: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}.")
+
+
+def trainable(data: Any, images: Images) -> Any:
+    """The ``data`` group with the keys without which training would refuse these images: crops, unreadable files."""
+    if not isinstance(data, ImageFilesConfig):
+        return data
+    sizes = {*zip(images["height"].tolist(), images["width"].tolist(), strict=True)} - {(0, 0)}
+    if not images.readable.all():
+        data = replace(data, on_error="skip")
+    side = min((min(size) for size in sizes), default=0)
+    if data.crop is None and data.size is None and len(sizes) > 1 and side >= CROPS[0]:
+        data = replace(data, crop=min(side, CROPS[1]))
+    return data
 
 
 def print_checks(checks: Sequence[Check]) -> None:

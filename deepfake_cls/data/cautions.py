@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake_cls.config import DataConfig
-from deepfake_cls.data.manifest import Manifest, Split
+from deepfake_cls.data.manifest import STANDARD_SPLITS, Manifest, Split
 from deepfake_cls.data.sources import open_source
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,10 @@ def warn(manifest: Manifest, config: DataConfig, progress: bool) -> None:
         config: The ``data`` group.
         progress: Show a progress bar, if standard error is a terminal.
     """
+    unused = manifest.splits.keys() - {*STANDARD_SPLITS}
+    others = [f"{name} ({len(manifest.split(name)):,} images)" for name in sorted(unused)]
+    if others:
+        _log.info("Splits that training does not use: %s", ", ".join(others))
     source = open_source(config)
     source.progress = progress and sys.stderr.isatty()
     train, validation = manifest.split("train"), manifest.split("validation")

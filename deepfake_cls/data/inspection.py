@@ -26,7 +26,7 @@ from deepfake_cls.errors import OutputError
 from deepfake_cls.files import write_atomically
 
 _log = logging.getLogger(__name__)
-_VERSION = 1  # raise it when a property or the appearance is read in another way
+_VERSION = 2  # raise it when a property or the appearance is read in another way
 _NAMES = tuple(entry.name for entry in fields(Properties))
 _Columns: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 _Chunk: TypeAlias = tuple[range, list[tuple[Properties, Appearance | None]]]

@@ -41,7 +41,7 @@ class Properties:
         profile: Whether it has a colour profile.
         c2pa: Whether it contains a C2PA manifest (content credentials).
         alpha: ``none``, ``constant`` (one value in the whole image), or ``varied``.
-        digest: SHA-256 of the shape and the decoded pixels, 64 hex digits; empty if the file is refused.
+        digest: SHA-256 of the shape and the decoded pixels, see :func:`digest_of_pixels`; empty if the file is refused.
         error: Why the file is refused; empty if it is not.
     """
 
@@ -90,7 +90,9 @@ def alpha_of(pixels: NDArray[np.uint8]) -> str:
 
 
 def digest_of_pixels(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
-    """SHA-256 of the shape and the pixels, uint8 (H, W, C): 64 hex digits."""
+    """SHA-256 of the shape and the pixels, uint8 (H, W, C): 64 hex digits; an opaque alpha channel is left out."""
+    if pixels.shape[2] == 4 and (pixels[..., 3] == 255).all():
+        pixels = np.ascontiguousarray(pixels[..., :3])
     return hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
 
 

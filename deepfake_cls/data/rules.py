@@ -43,9 +43,12 @@ def apply_rules(
         InputError: If a key names an unknown class, an image has no group in the table, no path matches the pattern,
             or a class has too few training images.
     """
+    before = classes
     if config.class_map or config.exclude:
         classes, splits = _renamed(classes, splits, config)
     classes, splits = _without_small_classes(classes, splits, config)
+    if before and not classes:
+        raise InputError("data.exclude and data.min_class leave out all classes; leave out fewer.")
     if config.group_pattern is not None or config.group_table is not None:
         splits = _grouped(splits, config, root)
     return classes, splits
@@ -60,6 +63,8 @@ def _renamed(
     """Apply ``data.class_map`` and ``data.exclude``."""
     new_names = {old: str(new) for old, new in config.class_map.items()}
     _refuse_unknown("data.class_map", [*new_names], classes)
+    if "" in new_names.values():
+        raise InputError("data.class_map: a new name is empty; give a name, or leave the class out with data.exclude.")
     names = [new_names.get(name, name) for name in classes]
     _refuse_unknown("data.exclude", config.exclude, {**dict.fromkeys(names), **dict.fromkeys(classes)})
     kept = [None if {old, new} & {*config.exclude} else new for old, new in zip(classes, names, strict=True)]

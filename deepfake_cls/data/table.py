@@ -83,6 +83,8 @@ class TableSource(FileSource):
 def _image(cells: dict[str, Any], columns: dict[str, str], files: _Files, allow_missing: bool) -> NamedImage:
     """The image of a row; ValueError says what is wrong with the row."""
     texts = {meaning: _text(cells.get(name), name) for meaning, name in columns.items()}
+    if "split" in columns and not texts.get("split"):
+        raise ValueError(f"{columns['split']} is missing; expected train, validation, test, or another name of a split")
     split = split_name(texts.get("split") or "train")
     label = texts.get("label") or None
     if label is None and "label" in columns and split == "train":

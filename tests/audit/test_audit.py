@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from deepfake_cls.audit.__main__ import run
 from deepfake_cls.config import AuditConfig
@@ -58,7 +60,7 @@ def test_the_command_prints_verdicts_and_writes_a_page(tmp_path: Path) -> None:
     assert done.stderr == "error: strict=true: 2 of 11 checks failed: decoding, exact_duplicates.\n"
     assert re.search(r"^ *exact_duplicates +fail +2 images in 1 group of exact duplicates;", done.stdout, re.M)
     assert done.stdout.splitlines()[-1] == (
-        "next: deepfake-cls train data=folder data.cache=cache 'data.root=\"<data>\"'"
+        "next: deepfake-cls train data=folder data.cache=cache 'data.root=\"<data>\"' data.on_error=skip"
     )
     checks = audited(tmp_path / "reports" / "audit")
     assert {name for name, check in checks.items() if check["verdict"] == "fail"} == {"decoding", "exact_duplicates"}
@@ -70,6 +72,16 @@ def test_the_command_prints_verdicts_and_writes_a_page(tmp_path: Path) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)  # nothing outside
     for name in NAMES:
         assert f'<h2 id="{name}">' in page
+
+
+def test_the_next_command_takes_crops_of_images_of_several_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(tmp_path / "data")
+    Image.fromarray(np.zeros((40, 300, 3), np.uint8)).save(root / "train" / "real" / "large.png")
+    audit("data=folder", "data.root=data", "data.cache=cache")
+    smallest = min(min(Image.open(path).size) for path in root.rglob("*.png"))
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" data.crop={smallest}")
 
 
 def test_without_a_failed_check_strict_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -200,3 +201,12 @@ def test_the_cache_lists_and_deletes_properties(capsys: pytest.CaptureFixture[st
     cache.run(CacheConfig(data=CacheFolderConfig("cache"), prune="all", yes=True), False)
     assert not [*Path("cache").glob("inspection-*")]
     assert "Deleted 1 of 1 item, " in capsys.readouterr().out
+
+
+def test_splits_that_training_does_not_use_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    fair()
+    shutil.copytree("data/train", "data/other")
+    config = FolderConfig(root="data", cache="cache", workers=1)
+    with caplog.at_level("INFO"):
+        warn(read_manifest(config), config, False)
+    assert "Splits that training does not use: other (80 images)" in caplog.text

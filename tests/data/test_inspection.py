@@ -54,6 +54,9 @@ def test_equal_pixels_in_other_files_have_one_digest(tmp_path: Path) -> None:
     other = encoded(noise(0), "BMP")
     assert read_properties(path).digest == read_properties(other).digest
     assert read_properties(path).digest != read_properties(encoded(noise(1), "PNG")).digest
+    opaque, clear = (np.dstack([noise(0), np.full(noise(0).shape[:2], alpha, np.uint8)]) for alpha in (255, 254))
+    assert read_properties(encoded(opaque, "PNG")).digest == read_properties(path).digest
+    assert read_properties(encoded(clear, "PNG")).digest != read_properties(path).digest
     turned = np.ascontiguousarray(noise(0).reshape(6, 5, 3))
     assert read_properties(path).digest != read_properties(encoded(turned, "PNG")).digest
 

@@ -192,9 +192,14 @@ PRESETS = {
         {"glide/0.png": ("train", "glide")},
     ),
     "prompts": (
-        [f"a {x}/{name}-{n}.png" for x in ("cat", "dog", "fox") for name in ("real", "stable-diffusion") for n in "12"],
-        ("real", "stable-diffusion"),
-        {"a cat/stable-diffusion-1.png": ("train", "stable-diffusion")},
+        [
+            f"a {x}/{name}-{n}.png"
+            for x in ("cat", "dog", "fox")
+            for name in ("real", "sd-2-1", "sd-1.5")
+            for n in (1, 12)
+        ],
+        ("real", "sd-1.5", "sd-2-1"),
+        {"a cat/sd-2-1-1.png": ("train", "sd-2-1"), "a cat/sd-1.5-12.png": ("train", "sd-1.5")},
     ),
 }
 

@@ -171,3 +171,9 @@ def test_the_rules_come_before_the_cut(folder: Path) -> None:
     manifest = read(folder, "folder", fold=0, folds=2, fold_of="all", exclude=["nature"])
     assert [len(split) for split in manifest.splits.values()] == [4, 6]
     assert manifest.classes == ("dalle", "gan")
+
+
+def test_an_empty_name_and_a_data_set_without_classes_are_refused(folder: Path) -> None:
+    assert refusal(folder, "folder", class_map={"nature": ""}).startswith("data.class_map: a new name is empty;")
+    problem = refusal(folder, "folder", min_class=1000, on_small_class="exclude")
+    assert problem == "data.exclude and data.min_class leave out all classes; leave out fewer."
