@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check, percent, plural
@@ -58,7 +60,11 @@ def balance(images: Images) -> Check:
 
 def groups(images: Images) -> Check:
     """Groups across splits; without groups, file names that occur in several classes."""
-    return _names(images) if images.groups is None else _groups(images)
+    check = _names(images) if images.groups is None else _groups(images)
+    if not images.problem:
+        return check
+    advice = "Training is refused. Change data.group_pattern or data.group_table if they make the groups too large."
+    return replace(check, verdict="fail", sentence=images.problem, advice=advice)
 
 
 def _groups(images: Images) -> Check:

@@ -10,7 +10,9 @@ from PIL import Image
 
 from deepfake_cls.audit.check import MAX_EXAMPLES, Check, Verdict, counts, first_counts, percent, plural, shares_text
 from deepfake_cls.audit.images import Images
+from deepfake_cls.crops import Crops
 from deepfake_cls.data.listing import stem_and_suffix
+from deepfake_cls.data.sources import crops_of
 
 METADATA = {"exif": "EXIF", "text": "text", "profile": "profile", "c2pa": "C2PA"}
 _KINDS = ("formats", "modes", "sizes")
@@ -21,6 +23,12 @@ def decoding(images: Images) -> Check:
     """Files that cannot be decoded."""
     bad = np.flatnonzero(~images.readable)
     skipped = images.source.skips_bad_images
+    crops = crops_of(images.config)
+    if not len(bad) and crops is not None:
+        sizes = np.stack([images["height"], images["width"]], axis=1)
+        small = np.flatnonzero(~crops.fits(sizes))
+        if len(small):
+            return _too_small(images, small, crops)
     return Check(
         "decoding",
         "ok" if not len(bad) else "warn" if skipped else "fail",
@@ -36,6 +44,23 @@ def decoding(images: Images) -> Check:
         [images.example(row) | {"reason": str(images["error"][row])} for row in bad[:MAX_EXAMPLES].tolist()],
         ("file", "reason"),
         [(images.file(row), str(images["error"][row])) for row in bad[:MAX_EXAMPLES].tolist()],
+    )
+
+
+def _too_small(images: Images, rows: NDArray[np.int64], crops: Crops) -> Check:
+    """Images that are smaller than a crop."""
+    reasons = [crops.refusal(int(images["height"][row]), int(images["width"][row])) for row in rows[:MAX_EXAMPLES]]
+    return Check(
+        "decoding",
+        "warn" if crops.small == "skip" else "fail",
+        f"{len(rows):,} of {plural(len(images), 'image')} are smaller than a crop (data.crop={crops.side}).",
+        {"images": len(images), "refused": 0, "reasons": {}, "too_small": len(rows)},
+        "Training omits them (data.small=skip)."
+        if crops.small == "skip"
+        else "Choose a smaller data.crop, omit them with data.small=skip, or extend them with data.small=pad.",
+        [images.example(row) | {"reason": why} for row, why in zip(rows[:MAX_EXAMPLES].tolist(), reasons, strict=True)],
+        ("file", "reason"),
+        [(images.file(row), why) for row, why in zip(rows[:MAX_EXAMPLES].tolist(), reasons, strict=True)],
     )
 
 

@@ -18,6 +18,7 @@ from deepfake_cls.data.entries import cache_folder
 from deepfake_cls.data.inspection import inspect_pixels
 from deepfake_cls.data.readers import Reader
 from deepfake_cls.data.sources import Source, open_source
+from deepfake_cls.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Images:
         appearance: What the images look like.
         exact: Groups of images with equal pixels, as rows.
         near: Groups of images that look the same but are not all equal, as rows.
+        problem: Why training can cut no validation split; the splits are then those of the data. Empty if it can.
     """
 
     source: Source
@@ -53,6 +55,7 @@ class Images:
     appearance: Appearance
     exact: list[list[int]]
     near: list[list[int]]
+    problem: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,7 +119,12 @@ def read_images(config: DataConfig, progress: bool = False) -> Images:
     """
     source = open_source(config)
     source.progress = progress
-    manifest = source.manifest()
+    problem = ""
+    try:
+        manifest = source.manifest()
+    except InputError as error:
+        source.cut, problem = False, str(error)
+        manifest = source.manifest()  # raises the error again if it is not about the cut
     splits = [*manifest.splits.values()]
     readers = tuple(source.reader(split, None) for split in splits)
     cache = cache_folder(config.cache)
@@ -142,6 +150,7 @@ def read_images(config: DataConfig, progress: bool = False) -> Images:
         Appearance(**looks),
         exact,
         near,
+        problem,
     )
 
 

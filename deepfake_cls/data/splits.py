@@ -52,10 +52,11 @@ def with_train_fraction(splits: dict[str, Split], config: ImageFilesConfig) -> d
 
 
 def _hold_out_fraction(train: Split, classes: Sequence[str], config: ImageFilesConfig) -> dict[str, Split]:
-    units = units_of(train, config.val_seed)
+    pool, usable = _large_enough(train, config)
+    units = units_of(pool, config.val_seed)
     problem = "There is no split validation, and none can be cut from train"
     for label, size, count in zip(units.labels, units.sizes, units.per_class(), strict=True):
-        example = train.ids[int(np.flatnonzero(train.labels == label)[0])]
+        example = pool.ids[int(np.flatnonzero(pool.labels == label)[0])]
         if size == 1:
             raise InputError(f"{problem}: a class has one image, {example}. Add images, or a validation split.")
         if count == 1:
@@ -65,7 +66,8 @@ def _hold_out_fraction(train: Split, classes: Sequence[str], config: ImageFilesC
                 " class out."
             )
     chosen = hold_out(units, config.val_fraction)
-    held_out = chosen[units.of_row]
+    held_out = np.zeros(len(train), bool)
+    held_out[usable] = chosen[units.of_row]
     _require_both_sides(units, chosen, classes, f"{problem}:", "Add images, or a validation split.")
     note = (
         f"There is no split validation: {held_out.sum():,} of {len(train):,} images of train are used for it"
@@ -83,7 +85,8 @@ def _hold_out_fold(
     parts = [splits[name] for name in names if name in splits]
     if not parts or any((part.labels < 0).any() for part in parts):
         raise InputError(f"data.fold={fold}: needs labelled images in train; the data has {', '.join(splits)}.")
-    pool = inspect(parts[0] if config.fold_of == "train" else _concatenate(parts))
+    listed = inspect(parts[0] if config.fold_of == "train" else _concatenate(parts))
+    pool, usable = _large_enough(listed, config)
     units = units_of(pool, config.val_seed)
     for label, size, count in zip(units.labels, units.sizes, units.per_class(), strict=True):
         if size < config.folds:
@@ -98,7 +101,20 @@ def _hold_out_fold(
             )
     chosen = folds(units, config.folds) == fold
     _require_both_sides(units, chosen, classes, f"data.fold={fold}:", "Use fewer folds.")
-    return _divide(pool, chosen[units.of_row], _together(pool).lstrip())
+    held_out = np.zeros(len(listed), bool)
+    held_out[usable] = chosen[units.of_row]
+    return _divide(listed, held_out, _together(pool).lstrip())
+
+
+def _large_enough(split: Split, config: ImageFilesConfig) -> tuple[Split, NDArray[np.bool_]]:
+    """The images that ``data.small=skip`` does not omit, and whether each image is one of them, bool (N,).
+
+    Only these are shared between the parts, so that each part gets its share of the images that are used.
+    """
+    if config.crop is None or config.small != "skip" or split.inspection is None:
+        return split, np.ones(len(split), bool)
+    usable = (split.inspection["height"] >= config.crop) & (split.inspection["width"] >= config.crop)
+    return split.subset(usable), usable
 
 
 def _require_both_sides(

@@ -299,6 +299,10 @@ def _without_small(reader: Reader, split: Split, store: CropStore) -> CropStore:
     """Leave out images that are smaller than a crop, or refuse them, by ``data.small``."""
     crops, sizes = store.crops, store.whole.sizes
     fits = crops.fits(sizes)
+    extended = int((fits & (sizes < crops.side).any(axis=1)).sum())
+    if extended:
+        text = "Split %s: extended %d of %d images to %d pixels by reflection (data.small=pad)"
+        _log.info(text, split.name, extended, len(split), crops.side)
     if fits.all():
         return store
     row_of = {image_id: row for row, image_id in enumerate(split.ids)}
@@ -321,15 +325,18 @@ def _without_small(reader: Reader, split: Split, store: CropStore) -> CropStore:
 
 
 def _problems(reader: Reader, bad: dict[int, str]) -> list[str]:
-    """One line for each reason, those of most images first, with up to three examples."""
+    """One line for each reason, those of most images first, with up to three examples; other sizes are one reason."""
     rows_by_reason: dict[str, list[int]] = {}
     for row, reason in bad.items():
-        rows_by_reason.setdefault(reason, []).append(row)
+        kind = f"has another size{reason[reason.index(';') :]}" if size_in(reason) else reason
+        rows_by_reason.setdefault(kind, []).append(row)
     problems = []
-    for reason, rows in sorted(rows_by_reason.items(), key=lambda item: -len(item[1])):
-        places = [reader.where(row) for row in rows[:3]]
-        several = f"each of {len(rows):,} images {reason}; examples: {', '.join(places)}"
-        problems.append(several if len(rows) > 1 else f"{places[0]} {reason}")
+    for kind, rows in sorted(rows_by_reason.items(), key=lambda item: -len(item[1])):
+        same = len({bad[row] for row in rows}) == 1
+        sizes = ["" if same else " ({}×{})".format(*(size_in(bad[row]) or ())) for row in rows[:3]]
+        places = [f"{reader.where(row)}{size}" for row, size in zip(rows, sizes, strict=False)]
+        several = f"each of {len(rows):,} images {bad[rows[0]] if same else kind}; examples: {', '.join(places)}"
+        problems.append(several if len(rows) > 1 else f"{places[0]} {bad[rows[0]]}")
     return problems
 
 

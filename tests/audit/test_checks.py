@@ -224,3 +224,23 @@ def test_groups_across_splits(root: Path) -> None:
     check = groups(replace(images, groups=tuple(across)))
     assert (check.verdict, check.numbers["across_splits"]) == ("fail", 1)
     assert len(check.examples[0]["images"]) == 4
+
+
+def test_images_smaller_than_a_crop_are_listed(root: Path) -> None:
+    path = first(root, "train", "gan")
+    path.write_bytes(encoded(scene(99, 30), format="PNG"))
+    assert decoding(read(root, crop=30)).verdict == decoding(read(root, crop=40, small="pad")).verdict == "ok"
+    check = decoding(read(root, crop=40))
+    assert (check.verdict, check.numbers["too_small"]) == ("fail", 1)
+    assert check.examples[0]["file"] == below(root, path)[0]
+    assert check.examples[0]["reason"] == "is 30×30 (height×width); expected 40 or more pixels in each direction"
+    assert decoding(read(root, crop=40, small="skip")).verdict == "warn"
+
+
+def test_groups_that_allow_no_cut_fail_and_all_else_is_audited(root: Path) -> None:
+    shutil.rmtree(root / "validation")
+    assert groups(read(root)).verdict == "ok"
+    check = groups(read(root, group_pattern="(train)"))
+    assert check.verdict == "fail"
+    assert "none can be cut from train: all 8 images of the class gan are of one group" in check.sentence
+    assert decoding(read(root, group_pattern="(train)")).verdict == "ok"

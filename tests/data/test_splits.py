@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from deepfake_cls.config import FolderConfig
 from deepfake_cls.data.manifest import Split
-from tests.data.sample_files import content, images, read
+from deepfake_cls.data.sources import read_manifest
+from tests.data.sample_files import content, images, noise, read
 from tests.data.sample_files import read_refusal as refusal
 
 
@@ -189,3 +193,20 @@ def test_a_share_of_the_training_images_with_folds(no_validation: Path) -> None:
     manifest = read(no_validation, "folder", fold=1, folds=5, fold_of="train", train_fraction=0.5)
     assert np.bincount(manifest.split("validation").labels).tolist() == [8, 2]
     assert np.bincount(manifest.split("train").labels).tolist() == [16, 4]
+
+
+@pytest.mark.parametrize("options", [{"val_fraction": 0.25}, {"fold": 0, "folds": 4}])
+def test_images_that_are_too_small_are_no_part_of_the_shares(tmp_path: Path, options: dict[str, Any]) -> None:
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(24):
+            side = 40 if number % 3 == 0 else 20
+            path = tmp_path / "data" / label / f"{number}.png"
+            Image.fromarray(noise(100 * ord(label) + number, side, side)).save(path)
+    shared: dict[str, Any] = {"root": str(tmp_path / "data"), "cache": str(tmp_path / "cache"), "crop": 32}
+    manifest = read_manifest(FolderConfig(**shared, small="skip", **options))
+    large = [image_id for image_id in manifest.split("validation").ids if int(image_id[2:-4]) % 3 == 0]
+    assert [*manifest.split("validation").ids] == large
+    assert [sum(one.startswith(label) for one in large) for label in "ab"] == [2, 2]
+    assert len(manifest.split("train")) == 44
+    assert len(read_manifest(FolderConfig(**shared, small="pad", **options)).split("validation")) == 12

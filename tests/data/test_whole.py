@@ -160,7 +160,8 @@ def test_small_images_are_refused_skipped_or_extended(split: Split) -> None:
     text = refusal(split, config(crop=side))
     few = [row for row in range(COUNT) if min(size_of(row)) < side]
     assert f"Split train: {len(few)} of {COUNT} images cannot be used:" in text
-    assert f"is 20×20 (height×width); expected {side} or more pixels in each direction" in text
+    assert f"images has another size; expected {side} or more pixels in each direction; examples: " in text
+    assert " (20×20)" in text
     assert text.splitlines()[-1] == (
         f"Choose a smaller crop than data.crop={side}, skip these images with data.small=skip, or extend them by"
         " reflection with data.small=pad."
