@@ -297,6 +297,9 @@ def _advice(text: str, known: Mapping[str, Any], error: str) -> str | None:
         quoted = shlex.quote(override(key, value))
         return f"{text}: Hydra cannot read the value; close brackets and quotes, or write {quoted} for text."
     key, value = parsed.key_or_group, text.partition("=")[2]
+    if "dict" in str(known.get(key)) and (text in error or f"'{key}'" in error):
+        names = "{path: NAME, label: NAME, split: NAME, group: NAME}" if key == "data.columns" else "{NAME: VALUE}"
+        return f"{text}: expected a mapping; write '{key}={names}'."
     if key.startswith(("hydra", *FREE_KEYS)) or f"{key}=" in FREE_KEYS:
         return None
     if key == "launcher" and "hydra/launcher" in error:

@@ -109,6 +109,8 @@ def keys_of(schema: type[Any], prefix: str = "") -> dict[str, Any]:
 
 def unknown_key(key: str, known: Collection[str]) -> str:
     """The message for an unknown key: who has it, or which of the known keys was probably meant."""
+    if key.startswith("data.") and not any(other.startswith("data") for other in known):
+        return f"{key}: unknown key; this command takes no data set."
     layouts = [name for name in source if key in keys_of(source[name].Config, "data.")]
     commands = [name for name, schema in SCHEMAS.items() if key in keys_of(schema)]
     if layouts:

@@ -93,6 +93,16 @@ def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
             "train trainer.threads=x",
             "trainer.threads=x: expected an integer, 1 or more, or null for torch's choice.",
         ),
+        (
+            "knn data=table data.root=x data.table=x data.columns=[a]",
+            "data.columns=[a]: expected a mapping;"
+            " write 'data.columns={path: NAME, label: NAME, split: NAME, group: NAME}'.",
+        ),
+        (
+            "knn data=folder data.class_map=[a]",
+            "data.class_map=[a]: expected a mapping; write 'data.class_map={NAME: VALUE}'.",
+        ),
+        ("runs data.cache=x", "data.cache: unknown key; this command takes no data set."),
         ("train model.args=3", "model.args=3: expected a mapping such as {a:1}."),
         ("knn k=[a]", "k=[a]: expected different numbers of 1 or more, such as 'k=[3,5,7]'."),
         ("train lr", "lr: expected KEY=VALUE; --help lists the keys."),

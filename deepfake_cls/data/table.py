@@ -69,6 +69,8 @@ class TableSource(FileSource):
             name = self.config.columns.get(meaning, default)
             if name is None or (name == default and meaning in _OPTIONAL and name not in found):
                 continue
+            if len(found) == 1 and ";" in next(iter(found)):
+                raise InputError(f"{path}: the cells of the first line are separated by ;, expected a comma or a tab.")
             if str(name) not in found:
                 raise InputError(
                     f"{path} has no column {name!r} for the {meaning}; it has {', '.join(found)}: write"

@@ -146,7 +146,7 @@ def test_missing_files_are_skipped_if_bad_images_are(root: Path) -> None:
     [
         (
             "path;label\nx/1.png;a",
-            "has no column 'path' for the path; it has path;label: write data.columns.path=",
+            ": the cells of the first line are separated by ;, expected a comma or a tab.",
         ),
         (
             "path,class\nx/1.png,a",
