@@ -43,3 +43,9 @@ def literal(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [literal(inner) for inner in value]
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 image``, ``1,234 images``, ``2 classes``."""
+    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{ending}"

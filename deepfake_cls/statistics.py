@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deepfake_cls.cli import main
 from deepfake_cls.config import StatisticsConfig
 from deepfake_cls.errors import InputError
+from deepfake_cls.notation import plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,8 +79,8 @@ def require_images(manifest: Manifest, train: SplitImages) -> None:
         )
     if train.groups is not None and (groups := len(np.unique(train.groups))) < FOLDS:
         raise InputError(
-            f"The training images are of {groups} groups; the cross-validation of statistics needs {FOLDS} or more."
-            " Give smaller groups with data.group_pattern or data.group_table."
+            f"The training images are of {plural(groups, 'group')}; the cross-validation of statistics needs {FOLDS} or"
+            " more. Give smaller groups with data.group_pattern or data.group_table."
         )
     if min(train.store.size) < 4:
         height, width = train.store.size

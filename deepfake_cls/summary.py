@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepfake_cls.escaping import printable
+from deepfake_cls.notation import plural
 from deepfake_cls.records import Record
 from deepfake_cls.stats.intervals import wilson
 from deepfake_cls.stats.metrics import record_name
@@ -38,7 +39,7 @@ def effective_of(record: Record) -> float:
 def groups_text(record: Record) -> str:
     """`` in 135 groups`` of the record's scored images; empty without groups."""
     count = record.data.get("groups", {}).get(record.config.get("split", "validation"))
-    return "" if count is None else f" in {count:,} group{'s' * (count != 1)}"
+    return "" if count is None else f" in {plural(count, 'group')}"
 
 
 def accuracy_text(record: Record) -> str:

@@ -20,7 +20,7 @@ BREAKS = {
     "inference.py": "import lightning",
     "training/fit.py": "from deepfake_cls.report import study",
     "records.py": "from deepfake_cls import run_folders",
-    "report/render.py": "from deepfake_cls.report import study",
+    "report/render.py": "from deepfake_cls.report import page",
 }
 
 

@@ -159,9 +159,13 @@ def test_features_of_other_crops_are_computed_again(root: Path, trained: Path) -
     assert not torch.allclose(features[0], features[1])
 
 
-def test_evaluate_uses_the_crops_of_the_training_without_being_told(root: Path, trained: Path) -> None:
+def test_evaluate_uses_the_crops_of_the_training_without_being_told(
+    root: Path, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     ours, theirs = read_record(evaluated(root, trained)), read_record(trained)
     assert ours.metrics["val_acc"] == theirs.metrics["val_acc"]
+    assert "Images are re-encoded as in the training: data.reencode=webp:100" in caplog.text
     expected = read_predictions(trained / "predictions.npz")[2]
     np.testing.assert_allclose(read_predictions(Path("score/predictions.npz"))[2], expected, atol=1e-5)
     of_train = read_record(evaluated(root, trained, "split=train"))
@@ -280,3 +284,21 @@ def test_probabilities_are_averaged_and_not_logits() -> None:
     torch.testing.assert_close(extreme, torch.full((1, 2), math.log(0.5)))
     images = torch.zeros((4, 1, 1, 2), dtype=torch.uint8)
     assert logits_of(torch.nn.Flatten(), images, "32-true", None, 2).shape == (2, 2)
+
+
+def test_bf16_changes_the_logits_and_not_their_average() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(ToFloat(), torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5)).eval()
+    images = torch.randint(0, 256, (6, 8, 8, 3), dtype=torch.uint8)
+    exact, mixed = (logits_of(network, images, precision, None, 3) for precision in ("32-true", "bf16-mixed"))
+    each = torch.cat([logits_of(network, image[None], "bf16-mixed") for image in images])
+    assert not torch.equal(exact, mixed)  # the product was rounded to bf16
+    assert mixed.dtype == torch.float32
+    expected = each.softmax(dim=1).view(2, 3, 5).mean(dim=1)
+    torch.testing.assert_close(mixed.softmax(dim=1), expected, atol=1e-6, rtol=1e-5)  # far below bf16's 4e-3
+    torch.testing.assert_close(mixed.exp().sum(dim=1), torch.ones(2))
+
+
+class ToFloat(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() / 255

@@ -4,16 +4,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from deepfake_cls import statistics
 from deepfake_cls.config import STATISTICS, StatisticsConfig
 from deepfake_cls.data.images import open_images
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
+from deepfake_cls.models import statistics_classifier
 from deepfake_cls.models.image_statistics import GROUPS, image_statistics
 from deepfake_cls.models.statistics_classifier import standardise
 from deepfake_cls.records import read_predictions, read_record
@@ -192,3 +196,35 @@ def test_the_command_prints_the_importance_and_imports_no_lightning() -> None:
     assert "importance, cooccurrences" in done.stdout
     assert "hardest pair" in done.stdout
     assert "next: deepfake-cls report data.workers=1 data.train_size=40 " in done.stdout
+
+
+def test_the_cross_validation_of_the_command_divides_no_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("validation", 2)):
+        for label in "ab":
+            (tmp_path / "data" / split / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / label / f"{number % 4}-{number}.png")
+    seen: list[Any] = []
+    real = statistics_classifier.stratified_folds
+
+    def spy(labels: NDArray[np.int64], rng: np.random.Generator, groups: NDArray[np.int64] | None = None) -> Any:
+        seen.append(groups)
+        return real(labels, rng, groups)
+
+    monkeypatch.setattr(statistics_classifier, "stratified_folds", spy)
+    data = [
+        "data=folder",
+        f"data.root={tmp_path / 'data'}",
+        f"data.cache={tmp_path / 'cache'}",
+        "trainer.progress=false",
+    ]
+    statistics.run(
+        configure("statistics", StatisticsConfig, *data, 'data.group_pattern="train/./(.)"', "run_dir=g"), False
+    )
+    assert len({*seen[0].tolist()}) == 4  # of the images of train
+    with pytest.raises(InputError, match="The training images are of 1 group; the cross-validation"):
+        statistics.run(
+            configure("statistics", StatisticsConfig, *data, 'data.group_pattern="(train)"', "run_dir=h"), False
+        )

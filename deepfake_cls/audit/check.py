@@ -47,12 +47,6 @@ class Check:
         return {name: getattr(self, name) for name in ("name", "verdict", "numbers", "examples", "advice")}
 
 
-def plural(count: int, noun: str) -> str:
-    """``1 image``, ``1,234 images``, ``2 classes``."""
-    ending = "" if count == 1 else "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{ending}"
-
-
 def percent(share: float) -> str:
     """``34.2 %``."""
     return f"{100 * share:.1f} %"

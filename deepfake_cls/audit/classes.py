@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check, percent, plural
+from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check, percent
 from deepfake_cls.audit.images import Images
 from deepfake_cls.audit.near import equal_values
 from deepfake_cls.data.listing import stem_and_suffix
-from deepfake_cls.notation import override
+from deepfake_cls.notation import override, plural
 
 IMBALANCE = 2.0  # images of the largest class by those of the smallest, from which on the balance is a warning
 REPEATED = 0.1  # share of the labelled images whose name also occurs in another class, from which on it is a warning

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check, plural
+from deepfake_cls.audit.check import MAX_EXAMPLES, MAX_PICTURES, Check
 from deepfake_cls.audit.images import Images
 from deepfake_cls.audit.near import CORRELATION, DISTANCE
+from deepfake_cls.notation import plural
 
 _LEAK = (
     "The accuracy on the other split is too high, since a network has seen these images. Keep one image of each group,"

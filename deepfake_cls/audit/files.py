@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepfake_cls.audit.check import MAX_EXAMPLES, Check, Verdict, counts, first_counts, percent, plural, shares_text
+from deepfake_cls.audit.check import MAX_EXAMPLES, Check, Verdict, counts, first_counts, percent, shares_text
 from deepfake_cls.audit.images import Images
 from deepfake_cls.crops import Crops
 from deepfake_cls.data.listing import stem_and_suffix
 from deepfake_cls.data.sources import crops_of
+from deepfake_cls.notation import plural
 
 METADATA = {"exif": "EXIF", "text": "text", "profile": "profile", "c2pa": "C2PA"}
 _KINDS = ("formats", "modes", "sizes")

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from deepfake_cls.audit.check import Check, plural
+from deepfake_cls.audit.check import Check
 from deepfake_cls.audit.images import Images
 from deepfake_cls.data.decode import DecodeError
 from deepfake_cls.escaping import printable
-from deepfake_cls.figures import data_uri
 from deepfake_cls.files import write_atomically
+from deepfake_cls.notation import plural
+from deepfake_cls.templates import environment
 
 PICTURE = 112  # pixels of the longer side of a small image
 IN_A_ROW = 8  # small images of one group
@@ -32,15 +32,8 @@ def write_page(path: Path, images: Images, checks: Sequence[Check], train: str) 
         checks: Their checks.
         train: The command that trains on this data.
     """
-    templates = Environment(
-        loader=PackageLoader("deepfake_cls.audit"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value, keep="\n\t") if type(value) is str else value,
-    )
-    templates.filters["png"] = data_uri
+    templates = environment("deepfake_cls.audit")
+    templates.finalize = lambda value: printable(value, keep="\n\t") if type(value) is str else value
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in ("fail", "warn", "ok")}
     page = templates.get_template("audit.html").render(
         data=images.described(),

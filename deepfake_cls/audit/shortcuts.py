@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -11,13 +10,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from deepfake_cls.audit.check import Check, percent
 from deepfake_cls.audit.files import METADATA
 from deepfake_cls.audit.guess import Guess, Sample, draw_sample, guess
 from deepfake_cls.audit.images import Images
 from deepfake_cls.data.appearance import appearance_of
+from deepfake_cls.data.decode import decode, encoded
 from deepfake_cls.figures import accuracy_figure, spread_figure
 
 FAIL = 0.1  # points above chance, at the lower end of the interval
@@ -204,7 +203,5 @@ def _one_hot(values: NDArray[np.str_]) -> NDArray[np.float64]:
 def _encode_again(pixels: NDArray[np.uint8], rule: str) -> tuple[int, NDArray[np.float32]]:
     """Bytes and colours of an image, uint8 (H, W, 3 or 4), after ``data.reencode``, such as ``jpeg:90``."""
     image_format, _, quality = rule.partition(":")
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(buffer, image_format.upper(), quality=int(quality))
-    with Image.open(buffer) as image:
-        return buffer.getbuffer().nbytes, appearance_of(np.asarray(image)).colour[0]
+    content = encoded(pixels, image_format.upper(), int(quality))
+    return len(content), appearance_of(decode(content)[0]).colour[0]

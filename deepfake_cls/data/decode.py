@@ -151,11 +151,16 @@ def encode_again(pixels: NDArray[np.uint8], image_format: str, quality: int) -> 
     Returns:
         uint8 (H, W, 3 or 4).
     """
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(buffer, image_format, quality=quality)
-    with Image.open(buffer, formats=[image_format]) as image:
+    with Image.open(io.BytesIO(encoded(pixels, image_format, quality)), formats=[image_format]) as image:
         decoded = np.asarray(image)
     return decoded if pixels.shape[2] == 3 else np.concatenate([decoded, pixels[..., 3:]], axis=2)
+
+
+def encoded(pixels: NDArray[np.uint8], image_format: str, quality: int) -> bytes:
+    """The file of an image, see :func:`encode_again`, without its alpha channel."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., :3])).save(buffer, image_format, quality=quality)
+    return buffer.getvalue()
 
 
 def wrong_size(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -22,11 +22,12 @@ def run(config: ReportConfig, sweep: bool) -> None:
     if sweep:
         raise InputError(ONCE["report"])
     from deepfake_cls.files import write_atomically
+    from deepfake_cls.notation import plural
     from deepfake_cls.report.collect import collect, run_rows
     from deepfake_cls.report.datasets import data_sets
     from deepfake_cls.report.datasets import notes as notes_of
     from deepfake_cls.report.page import write_page
-    from deepfake_cls.report.render import csv_text, latex, markdown, plural, table_rows
+    from deepfake_cls.report.render import csv_text, latex, markdown, table_rows
     from deepfake_cls.report.study import assign, declared, without_repeats
     from deepfake_cls.report.tables import all_tables, numbers, tables_of
 

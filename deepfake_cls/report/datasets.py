@@ -17,9 +17,9 @@ from deepfake_cls.config import ReportConfig
 from deepfake_cls.data.sources import source
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
-from deepfake_cls.notation import override, value_text
+from deepfake_cls.notation import override, plural, value_text
 from deepfake_cls.report.collect import Finished
-from deepfake_cls.report.render import mean_text, percent, plural
+from deepfake_cls.report.render import mean_text, percent
 from deepfake_cls.report.study import Study, hardware_of
 from deepfake_cls.settings import recipe, recipe_text
 from deepfake_cls.stats.intervals import Summary, summarise, wilson

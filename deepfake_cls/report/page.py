@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING, Any, get_args
 
 from deepfake_cls.commands import OF_ONE_RUN, command, label_command, overrides_of, shared_overrides
-from deepfake_cls.figures import data_uri
 from deepfake_cls.files import write_atomically
+from deepfake_cls.notation import plural
 from deepfake_cls.report import plots
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import COLUMNS, RULE, Configuration, DataSet, configuration_rows, estimate
-from deepfake_cls.report.render import DASH, Table, hardware_text, plural
+from deepfake_cls.report.render import DASH, Table, hardware_text
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.discrepancies import findings
 from deepfake_cls.settings import recipe_text
 from deepfake_cls.stats.verdict import ClaimWord, Word
 from deepfake_cls.summary import accuracy_text, groups_text, time_text
+from deepfake_cls.templates import environment
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 NAMES = {"cnn": "CNN", "knn": "KNN", "statistics": "Image statistics", "evaluate": "Evaluation"}
 BOTH = " (the wider of that over seeds and that over images)"
 RUN_SETTINGS = ("channels", "width", "epochs", "lr", "dropout", "features", "tta")
 
 
-def environment() -> Environment:
-    """The templates, which escape all text."""
-    templates = Environment(
-        loader=PackageLoader("deepfake_cls.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["png"] = data_uri
+def report_templates() -> Environment:
+    """The templates of the report."""
+    templates = environment("deepfake_cls.report")
     templates.filters["chip"] = _chip
     return templates
 
@@ -61,7 +56,7 @@ def write_page(
     first = sets[0]
     networks = [headline for headline in first.headlines if headline.kind == "cnn"]
     page = (
-        environment()
+        report_templates()
         .get_template("page.html")
         .render(
             rule=RULE,

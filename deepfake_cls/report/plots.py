@@ -15,12 +15,13 @@ from deepfake_cls.data.images import SplitImages, open_images
 from deepfake_cls.data.sources import read_manifest
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
+from deepfake_cls.notation import plural
 from deepfake_cls.records import Record, read_predictions
 from deepfake_cls.report import paper
 from deepfake_cls.report.collect import Finished
 from deepfake_cls.report.datasets import INTERVALS, Configuration, DataSet, estimate, settings_texts
 from deepfake_cls.report.evidence import Evidence
-from deepfake_cls.report.render import Table, plural
+from deepfake_cls.report.render import Table
 from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.report.tables.main_arm import compare_tta, paper_recall
 from deepfake_cls.summary import correct_of, interval_of

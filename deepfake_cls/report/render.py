@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepfake_cls.notation import plural
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import Summary
 from deepfake_cls.stats.verdict import ClaimVerdict, points
@@ -79,11 +80,6 @@ def images_text(difference: Difference) -> str:
 def claim_text(verdict: ClaimVerdict) -> str:
     """``excluded``, ``compatible``, ``compatible, as is 0``, ``not tested``."""
     return f"{verdict.word}, as is 0" if verdict.undecided else verdict.word
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def hardware_text(device: str, precision: str, threads: int) -> str:

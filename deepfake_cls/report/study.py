@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake_cls.commands import command
 from deepfake_cls.config import KnnConfig, StatisticsConfig, TrainConfig
+from deepfake_cls.notation import plural
 from deepfake_cls.overrides import key_of
 from deepfake_cls.records import RESULT_VERSION, digest_of
 from deepfake_cls.report.collect import Finished, data_root
@@ -32,7 +33,6 @@ from deepfake_cls.report.experiment import (
     hydra_ready,
     read_experiments,
 )
-from deepfake_cls.report.render import plural
 from deepfake_cls.run_key import hashed_config
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, judge_claim

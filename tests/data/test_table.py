@@ -193,3 +193,8 @@ def test_the_images_of_a_table_are_decoded(root: Path, tmp_path: Path) -> None:
     config = TableConfig(root=str(root), table="t.csv")
     opened = open_images(read_manifest(config), "train", config, progress=False)
     assert opened.store.images[:, 0, 0, 0].tolist() == [3, 1]
+
+
+def test_a_row_without_a_split_is_refused(root: Path) -> None:
+    rows = [{"path": f"x/{number}.png", "label": "a", "split": split} for number, split in ((1, "train"), (2, ""))]
+    assert "line 3: split is missing; expected train, validation, test" in refusal(root, write(root / "t.csv", rows))

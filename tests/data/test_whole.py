@@ -155,7 +155,7 @@ def test_cache_lists_the_store(
 # Small and damaged images
 
 
-def test_small_images_are_refused_skipped_or_extended(split: Split) -> None:
+def test_small_images_are_refused_skipped_or_extended(split: Split, caplog: pytest.LogCaptureFixture) -> None:
     side = SIDE + 2
     text = refusal(split, config(crop=side))
     few = [row for row in range(COUNT) if min(size_of(row)) < side]
@@ -173,7 +173,9 @@ def test_small_images_are_refused_skipped_or_extended(split: Split) -> None:
     assert skipping.fingerprint != opened(split).fingerprint
     for position, row in enumerate(skipping.kept.tolist()):
         np.testing.assert_array_equal(skipping.whole.image(position), pixels_of(row))
+    caplog.set_level("INFO")
     extended = opened(split, crop=side, small="pad")
+    assert f"extended {len(few)} of {COUNT} images to {side} pixels by reflection" in caplog.text
     assert len(extended.kept) == COUNT
     assert extended.images.shape == (COUNT, side, side, 4)
 
@@ -207,6 +209,7 @@ def test_a_class_without_images_is_refused(split: Split) -> None:
         ({"crop": None, "crops": 9}, "data.crops=9: is about crops of images; add data.crop=SIDE, or omit it."),
         ({"crop": None, "small": "pad"}, "data.small=pad: is about crops of images; add data.crop=SIDE, or omit it."),
         ({"crop": 8}, "data.crop=8: expected 16 or more pixels"),
+        ({"crops": 257}, "data.crops=257: expected 1 or more, at most 256"),
         ({"small": "grow"}, "data.small=grow: expected raise, skip or pad"),
         *(
             ({"reencode": text}, f"data.reencode={text}: expected jpeg or webp and a quality from 1 to 100")

@@ -34,7 +34,7 @@ def full_study(all_runs: Path) -> Study:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made but not drawn, which takes most of a page's time."""
-    monkeypatch.setattr("deepfake_cls.report.page.data_uri", lambda figure: "data:,")
+    monkeypatch.setattr("deepfake_cls.templates.data_uri", lambda figure: "data:,")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from deepfake_cls.report import paper
-from deepfake_cls.report.page import environment
+from deepfake_cls.report.page import report_templates
 from deepfake_cls.report.plots import table_plots
 from deepfake_cls.report.render import DASH, Table, interval_text
 from deepfake_cls.report.study import Study
@@ -200,7 +200,7 @@ def test_the_report_shows_claims_first(runs: Path, tmp_path: Path, monkeypatch: 
     ],
 )
 def test_verdicts_have_chips(cell: str, chip: str) -> None:
-    assert environment().filters["chip"](cell) == chip
+    assert report_templates().filters["chip"](cell) == chip
 
 
 def committed() -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepfake_cls.report.collect import collect
-from deepfake_cls.report.page import environment
+from deepfake_cls.report.page import report_templates
 from deepfake_cls.report.render import Table, csv_text, latex, markdown, table_rows
 from deepfake_cls.report.study import Study, fill
 from deepfake_cls.report.tables import all_tables
@@ -99,7 +99,7 @@ class Tags(HTMLParser):
 
 
 def test_html_escapes_special_characters(tables: list[Table]) -> None:
-    macros = environment().get_template("macros.html").module
+    macros = report_templates().get_template("macros.html").module
     for table in tables:
         page = Tags()
         page.feed(macros.section(table))  # type: ignore[attr-defined]  # a macro of the template

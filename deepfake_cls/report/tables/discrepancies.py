@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi, sqrt
 
+from deepfake_cls.notation import plural
 from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import over_seeds
-from deepfake_cls.report.render import plural
 from deepfake_cls.report.study import Study
 from deepfake_cls.report.tables.network import trace_network
 from deepfake_cls.stats.intervals import summarise

@@ -7,10 +7,11 @@ from typing import Any
 
 from deepfake_cls.errors import InputError
 from deepfake_cls.escaping import printable
+from deepfake_cls.notation import plural
 from deepfake_cls.records import Record
 from deepfake_cls.report import paper, table
 from deepfake_cls.report.evidence import over_seeds, pair_predictions
-from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent
 from deepfake_cls.report.study import PAPER_DATA, Study
 from deepfake_cls.stats.compare import Difference
 from deepfake_cls.stats.intervals import summarise

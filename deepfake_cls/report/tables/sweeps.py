@@ -6,9 +6,10 @@ from dataclasses import replace
 from math import hypot, sqrt
 from typing import Any
 
+from deepfake_cls.notation import plural
 from deepfake_cls.report import paper
 from deepfake_cls.report.evidence import Row, over_seeds
-from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent, plural
+from deepfake_cls.report.render import DASH, Table, claim_text, images_text, interval_text, mean_text, percent
 from deepfake_cls.report.study import Study
 from deepfake_cls.stats.intervals import Summary
 from deepfake_cls.stats.verdict import Claim, ClaimVerdict, points
